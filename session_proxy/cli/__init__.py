@@ -1,0 +1,1 @@
+"""The ``sproxy`` command: parse, call, render."""

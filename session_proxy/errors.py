@@ -1,0 +1,131 @@
+"""Everything session_proxy raises on purpose.
+
+SessionProxyError
+    ProfileError                a file that a person wrote has faults (all of them, with key paths)
+    ListenError                 an address cannot be listened on
+    ControlError                no running sproxy answers on the control socket
+    DialError                   a destination could not be reached; the subclass says why
+        RefusedError            the destination refused the connection             (final)
+        NotAllowedError         a rule or the far end forbids it                   (final)
+        UnreachableError        no way to the destination from there
+        ResolutionError         the name has no address there
+        DialTimeoutError        nobody answered in time
+        TransportDownError      the upstream itself does not work now
+    UdpUnsupportedError         the upstream carries no UDP
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar
+
+import attrs
+
+
+class ExitCode(enum.IntEnum):
+    """What ``sproxy`` exits with (sysexits.h where it has a name)."""
+
+    OK = 0
+    FAILURE = 1
+    USAGE = 2
+    UNREACHABLE = 69
+    NOT_PERMITTED = 77
+    CONFIGURATION = 78
+    INTERRUPTED = 130
+
+
+class SessionProxyError(Exception):
+    """Base class: catch it to catch them all. ``str()`` is one line for a person."""
+
+    exit_code: ClassVar[ExitCode] = ExitCode.FAILURE
+
+
+@attrs.frozen
+class Problem:
+    """One fault in a file: the key's path (``upstreams.dev.ssh.key``), what is wrong, what to write instead."""
+
+    path: str
+    message: str
+    fix: str = ""
+
+    def __str__(self) -> str:
+        text = f"{self.path}: {self.message}" if self.path else self.message
+        return f"{text}; {self.fix}" if self.fix else text
+
+
+class ProfileError(SessionProxyError):
+    """A profile cannot be used; every fault found is listed in *problems*."""
+
+    exit_code = ExitCode.CONFIGURATION
+
+    def __init__(self, file: Path | None, problems: Sequence[Problem]) -> None:
+        self.file = file
+        self.problems = tuple(problems)
+        where = f"{file}: " if file is not None else ""
+        super().__init__("\n".join(f"{where}{problem}" for problem in problems))
+
+
+class ListenError(SessionProxyError):
+    """An address cannot be listened on: taken, not ours, or privileged."""
+
+
+class ControlError(SessionProxyError):
+    """No running ``sproxy`` answers on the control socket, or it answered nonsense."""
+
+    exit_code = ExitCode.UNREACHABLE
+
+
+class DialError(SessionProxyError):
+    """A destination could not be reached.
+
+    *final* says that another upstream would fare no better, so failover stops.
+    """
+
+    exit_code = ExitCode.UNREACHABLE
+    reason: ClassVar[str] = "failed"
+    final: ClassVar[bool] = False
+
+
+class RefusedError(DialError):
+    """The destination answered, and refused."""
+
+    reason = "refused"
+    final = True
+
+
+class NotAllowedError(DialError):
+    """A route, a policy or the far end's administrator forbids this connection."""
+
+    exit_code = ExitCode.NOT_PERMITTED
+    reason = "not-allowed"
+    final = True
+
+
+class UnreachableError(DialError):
+    """The network out there has no way to the destination."""
+
+    reason = "unreachable"
+
+
+class ResolutionError(DialError):
+    """The name has no address where it was looked up."""
+
+    reason = "resolution"
+
+
+class DialTimeoutError(DialError):
+    """Nobody answered in time."""
+
+    reason = "timeout"
+
+
+class TransportDownError(DialError):
+    """The upstream itself does not work now; says what broke it and what to do."""
+
+    reason = "transport-down"
+
+
+class UdpUnsupportedError(SessionProxyError):
+    """This upstream carries no UDP."""

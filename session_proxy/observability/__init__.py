@@ -1,0 +1,1 @@
+"""Events turned into log lines, metrics, health and a PAC file."""

@@ -1,0 +1,1 @@
+"""Decisions as pure functions: which rule, which upstream, which link. No I/O."""

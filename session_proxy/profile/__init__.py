@@ -1,0 +1,1 @@
+"""The files that people write: their model, and one loader that reports every fault at once."""

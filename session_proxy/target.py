@@ -1,0 +1,112 @@
+"""Where a connection is to go: a host and a port, in one canonical spelling."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Self
+
+import attrs
+import idna
+
+# RFC 1035, section 2.3.4: a name takes at most 253 characters without its final dot.
+MAX_NAME = 253
+
+
+class InvalidTargetError(ValueError):
+    """The text is no ``HOST:PORT``; the message says why, in words for a person."""
+
+
+def canonical_host(host: str) -> str:
+    """Return *host* as it is compared and sent: an address in short form, or a lower-case A-label name.
+
+    IDNA (UTS 46) is applied to names, a final dot is dropped, brackets round an IPv6 address are too.
+    An IPv4-mapped IPv6 address becomes IPv4, so that no rule is evaded by spelling.
+
+    Raises:
+      InvalidTargetError: *host* is neither an address nor a name.
+
+    """
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return _canonical_name(host)
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return str(mapped or address)
+
+
+def _canonical_name(name: str) -> str:
+    bare = name.removesuffix(".")
+    if not bare:
+        raise InvalidTargetError("the host is empty")
+    if bare.isascii():
+        # Names of services and of Windows hosts carry underscores, which IDNA would refuse.
+        encoded = bare.lower()
+    else:
+        try:
+            encoded = idna.encode(bare, uts46=True, transitional=False).decode("ascii")
+        except idna.IDNAError as exc:
+            raise InvalidTargetError(f"{name!r} is not a host name: {exc}") from exc
+    if len(encoded) > MAX_NAME:
+        raise InvalidTargetError(f"the host name has {len(encoded)} characters; at most {MAX_NAME} are allowed")
+    for label in encoded.split("."):
+        if not label or len(label) > 63:
+            raise InvalidTargetError(f"{name!r} is not a host name: a label has 1 to 63 characters")
+        if not all(c.isalnum() or c in "-_" for c in label):
+            raise InvalidTargetError(f"{name!r} is not a host name")
+    if encoded.rpartition(".")[2].isdigit():
+        # WHATWG URL, 3.5: a name that ends in a number is meant as an IPv4 address, and this one is none.
+        raise InvalidTargetError(f"{name!r} is not an IPv4 address")
+    return encoded
+
+
+def split_host_port(text: str) -> tuple[str, int]:
+    """Split ``HOST:PORT`` or ``[V6]:PORT``; the port is 0 to 65535.
+
+    Raises:
+      InvalidTargetError: *text* has another shape.
+
+    """
+    host, colon, port = text.rpartition(":")
+    if not colon:
+        raise InvalidTargetError(f"{text!r} has no port; write HOST:PORT")
+    if ":" in host and not (host.startswith("[") and host.endswith("]")):
+        raise InvalidTargetError(f"{text!r} is ambiguous; write an IPv6 address as [ADDRESS]:PORT")
+    if not (port.isascii() and port.isdigit()) or int(port) > 65535:
+        raise InvalidTargetError(f"{port!r} is not a port; ports are numbers up to 65535")
+    return host, int(port)
+
+
+@attrs.frozen
+class Target:
+    """A destination: an IP address or a name, and a port from 1 to 65535.
+
+    Build one with `Target.of` or `Target.parse`, which bring the host into canonical form.
+    """
+
+    host: str
+    port: int
+
+    @classmethod
+    def of(cls, host: str, port: int) -> Self:
+        """Return the target *host*:*port*; raises `InvalidTargetError`."""
+        if not 1 <= port <= 65535:
+            raise InvalidTargetError(f"{port} is not a port; ports are numbers from 1 to 65535")
+        return cls(canonical_host(host), port)
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Return the target that ``HOST:PORT`` names; raises `InvalidTargetError`."""
+        return cls.of(*split_host_port(text))
+
+    @property
+    def address(self) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+        """The IP address, or `None` where the host is a name."""
+        try:
+            return ipaddress.ip_address(self.host)
+        except ValueError:
+            return None
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"

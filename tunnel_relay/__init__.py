@@ -1,0 +1,1 @@
+"""Reach machines through SSH and WebSockets, over any Trio stream."""

@@ -1,0 +1,85 @@
+"""Everything tunnel_relay raises on purpose.
+
+TunnelRelayError
+    SshError
+        SshHandshakeError           version exchange or key exchange failed
+        HostKeyError                the host's key is unknown, changed or revoked
+        SshAuthenticationError      the server accepted none of our keys
+        SshKeyError                 a key file or agent cannot be used
+        SshDisconnectedError        the connection ended; says why
+        ChannelRefusedError         the server would not open the channel (RFC 4254, 5.1)
+    WebSocketError
+        WebSocketRejectedError      the upgrade was answered with an HTTP status
+        WebSocketClosedError        the WebSocket ended: code and reason
+"""
+
+from __future__ import annotations
+
+import enum
+
+
+class TunnelRelayError(Exception):
+    """Base class: catch it to catch them all. ``str()`` is one line for a person."""
+
+
+class SshError(TunnelRelayError):
+    """Base class of what goes wrong with SSH."""
+
+
+class SshHandshakeError(SshError):
+    """The version exchange or the key exchange failed."""
+
+
+class HostKeyError(SshError):
+    """The host presented a key that we do not accept; the message names the file and line to look at."""
+
+
+class SshAuthenticationError(SshError):
+    """The server accepted none of our keys."""
+
+
+class SshKeyError(SshError):
+    """A key file, its passphrase or the agent cannot be used."""
+
+
+class SshDisconnectedError(SshError):
+    """The SSH connection ended; the message says why."""
+
+
+class ChannelOpenFailure(enum.IntEnum):
+    """Reason codes of SSH_MSG_CHANNEL_OPEN_FAILURE (RFC 4254, section 5.1)."""
+
+    ADMINISTRATIVELY_PROHIBITED = 1
+    CONNECT_FAILED = 2
+    UNKNOWN_CHANNEL_TYPE = 3
+    RESOURCE_SHORTAGE = 4
+
+
+class ChannelRefusedError(SshError):
+    """The server would not open the channel; *description* is its own text, cleaned for a terminal."""
+
+    def __init__(self, code: int, description: str) -> None:
+        self.code = code
+        self.description = description
+        super().__init__(description or f"channel refused with code {code}")
+
+
+class WebSocketError(TunnelRelayError):
+    """Base class of what goes wrong with a WebSocket."""
+
+
+class WebSocketRejectedError(WebSocketError):
+    """The upgrade request was answered with HTTP status *status*."""
+
+    def __init__(self, status: int) -> None:
+        self.status = status
+        super().__init__(f"the server answered the WebSocket upgrade with HTTP status {status}")
+
+
+class WebSocketClosedError(WebSocketError):
+    """The WebSocket ended with close *code* (RFC 6455, section 7.4; 1006 where no close frame came)."""
+
+    def __init__(self, code: int, reason: str) -> None:
+        self.code = code
+        self.reason = reason
+        super().__init__(f"the WebSocket was closed with code {code}{f': {reason}' if reason else ''}")

@@ -1,0 +1,1 @@
+"""SSH over any Trio stream: paramiko's algorithms without its thread."""
