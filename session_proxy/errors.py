@@ -4,6 +4,7 @@ SessionProxyError
     ProfileError                a file that a person wrote has faults (all of them, with key paths)
     ListenError                 an address cannot be listened on
     ControlError                no running sproxy answers on the control socket
+    UpstreamStartError          an upstream that must work at the start does not
     DialError                   a destination could not be reached; the subclass says why
         RefusedError            the destination refused the connection             (final)
         NotAllowedError         a rule or the far end forbids it                   (final)
@@ -39,7 +40,7 @@ class ExitCode(enum.IntEnum):
 class SessionProxyError(Exception):
     """Base class: catch it to catch them all. ``str()`` is one line for a person."""
 
-    exit_code: ClassVar[ExitCode] = ExitCode.FAILURE
+    exit_code: ExitCode = ExitCode.FAILURE
 
 
 @attrs.frozen
@@ -77,15 +78,29 @@ class ControlError(SessionProxyError):
     exit_code = ExitCode.UNREACHABLE
 
 
+class UpstreamStartError(SessionProxyError):
+    """An upstream that must work at the start does not; the exit code is that of what went wrong."""
+
+    def __init__(self, upstream: str, reason: str, exit_code: ExitCode = ExitCode.UNREACHABLE) -> None:
+        self.upstream = upstream
+        self.exit_code = exit_code
+        super().__init__(f"upstream {upstream}: {reason}")
+
+
 class DialError(SessionProxyError):
     """A destination could not be reached.
 
-    *final* says that another upstream would fare no better, so failover stops.
+    *final* says that another upstream would fare no better, so failover stops; *upstream* is the one that
+    gave the answer, where it is known.
     """
 
     exit_code = ExitCode.UNREACHABLE
     reason: ClassVar[str] = "failed"
     final: ClassVar[bool] = False
+
+    def __init__(self, message: str = "", *, upstream: str = "") -> None:
+        self.upstream = upstream
+        super().__init__(message)
 
 
 class RefusedError(DialError):

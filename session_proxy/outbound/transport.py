@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import enum
+import os
 import random
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -76,8 +78,12 @@ class Transport(Protocol):
 
 @attrs.frozen(kw_only=True)
 class Services:
-    """What a transport may use of the process around it."""
+    """What a transport may use of the process around it.
+
+    *environ* is read for what people set there on purpose: HTTP proxies and AWS endpoints.
+    """
 
     notify: Notify = ignore
     rng: random.Random = attrs.field(factory=random.Random, repr=False)
     state_dir: Path = attrs.field(factory=Path.cwd)
+    environ: Mapping[str, str] = attrs.field(factory=os.environ.copy, repr=False)

@@ -1,0 +1,174 @@
+"""Choose a way out by the routes, and try the ways in order within one deadline.
+
+An upstream that is known to be down costs nothing while another one works: it is passed over. Only where no
+other way gave an answer is it waited for.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+import socket
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+
+import attrs
+import trio
+
+from session_proxy.errors import DialError, DialTimeoutError, NotAllowedError, TransportDownError
+from session_proxy.outbound.opening import open_transports
+from session_proxy.outbound.transport import Health, HealthState, Services, Transport
+from session_proxy.policy.route_table import RouteTable
+from session_proxy.policy.rules import Decision
+from session_proxy.profile.model import Profile
+from session_proxy.target import Target
+
+REJECT = "reject"
+
+# A name that is looked up for a rule's sake only (`resolve = "local"`) may hold a connection this long; after
+# that it matches no address rule. A resolver's own time-out (5 s a try, resolv.conf(5)) is about as long.
+LOOKUP_LIMIT = 5.0
+
+# Finish this long before the caller's own deadline, so that it learns who was tried instead of a bare time-out.
+MARGIN = 0.1
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+@attrs.frozen
+class Connected:
+    """A stream to the destination, and the upstream that carries it."""
+
+    upstream: str
+    stream: trio.abc.Stream
+
+
+@attrs.frozen(eq=False)
+class Dialer:
+    """Decides where connections go, and opens them.
+
+    *transports* holds every upstream by name, ``direct`` included; *connect_limit* is how many seconds one
+    connection may take where the caller has set no deadline of its own.
+    """
+
+    table: RouteTable
+    transports: Mapping[str, Transport]
+    connect_limit: float = 30.0
+
+    async def decide(self, target: Target) -> Decision:
+        """Return the first rule that matches *target*; a name is looked up only where a rule asks for it."""
+        if not self.table.wants_addresses(target):
+            return self.table.decide(target)
+        return self.table.decide(target, await _look_up(target.host))
+
+    async def connect(self, target: Target, decision: Decision) -> Connected:
+        """Open a stream to *target* through the first upstream of *decision* that can.
+
+        What is left of the caller's deadline is split evenly between the upstreams still to be tried. The
+        destination is opened through one upstream at a time.
+
+        Raises:
+          DialError: no upstream could, or one gave a final answer. The message names every upstream tried,
+            `upstream` the one whose answer this is.
+
+        """
+        until = self._deadline()
+        down = [name for name in decision.upstreams if self._is_down(name)]
+        live = [name for name in decision.upstreams if name not in down]
+        failures: list[DialError] = [self._known_failure(name) for name in down] if live else []
+        outcome = await self._try_each(target, decision, live, until, failures)
+        if outcome is None and all(isinstance(failure, TransportDownError) for failure in failures):
+            # Nobody could even ask for the destination: wait for whatever comes back first.
+            failures = [failure for failure in failures if failure.upstream not in down]
+            outcome = await self._try_each(target, decision, down, until, failures)
+        if outcome is None:
+            raise _summary(target, failures)
+        return outcome
+
+    async def _try_each(
+        self, target: Target, decision: Decision, names: Sequence[str], until: float, failures: list[DialError]
+    ) -> Connected | None:
+        for position, name in enumerate(names):
+            if name == REJECT:
+                failures.append(NotAllowedError(f"rejected by {decision.rule}", upstream=REJECT))
+                raise _summary(target, failures)
+            now = trio.current_time()
+            share = now + max(0.0, until - now) / (len(names) - position)
+            try:
+                with trio.fail_at(share):
+                    return Connected(name, await self.transports[name].connect_tcp(target))
+            except trio.TooSlowError:
+                failures.append(self._too_slow(name, share - now))
+            except DialError as exc:
+                exc.upstream = name
+                failures.append(exc)
+                if exc.final:
+                    raise _summary(target, failures) from exc
+        return None
+
+    def health(self) -> Mapping[str, Health]:
+        """Return the state of every upstream by name, ``direct`` included, without waiting."""
+        return {name: transport.health() for name, transport in self.transports.items()}
+
+    def _deadline(self) -> float:
+        now = trio.current_time()
+        remaining = trio.current_effective_deadline() - now
+        if math.isinf(remaining):
+            return now + self.connect_limit
+        return now + min(self.connect_limit, remaining - min(MARGIN, remaining / 20))
+
+    def _is_down(self, name: str) -> bool:
+        return name != REJECT and self.transports[name].health().state is HealthState.DOWN
+
+    def _known_failure(self, name: str) -> DialError:
+        return TransportDownError(self.transports[name].health().reason or "down", upstream=name)
+
+    def _too_slow(self, name: str, waited: float) -> DialError:
+        health = self.transports[name].health()
+        if health.state is HealthState.READY:
+            return DialTimeoutError(f"no answer within {waited:.1f} s", upstream=name)
+        why = f": {health.reason}" if health.reason else ""
+        return TransportDownError(f"{health.state.value}, not ready within {waited:.1f} s{why}", upstream=name)
+
+
+def _summary(target: Target, failures: Sequence[DialError]) -> DialError:
+    """Merge *failures* into one error of the most telling class: an answer tells more than a way that is down."""
+    told = next(
+        (failure for failure in reversed(failures) if not isinstance(failure, TransportDownError)), failures[-1]
+    )
+    if failures[-1].final:
+        told = failures[-1]
+    tried = "; ".join(f"through {failure.upstream}: {failure}" for failure in failures)
+    text = f"{target}: {failures[-1]}" if failures[-1].upstream == REJECT else f"{target} {tried}"
+    return type(told)(text, upstream=told.upstream)
+
+
+async def _look_up(name: str) -> tuple[Address, ...]:
+    """Return the addresses of *name*, none where it has none or the resolver takes too long."""
+    with trio.move_on_after(LOOKUP_LIMIT):
+        try:
+            found = await trio.socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
+        except OSError:
+            return ()
+        # A scoped address ("fe80::1%eth0") compares without its scope.
+        texts = (str(entry[4][0]).partition("%")[0] for entry in found)
+        return tuple(ipaddress.ip_address(text) for text in dict.fromkeys(texts))
+    return ()
+
+
+@asynccontextmanager
+async def open_dialer(profile: Profile, services: Services) -> AsyncIterator[Dialer]:
+    """Open every upstream of *profile* and yield the dialer over them.
+
+    Yields when all upstreams with ``startup = "required"`` are usable; the others come up in the background.
+
+    Raises:
+      UpstreamStartError: a required upstream does not work.
+
+    """
+    async with open_transports(profile, services) as transports:
+        yield Dialer(
+            table=RouteTable.build(profile.routes, profile.default),
+            transports=transports,
+            connect_limit=profile.limits.connect,
+        )
