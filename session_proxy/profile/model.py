@@ -11,7 +11,7 @@ from typing import Literal
 
 import attrs
 
-from session_proxy.policy.rules import Match, PortSet
+from session_proxy.policy.rules import Rule
 from session_proxy.profile.secret import Secret
 from session_proxy.target import Target
 
@@ -129,16 +129,6 @@ Upstream = SsmUpstream | SsmPortUpstream | SshUpstream
 
 
 @attrs.frozen(kw_only=True)
-class Route:
-    """Destinations that *match* (and *ports*, where given) go through *upstream*, tried in order."""
-
-    match: tuple[Match, ...]
-    ports: PortSet | None = None
-    upstream: tuple[str, ...]
-    resolve: Literal["remote", "local"] = "remote"
-
-
-@attrs.frozen(kw_only=True)
 class Profile:
     """A whole ``profile.toml``. *file* is where it came from, *name* what its control socket is called."""
 
@@ -149,6 +139,6 @@ class Profile:
     admin: Admin | None = None
     limits: Limits = Limits()
     upstreams: dict[str, Upstream] = attrs.field(factory=dict[str, Upstream])
-    routes: tuple[Route, ...] = ()
+    routes: tuple[Rule, ...] = ()
     file: Path | None = attrs.field(default=None, metadata={"key": None})
     name: str = attrs.field(default="default", metadata={"key": None})
