@@ -9,7 +9,7 @@ from __future__ import annotations
 import ipaddress
 import math
 import socket
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 import attrs
@@ -19,20 +19,17 @@ from session_proxy.errors import DialError, DialTimeoutError, NotAllowedError, T
 from session_proxy.outbound.opening import open_transports
 from session_proxy.outbound.transport import Health, HealthState, Services, Transport
 from session_proxy.policy.route_table import RouteTable
-from session_proxy.policy.rules import Decision
+from session_proxy.policy.rules import REJECT, Address, Decision
 from session_proxy.profile.model import Profile
 from session_proxy.target import Target
-
-REJECT = "reject"
 
 # A name that is looked up for a rule's sake only (`resolve = "local"`) may hold a connection this long; after
 # that it matches no address rule. A resolver's own time-out (5 s a try, resolv.conf(5)) is about as long.
 LOOKUP_LIMIT = 5.0
 
-# Finish this long before the caller's own deadline, so that it learns who was tried instead of a bare time-out.
+# Finish this long before the caller's own deadline, so that it learns who was tried instead of a bare
+# time-out.
 MARGIN = 0.1
-
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 @attrs.frozen
@@ -86,7 +83,12 @@ class Dialer:
         return outcome
 
     async def _try_each(
-        self, target: Target, decision: Decision, names: Sequence[str], until: float, failures: list[DialError]
+        self,
+        target: Target,
+        decision: Decision,
+        names: Sequence[str],
+        until: float,
+        failures: list[DialError],
     ) -> Connected | None:
         for position, name in enumerate(names):
             if name == REJECT:
@@ -128,16 +130,15 @@ class Dialer:
         if health.state is HealthState.READY:
             return DialTimeoutError(f"no answer within {waited:.1f} s", upstream=name)
         why = f": {health.reason}" if health.reason else ""
-        return TransportDownError(f"{health.state.value}, not ready within {waited:.1f} s{why}", upstream=name)
+        return TransportDownError(
+            f"{health.state.value}, not ready within {waited:.1f} s{why}", upstream=name
+        )
 
 
 def _summary(target: Target, failures: Sequence[DialError]) -> DialError:
-    """Merge *failures* into one error of the most telling class: an answer tells more than a way that is down."""
-    told = next(
-        (failure for failure in reversed(failures) if not isinstance(failure, TransportDownError)), failures[-1]
-    )
-    if failures[-1].final:
-        told = failures[-1]
+    """Merge *failures* into one; a final answer sets its class, else the last that is about *target*."""
+    about_target = [failure for failure in failures if not isinstance(failure, TransportDownError)]
+    told = failures[-1] if failures[-1].final or not about_target else about_target[-1]
     tried = "; ".join(f"through {failure.upstream}: {failure}" for failure in failures)
     text = f"{target}: {failures[-1]}" if failures[-1].upstream == REJECT else f"{target} {tried}"
     return type(told)(text, upstream=told.upstream)
@@ -157,7 +158,7 @@ async def _look_up(name: str) -> tuple[Address, ...]:
 
 
 @asynccontextmanager
-async def open_dialer(profile: Profile, services: Services) -> AsyncIterator[Dialer]:
+async def open_dialer(profile: Profile, services: Services) -> AsyncGenerator[Dialer, None]:
     """Open every upstream of *profile* and yield the dialer over them.
 
     Yields when all upstreams with ``startup = "required"`` are usable; the others come up in the background.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import attrs
@@ -12,9 +12,8 @@ from session_proxy.errors import SessionProxyError, UpstreamStartError
 from session_proxy.outbound.background import open_background
 from session_proxy.outbound.direct import DirectTransport
 from session_proxy.outbound.transport import Services, Transport
+from session_proxy.policy.rules import DIRECT
 from session_proxy.profile.model import Profile, Startup, Upstream
-
-DIRECT = "direct"
 
 
 def open_transport(
@@ -44,7 +43,9 @@ def startup_of(profile: Profile, name: str) -> Startup:
 
 
 @asynccontextmanager
-async def open_transports(profile: Profile, services: Services) -> AsyncIterator[Mapping[str, Transport]]:
+async def open_transports(
+    profile: Profile, services: Services
+) -> AsyncGenerator[Mapping[str, Transport], None]:
     """Open every upstream of *profile* at the same time; ``direct`` is there always.
 
     Raises:

@@ -1,9 +1,9 @@
 """How many striped links an upstream holds, and which of them carries the next stream.
 
-The far end of an SSM session sends about 1 MB/s and no more, so several sessions to one instance carry several
-streams faster than one could. The pool starts with one link and grows while streams queue, which is when a new
-stream finds every link busy; that stream is carried at once by the least busy link, and the next one finds the new
-link. Links that stay idle are given back, down to one.
+The far end of an SSM session sends about 1 MB/s and no more, so several sessions to one instance carry
+several streams faster than one could. The pool starts with one link and grows while streams queue, which is
+when a new stream finds every link busy; that stream is carried at once by the least busy link, and the next
+one finds the new link. Links that stay idle are given back, down to one.
 
 Pure: drivers ask `Pool.steps` what to do, do it, and report.
 """
@@ -24,8 +24,8 @@ IDLE_BEFORE_CLOSING = 60.0
 # How often spare links are looked at; a link may so live this much longer than it must.
 IDLE_CHECK = 10.0
 
-# After a failed attempt to grow, carry on with what there is for this long: the links that work are not at fault,
-# and quotas (StartSession is throttled per account) do not heal by asking again.
+# After a failed attempt to grow, carry on with what there is for this long: the links that work are not at
+# fault, and quotas (StartSession is throttled per account) do not heal by asking again.
 PAUSE_AFTER_FAILED_GROWTH = 30.0
 
 

@@ -1,8 +1,8 @@
 """Which instance to try next, and when: failover order, back-off, cool-down.
 
-A person lists instances by id, tag or name, best first. An entry is *resolved* to instance ids when it is its turn
-(tags change hands), and each id is tried in order. One that fails rests; the next one is tried at once; when all of
-them rest, the first whose rest is over is tried again.
+A person lists instances by id, tag or name, best first. An entry is *resolved* to instance ids when it is its
+turn (tags change hands), and each id is tried in order. One that fails rests; the next one is tried at once;
+when all of them rest, the first whose rest is over is tried again.
 
 Pure: `Rotation` takes the time and its randomness as arguments and only says what to do.
 """
@@ -15,16 +15,16 @@ from collections.abc import Callable, Iterator, Sequence
 
 import attrs
 
-# The first retry after a link that had proven itself comes at once, the next after 1 to 2 s, then twice as long
-# each time. A minute is as long as a person would wait before pressing a button.
+# The first retry after a link that had proven itself comes at once, the next after 1 to 2 s, then twice as
+# long each time. A minute is as long as a person would wait before pressing a button.
 FIRST_REST = 2.0
 LONGEST_REST = 60.0
 
 # A link that lived this long (seconds) has proven its instance: what went before is forgotten.
 PROVEN = 10.0
 
-# Somebody who wants a connection now should not sit out a minute: with demand, a rest ends this long after the
-# failure. Errors that need a person (no permission, bad key) would only be repeated, so they rest longer.
+# Somebody who wants a connection now should not sit out a minute: with demand, a rest ends this long after
+# the failure. Errors that need a person (no permission, bad key) would only be repeated, so they rest longer.
 REST_ON_DEMAND = 5.0
 SLOW_REST_ON_DEMAND = 15.0
 

@@ -8,7 +8,9 @@ SsmError
         AwsThrottledError           too many calls, or a quota is used up
         AwsUnreachableError         the endpoint does not answer
         TargetNotConnectedError     the instance's agent is not connected, or there is no such instance
+        UnknownInstanceError        AWS does not know the instance id
         NoInstanceError             no running instance has that tag or name
+        SessionEndedError           the session is over, so it cannot be resumed
 """
 
 from __future__ import annotations
@@ -71,3 +73,13 @@ class TargetNotConnectedError(AwsError):
 
 class NoInstanceError(AwsError):
     """No running instance has that tag or name."""
+
+
+class UnknownInstanceError(AwsError):
+    """AWS does not know the instance id, or takes it for none."""
+
+    needs_person = True
+
+
+class SessionEndedError(AwsError):
+    """The session is over (ended, timed out, terminated): it cannot be resumed."""
