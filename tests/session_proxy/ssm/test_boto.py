@@ -59,9 +59,7 @@ class FakeAws:
     port: int
     status: int = 200
     body: bytes = b"{}"
-    requests: list[Asked] = attrs.field(factory=list["Asked"])
-        factory=list[tuple[str, dict[str, str], bytes]]
-    )
+    requests: list[Asked] = attrs.field(factory=list[Asked])
 
     @property
     def environ(self) -> dict[str, str]:
