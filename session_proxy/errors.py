@@ -45,11 +45,15 @@ class SessionProxyError(Exception):
 
 @attrs.frozen
 class Problem:
-    """One fault in a file: the key's path (``upstreams.dev.ssh.key``), what is wrong, what to write instead."""
+    """One fault in a file: the key's path (``upstreams.dev.ssh.key``), what is wrong, what to write instead.
+
+    *line*, counted from 1, is known where the file could not be read as TOML or YAML at all.
+    """
 
     path: str
     message: str
     fix: str = ""
+    line: int | None = None
 
     def __str__(self) -> str:
         text = f"{self.path}: {self.message}" if self.path else self.message
@@ -64,8 +68,13 @@ class ProfileError(SessionProxyError):
     def __init__(self, file: Path | None, problems: Sequence[Problem]) -> None:
         self.file = file
         self.problems = tuple(problems)
-        where = f"{file}: " if file is not None else ""
-        super().__init__("\n".join(f"{where}{problem}" for problem in problems))
+        super().__init__("\n".join(self._line(problem) for problem in problems))
+
+    def _line(self, problem: Problem) -> str:
+        if self.file is None:
+            return str(problem)
+        where = self.file if problem.line is None else f"{self.file}:{problem.line}"
+        return f"{where}: {problem}"
 
 
 class ListenError(SessionProxyError):

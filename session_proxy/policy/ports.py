@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import chain
 from typing import Self
 
 import attrs
@@ -32,8 +33,17 @@ class PortSet:
           InvalidPortsError: an item is no port and no range.
 
         """
+        return cls._merged(map(parse_range, items))
+
+    @classmethod
+    def union(cls, sets: Iterable[PortSet]) -> Self:
+        """Return the ports of all *sets*."""
+        return cls._merged(chain.from_iterable(ports.ranges for ports in sets))
+
+    @classmethod
+    def _merged(cls, ranges: Iterable[tuple[int, int]]) -> Self:
         merged: list[tuple[int, int]] = []
-        for first, last in sorted(map(parse_range, items)):
+        for first, last in sorted(ranges):
             if merged and first <= merged[-1][1] + 1:
                 merged[-1] = merged[-1][0], max(merged[-1][1], last)
             else:

@@ -185,9 +185,9 @@ class Rule:
 
     """
 
-    match: tuple[Match, ...]
-    ports: PortSet | None = None
-    upstream: tuple[str, ...]
+    match: tuple[Match, ...] = attrs.field(metadata={"example": '"10.0.0.0/8"'})
+    ports: PortSet | None = attrs.field(default=None, metadata={"example": '["443", "8000-8999"]'})
+    upstream: tuple[str, ...] = attrs.field(metadata={"example": '"direct"', "refers": "upstreams"})
     resolve: Literal["remote", "local"] = "remote"
 
     def networks(self) -> Iterable[Network]:

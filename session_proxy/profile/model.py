@@ -1,7 +1,9 @@
 """What a profile says, as typed values. `session_proxy.profile.loading` makes them from files.
 
 Every default that a person can rely on stands here, and only here; the reference in ``docs/`` is generated
-from these classes.
+from these classes and the "Attributes" of their docstrings. A field's metadata tell the loader what its type
+cannot: the *key* in the file where it differs (`None`: not a key), an *example*, the *minimum* and *maximum*,
+that text is a *path* (but for some *keywords*), and that it *refers* to the names in another table.
 """
 
 from __future__ import annotations
@@ -17,6 +19,11 @@ from session_proxy.target import Target
 
 Startup = Literal["required", "background"]
 
+INSTANCE_CONNECT = "instance-connect"
+
+# A day: a limit of seconds beyond this was meant as milliseconds, or not at all.
+DAY = 86400
+
 
 @attrs.frozen
 class ListenAddress:
@@ -31,73 +38,131 @@ class ListenAddress:
 
 @attrs.frozen(kw_only=True)
 class Auth:
-    """The credentials that clients of the front door must present (RFC 1929, HTTP Basic)."""
+    """The credentials that clients of the front door must present (RFC 1929, HTTP Basic).
 
-    user: str
-    password: Secret = attrs.field(metadata={"key": "pass"})
+    Attributes:
+      user: The user's name.
+      password: The password.
+
+    """
+
+    user: str = attrs.field(metadata={"example": '"admin"'})
+    password: Secret = attrs.field(metadata={"key": "pass", "example": '"env:SPROXY_PASS"'})
 
 
 @attrs.frozen(kw_only=True)
 class Admin:
-    """Where health, metrics and the PAC file are served."""
+    """Where health, metrics and the PAC file are served.
 
-    listen: ListenAddress
+    Attributes:
+      listen: Serves `/healthz`, `/readyz`, `/metrics` and `/proxy.pac`.
+
+    """
+
+    listen: ListenAddress = attrs.field(metadata={"example": '"127.0.0.1:28890"'})
 
 
 @attrs.frozen(kw_only=True)
 class Limits:
-    """Bounds of the front door: a number of connections, and seconds."""
+    """Bounds of the front door: a number of connections, and seconds.
 
-    connections: int = 4096
-    handshake: float = 10.0
-    connect: float = 30.0
-    idle: float = 3600.0
-    drain: float = 10.0
+    Attributes:
+      connections: Connections at the same time; more wait in the kernel's queue.
+      handshake: How long a client may take to say where it wants to go.
+      connect: How long reaching a destination may take, through all upstreams of its route together.
+      idle: A connection on which nothing moved for this long is closed.
+      drain: How long open connections may go on after SIGTERM.
+
+    """
+
+    connections: int = attrs.field(default=4096, metadata={"minimum": 1, "maximum": 1_000_000})
+    handshake: float = attrs.field(default=10.0, metadata={"minimum": 0.1, "maximum": DAY})
+    connect: float = attrs.field(default=30.0, metadata={"minimum": 0.1, "maximum": DAY})
+    idle: float = attrs.field(default=3600.0, metadata={"minimum": 0.1, "maximum": 365 * DAY})
+    drain: float = attrs.field(default=10.0, metadata={"minimum": 0, "maximum": DAY})
 
 
 @attrs.frozen(kw_only=True)
 class Aws:
-    """Which AWS credentials to use: a profile, inline keys, or boto3's own chain where nothing is said."""
+    """Which AWS credentials to use: a profile, inline keys, or boto3's own chain where nothing is said.
 
-    profile: str | None = None
-    region: str | None = None
-    access_key: Secret | None = None
-    secret_key: Secret | None = None
-    session_token: Secret | None = None
+    Attributes:
+      profile: A profile of `~/.aws/config`.
+      region: The region of the instances; optional with a profile that names one, required with inline keys.
+      access_key: An access key id, instead of a profile.
+      secret_key: Its secret.
+      session_token: Where the keys are temporary ones.
+
+    """
+
+    profile: str | None = attrs.field(default=None, metadata={"example": '"default"'})
+    region: str | None = attrs.field(default=None, metadata={"example": '"eu-west-1"'})
+    access_key: Secret | None = attrs.field(default=None, metadata={"example": '"env:AWS_KEY"'})
+    secret_key: Secret | None = attrs.field(default=None, metadata={"example": '"env:AWS_SECRET"'})
+    session_token: Secret | None = attrs.field(default=None, metadata={"example": '"env:AWS_TOKEN"'})
 
 
 @attrs.frozen(kw_only=True)
 class Ssh:
-    """How to log in by SSH and which host keys to accept."""
+    """How to log in by SSH and which host keys to accept.
 
-    user: str | None = None
-    key: str | None = None
-    passphrase: Secret | None = None
+    Attributes:
+      user: Whom to log in as; absent, the user who runs sproxy.
+      key: A private key's file; absent, ssh-agent is asked, then `~/.ssh/id_*` tried. `"instance-connect"`
+          pushes an ephemeral key to the instance instead.
+      passphrase: What the key is encrypted with.
+      host_keys: `"accept-new"` records the key of a host seen for the first time; `"strict"` demands that it
+          is known. A key that changed is refused by both.
+      known_hosts: OpenSSH's file of host keys; instances are recorded there by their id.
+      port: The port on which the instance's sshd listens.
+
+    """
+
+    user: str | None = attrs.field(default=None, metadata={"example": '"ec2-user"'})
+    key: str | None = attrs.field(
+        default=None, metadata={"example": '"~/.ssh/prod.pem"', "path": True, "keywords": (INSTANCE_CONNECT,)}
+    )
+    passphrase: Secret | None = attrs.field(default=None, metadata={"example": '"env:KEY_PASS"'})
     host_keys: Literal["accept-new", "strict"] = "accept-new"
     known_hosts: Path = Path("~/.ssh/known_hosts")
-    port: int = 22
+    port: int = attrs.field(default=22, metadata={"minimum": 1, "maximum": 65535})
 
 
 @attrs.frozen(kw_only=True)
 class DataChannel:
     """How an SSM data channel is driven.
 
-    *payload* is bytes per frame, *frames_per_second* bounds all frames (AWS cuts clients above 1000),
-    *resume* is how many seconds a lost WebSocket may take to come back.
+    Attributes:
+      payload: Bytes per frame; the agent takes far more than the 1024 that it sends.
+      frames_per_second: Bounds all frames, acknowledgements too; AWS cuts a client above 1000.
+      resume: How long a lost WebSocket may take to come back before its session is given up.
+
     """
 
-    payload: int = 16384
-    frames_per_second: int = 900
-    resume: float = 60.0
+    payload: int = attrs.field(default=16384, metadata={"minimum": 256, "maximum": 65536})
+    frames_per_second: int = attrs.field(default=900, metadata={"minimum": 10, "maximum": 100_000})
+    resume: float = attrs.field(default=60.0, metadata={"minimum": 0, "maximum": DAY})
 
 
 @attrs.frozen(kw_only=True)
 class SsmUpstream:
-    """SSH through AWS Session Manager (document ``AWS-StartSSHSession``)."""
+    """SSH through AWS Session Manager (document ``AWS-StartSSHSession``).
+
+    Attributes:
+      kind: May be left out where `instances` is present.
+      instances: Instance ids, `"tag:Key=Value"` or `"name:web-1"`, in failover order; one or a list.
+      sessions: Most striped sessions per instance; grows from 1 while streams queue.
+      startup: `"required"` ends the start where the upstream cannot be reached, `"background"` keeps trying.
+          Default: required, but background where every route that names it lists another upstream too.
+      aws: Which AWS credentials to use.
+      ssh: How to log in.
+      data_channel: How its data channels are driven.
+
+    """
 
     kind: Literal["ssm"] = "ssm"
-    instances: tuple[str, ...]
-    sessions: int = 4
+    instances: tuple[str, ...] = attrs.field(metadata={"example": '["i-0123456789abcdef0"]'})
+    sessions: int = attrs.field(default=4, metadata={"minimum": 1, "maximum": 64})
     startup: Startup | None = None
     aws: Aws = Aws()
     ssh: Ssh = Ssh()
@@ -106,10 +171,19 @@ class SsmUpstream:
 
 @attrs.frozen(kw_only=True)
 class SsmPortUpstream:
-    """AWS Session Manager's own port forwarding to remote hosts: no sshd needed on the instance."""
+    """AWS Session Manager's own port forwarding to remote hosts: no sshd needed on the instance.
+
+    Attributes:
+      kind: Needed: without it, an upstream with `instances` is of kind `"ssm"`.
+      instances: Instance ids, `"tag:Key=Value"` or `"name:web-1"`, in failover order; one or a list.
+      startup: As for `ssm`.
+      aws: Which AWS credentials to use.
+      data_channel: How its data channels are driven.
+
+    """
 
     kind: Literal["ssm-port"] = "ssm-port"
-    instances: tuple[str, ...]
+    instances: tuple[str, ...] = attrs.field(metadata={"example": '["i-0123456789abcdef0"]'})
     startup: Startup | None = None
     aws: Aws = Aws()
     data_channel: DataChannel = DataChannel()
@@ -117,10 +191,18 @@ class SsmPortUpstream:
 
 @attrs.frozen(kw_only=True)
 class SshUpstream:
-    """A bastion reached by SSH over plain TCP."""
+    """A bastion reached by SSH over plain TCP.
+
+    Attributes:
+      kind: Needed.
+      address: The bastion's sshd.
+      startup: As for `ssm`.
+      ssh: How to log in; its `port` is not used, since the address has one.
+
+    """
 
     kind: Literal["ssh"] = "ssh"
-    address: Target
+    address: Target = attrs.field(metadata={"example": '"bastion.example.com:22"'})
     startup: Startup | None = None
     ssh: Ssh = Ssh()
 
@@ -130,10 +212,24 @@ Upstream = SsmUpstream | SsmPortUpstream | SshUpstream
 
 @attrs.frozen(kw_only=True)
 class Profile:
-    """A whole ``profile.toml``. *file* is where it came from, *name* what its control socket is called."""
+    """A whole ``profile.toml``. *file* is where it came from, *name* what its control socket is called.
 
-    listen: tuple[ListenAddress, ...] = (ListenAddress("127.0.0.1", 28881),)
-    default: str = "direct"
+    Attributes:
+      listen: SOCKS5, SOCKS4/4a and HTTP proxy on one port; one or a list. Port 0 takes any free one.
+      default: Where destinations go that no route matches: an upstream, `"direct"` or `"reject"`.
+      allow_anonymous: Lets an address that other machines can reach go without `[auth]`.
+      auth: The credentials that clients must present; absent, none.
+      admin: The admin listener; absent, there is none.
+      limits: Bounds of the front door.
+      upstreams: The ways out, by name.
+      routes: Which destinations go where: the first that matches, in file order, decides.
+
+    """
+
+    listen: tuple[ListenAddress, ...] = attrs.field(
+        default=(ListenAddress("127.0.0.1", 28881),), metadata={"example": '"127.0.0.1:28881"'}
+    )
+    default: str = attrs.field(default="direct", metadata={"refers": "upstreams"})
     allow_anonymous: bool = False
     auth: Auth | None = None
     admin: Admin | None = None
@@ -142,3 +238,16 @@ class Profile:
     routes: tuple[Rule, ...] = ()
     file: Path | None = attrs.field(default=None, metadata={"key": None})
     name: str = attrs.field(default="default", metadata={"key": None})
+
+    def startup_of(self, upstream: str) -> Startup:
+        """Return what to do when *upstream* cannot be reached at start, by its key or by the routes.
+
+        It is required unless every route that names it lists another way out too. The default counts as a
+        route that lists it alone.
+        """
+        chosen = self.upstreams[upstream].startup
+        if chosen is not None:
+            return chosen
+        naming = [rule.upstream for rule in self.routes if upstream in rule.upstream]
+        spare = self.default != upstream and all(len(set(names)) > 1 for names in naming)
+        return "background" if naming and spare else "required"
