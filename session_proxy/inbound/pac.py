@@ -1,4 +1,4 @@
-"""A proxy auto-configuration file, by which browsers send through the proxy what the routes do, and no more."""
+"""A proxy auto-configuration file: browsers send through the proxy what the routes do, and no more."""
 
 from __future__ import annotations
 

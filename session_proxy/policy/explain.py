@@ -73,7 +73,7 @@ def explain(
 ) -> Explanation:
     """Return which of *rules* decides about *target*, and why the ones before it do not.
 
-    *addresses* are what a name resolves to on this machine; only rules with ``resolve = "local"`` look at them.
+    *addresses* are what a name resolves to on this machine; only ``resolve = "local"`` rules look at them.
     """
     considered: list[Considered] = []
     decision = Decision("default", (default,))
@@ -99,7 +99,8 @@ def _judge(rule: Rule, target: Target, addresses: Sequence[Address]) -> tuple[bo
     known = addresses if rule.resolve == "local" else ()
     taking = next((match for match in rule.match if matches(match, target, known)), None)
     if taking is None:
-        reasons = [_why_not(match, rule, target, addresses) for match in rule.match[:MAX_REASONS]]
+        named = rule.match[:MAX_REASONS]
+        reasons = [_why_not(match, rule, target, addresses) for match in named]
         more = len(rule.match) - len(reasons)
         return False, "; ".join([*reasons, *([f"nor do {more} more"] if more else [])])
     if rule.ports is not None and not rule.ports.contains(target.port):

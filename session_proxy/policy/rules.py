@@ -196,14 +196,18 @@ class Rule:
 
     @classmethod
     def of(
-        cls, match: str | Sequence[str], upstream: str | Sequence[str], *, ports: str | None = None
+        cls,
+        match: str | Sequence[str],
+        upstream: str | Sequence[str],
+        ports: Sequence[str | int] = (),
+        resolve: Literal["remote", "local"] = "remote",
     ) -> Self:
         """Return the rule that these texts mean; raises `InvalidRuleError` or `InvalidPortsError`."""
-        matches = (match,) if isinstance(match, str) else match
         return cls(
-            match=tuple(parse_match(text) for text in matches),
-            ports=None if ports is None else PortSet.parse(ports.split(",")),
+            match=tuple(map(parse_match, [match] if isinstance(match, str) else match)),
+            ports=PortSet.parse(ports) if ports else None,
             upstream=(upstream,) if isinstance(upstream, str) else tuple(upstream),
+            resolve=resolve,
         )
 
 
