@@ -1,0 +1,69 @@
+"""``python -m benchmarks [SUITE…] [--rounds N] [--quick] [--json FILE]``: run suites, print tables."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import sys
+import tempfile
+from pathlib import Path
+
+import attrs
+import trio
+
+from benchmarks import ssm, suites
+from benchmarks.arena import open_arena
+from benchmarks.measures import QUICK, Scale
+from benchmarks.report import as_json, show
+from benchmarks.routing import routing
+from benchmarks.tournament import Outcome
+
+SUITES: dict[str, suites.Suite] = {"direct": suites.direct, "ssh": suites.ssh, "ssm": ssm.ssm}
+CHOICES = (*SUITES, "routing", "all")
+
+
+async def run(name: str, scale: Scale) -> Outcome:
+    """Run the suite *name* in a scratch folder and an arena of its own."""
+    with tempfile.TemporaryDirectory(prefix="sproxy-bench-") as folder:
+        async with open_arena() as arena:
+            return await SUITES[name](arena, Path(folder), scale)
+
+
+def parse() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument(
+        "suites", nargs="*", choices=[*CHOICES, []], default=["all"], metavar="SUITE", help=", ".join(CHOICES)
+    )
+    parser.add_argument("--rounds", type=int, help="how often every contestant is measured")
+    parser.add_argument(
+        "--quick", action="store_true", help="small and short: shows that it runs, not how fast"
+    )
+    parser.add_argument("--json", type=Path, help="write everything measured to this file")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Run what the command line asks for."""
+    arguments = parse()
+    scale = QUICK if arguments.quick else Scale()
+    if arguments.rounds:
+        scale = attrs.evolve(scale, rounds=arguments.rounds)
+    # A thousand connections take two thousand descriptors in a proxy.
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    chosen = [*SUITES, "routing"] if "all" in arguments.suites else arguments.suites
+    outcomes: list[Outcome] = []
+    for name in chosen:
+        print(f"{name}:", file=sys.stderr)
+        outcomes.append(routing(scale) if name == "routing" else trio.run(run, name, scale))
+        show(outcomes[-1])
+    if arguments.json:
+        arguments.json.write_text(json.dumps(as_json(outcomes), indent=1) + "\n", encoding="utf-8")
+    if any(outcome.failures for outcome in outcomes):
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,39 @@
+"""An ssh ProxyCommand: ``python -m benchmarks.plugin_session PLUGIN INSTANCE`` hands a session over.
+
+It does what ``aws ssm start-session`` does, without the CLI: AWS's plugin takes the place of this process.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import TYPE_CHECKING
+
+import boto3
+
+if TYPE_CHECKING:
+    from mypy_boto3_ssm import SSMClient
+
+DOCUMENT = "AWS-StartSSHSession"
+
+
+def main() -> None:
+    """Call StartSession, then become the plugin."""
+    binary, instance = sys.argv[1:]
+    request = {"Target": instance, "DocumentName": DOCUMENT, "Parameters": {"portNumber": ["22"]}}
+    client: SSMClient = boto3.client("ssm")  # pyright: ignore[reportUnknownMemberType]
+    response = client.start_session(Target=instance, DocumentName=DOCUMENT, Parameters={"portNumber": ["22"]})
+    session = {
+        "SessionId": response["SessionId"],
+        "TokenValue": response["TokenValue"],
+        "StreamUrl": response["StreamUrl"],
+    }
+    endpoint, region = client.meta.endpoint_url, client.meta.region_name
+    os.execvp(
+        binary, [binary, json.dumps(session), region, "StartSession", "", json.dumps(request), endpoint]
+    )
+
+
+if __name__ == "__main__":
+    main()
