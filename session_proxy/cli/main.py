@@ -1,0 +1,108 @@
+"""The ``sproxy`` command: what it consists of, and how it ends when something is wrong.
+
+Every problem is one line on stderr, and the exit code says which kind it is. Modules that take long to import
+(boto3, paramiko) are imported by the commands that need them, when they run.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from importlib.metadata import version
+from typing import Annotated, NoReturn
+
+import typer
+
+from session_proxy.cli.check import check
+from session_proxy.cli.completion import PROGRAM, completion, prepare_completion
+from session_proxy.cli.drain import drain
+from session_proxy.cli.explain import explain
+from session_proxy.cli.run import run
+from session_proxy.cli.status import status
+from session_proxy.errors import ExitCode, SessionProxyError
+from tunnel_relay.errors import TunnelRelayError
+
+# Whatever the world outside can do to a command. Anything else is a bug, and keeps its traceback.
+EXPECTED = (SessionProxyError, TunnelRelayError, OSError)
+
+app = typer.Typer(
+    help="One SOCKS5 and HTTP proxy port, one route table, and supervised transports behind it.",
+    epilog="Exit codes: 0 ok, 1 failure, 2 usage, 69 unreachable, 77 not permitted, 78 configuration, "
+    "130 Ctrl-C.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+app.command()(run)
+app.command(short_help="Report every problem of a profile.")(check)
+app.command(short_help="Show which route takes a destination, and why.")(explain)
+app.command()(status)
+app.command()(drain)
+app.command()(completion)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"sproxy {version('session-proxy')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    _version: Annotated[
+        bool,
+        typer.Option("--version", help="Show the version and exit.", callback=_show_version, is_eager=True),
+    ] = False,
+) -> None:
+    """Take the options that stand before a command."""
+
+
+def main() -> NoReturn:
+    """Run ``sproxy``; never returns."""
+    _hold_standard_streams()
+    prepare_completion(os.environ)
+    sys.exit(_run())
+
+
+def _run() -> int:
+    try:
+        app(prog_name=PROGRAM)
+    except BaseException as exc:
+        leaves = list(flatten(exc))
+        if any(isinstance(leaf, KeyboardInterrupt) for leaf in leaves):
+            return ExitCode.INTERRUPTED
+        if not all(isinstance(leaf, EXPECTED) for leaf in leaves):
+            raise
+        return report(leaves)
+    return ExitCode.OK
+
+
+def flatten(exc: BaseException) -> Iterator[BaseException]:
+    """Yield *exc*, or what it holds where it is a group. Nowhere else are groups taken apart."""
+    if isinstance(exc, BaseExceptionGroup):
+        for part in exc.exceptions:
+            yield from flatten(part)
+    else:
+        yield exc
+
+
+def report(problems: list[BaseException]) -> int:
+    """Print each of *problems* on a line of its own; return the exit code of the first."""
+    for line in dict.fromkeys(line for problem in problems for line in str(problem).splitlines()):
+        # What a peer said may be part of it: nothing in it may steer the terminal.
+        text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+        typer.echo(f"sproxy: {text}", err=True)
+    first = problems[0]
+    return first.exit_code if isinstance(first, SessionProxyError) else ExitCode.FAILURE
+
+
+def _hold_standard_streams() -> None:
+    """Open what was closed (``2>&-``): else the first socket would be taken for stderr, and get the log."""
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)

@@ -1,0 +1,90 @@
+"""``sproxy status``: how a running proxy is."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import typer
+
+from session_proxy.cli.options import JsonOption, NameOption, ProfileArgument
+
+if TYPE_CHECKING:
+    from session_proxy.supervision.status import ProxyStatus, ServiceStatus
+
+COLUMNS = ("UPSTREAM", "STATE", "FOR", "LINKS", "REASON")
+
+
+def status(profile: ProfileArgument = None, name: NameOption = None, as_json: JsonOption = False) -> None:
+    """Show how a running sproxy is.
+
+    Its addresses, connections and upstreams. Without PROFILE and --name it is the only one that runs. Exits 0 if it answers, 69 if none does.
+    """
+    from session_proxy.cli.asking import ask_running, structure
+    from session_proxy.supervision.status import ProxyStatus, ServiceStatus
+
+    answer = ask_running(profile, name, "GET", "/status")
+    if as_json:
+        typer.echo(json.dumps(answer, indent=2))
+        return
+    typer.echo("\n".join(render_status(structure(answer, ServiceStatus), structure(answer, ProxyStatus))))
+
+
+def render_status(service: ServiceStatus, proxy: ProxyStatus) -> list[str]:
+    """Return the lines that a person reads."""
+    traffic = proxy.connections
+    carried = f"{human_bytes(traffic.sent)} sent, {human_bytes(traffic.received)} received"
+    facts = {
+        "profile": proxy.profile or "none",
+        "listen": ", ".join(service.listen) or "not yet",
+        "admin": ", ".join(service.admin) or "none",
+        "connections": f"{traffic.open} open, {traffic.total} in total, {carried}",
+    }
+    process = f"process {service.pid}, version {service.version}, up {human_seconds(service.uptime)}"
+    ready = "" if service.ready or service.state != "ready" else ", but not ready for clients"
+    return [
+        f"{service.name} is {service.state}{ready} ({process})",
+        *(f"  {label:<11}  {value}" for label, value in facts.items()),
+        *(f"  not ready    {part}: {reason}" for part, reason in service.reasons.items()),
+        "",
+        *align([COLUMNS, *_upstream_rows(proxy)]),
+    ]
+
+
+def _upstream_rows(proxy: ProxyStatus) -> list[tuple[str, ...]]:
+    return [
+        (
+            name,
+            upstream.state,
+            "" if upstream.seconds is None else human_seconds(upstream.seconds),
+            str(upstream.links or ""),
+            "; ".join(filter(None, [upstream.reason, *(f"{k} {v}" for k, v in upstream.details.items())])),
+        )
+        for name, upstream in proxy.upstreams.items()
+    ]
+
+
+def align(rows: list[tuple[str, ...]]) -> list[str]:
+    """Return *rows* with their columns one below the other."""
+    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+    return ["  ".join(f"{cell:<{w}}" for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def human_bytes(count: int) -> str:
+    """Return *count* bytes in the unit that leaves one to three digits before the point."""
+    size = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"
+
+
+def human_seconds(seconds: float) -> str:
+    """Return a length of time in its two largest units."""
+    minutes, secs = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    units = [(days, "d"), (hours, "h"), (minutes, "min"), (secs, "s")]
+    first = next((index for index, (amount, _) in enumerate(units) if amount), len(units) - 1)
+    return " ".join(f"{amount} {unit}" for amount, unit in units[first : first + 2])

@@ -1,0 +1,44 @@
+"""Show what a Trio program is doing: every task, who owns it, and the line it waits at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from types import FrameType
+
+import trio
+
+# A chain of awaits deeper than this ends in library code that tells nothing more.
+MAX_FRAMES = 4
+
+
+def render_task_tree(root: trio.lowlevel.Task) -> list[str]:
+    """Return one line per task and nursery below *root*, indented by ownership.
+
+    A task's line says where it waits: its own code first, then the awaits that lead inward.
+    """
+    return list(_render_task(root, ""))
+
+
+def _render_task(task: trio.lowlevel.Task, indent: str) -> Iterator[str]:
+    yield f"{indent}{task.name.removeprefix('session_proxy.')}  {_where(task)}"
+    for number, nursery in enumerate(task.child_nurseries):
+        children = sorted(nursery.child_tasks, key=lambda child: child.name)
+        yield f"{indent}  nursery {number} ({len(children)} tasks)"
+        for child in children:
+            yield from _render_task(child, f"{indent}    ")
+
+
+def _where(task: trio.lowlevel.Task) -> str:
+    if task is trio.lowlevel.current_task():
+        return "(this dump)"
+    places = [_place(frame, line) for frame, line in task.iter_await_frames()]
+    if not places:
+        return "(not started)"
+    # Trio's own frames at the end are the same for every task that waits.
+    own = [place for place in places if not place.startswith("trio._core")] or places
+    shown = own if len(own) <= MAX_FRAMES else [*own[: MAX_FRAMES // 2], "…", *own[-MAX_FRAMES // 2 :]]
+    return " > ".join(shown)
+
+
+def _place(frame: FrameType, line: int) -> str:
+    return f"{frame.f_globals.get('__name__', '?')}:{line} {frame.f_code.co_name}"

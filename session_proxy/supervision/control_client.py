@@ -1,0 +1,63 @@
+"""Ask a running service, over its control socket."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from pathlib import Path
+
+import h11
+import trio
+
+from session_proxy.errors import ControlError
+
+# The status of a proxy with thousands of upstreams fits; a program that answers more is not ours.
+MAX_ANSWER = 1 << 24
+
+READ_SIZE = 65536
+
+
+async def ask(path: Path, method: str, resource: str) -> bytes:
+    """Return what the service at the socket *path* answers to *method* *resource*.
+
+    Waits as long as the service takes: the caller holds the deadline.
+
+    Raises:
+      ControlError: nobody listens there, or the answer is no success.
+
+    """
+    try:
+        stream = await trio.open_unix_socket(str(path))
+    except OSError as exc:
+        raise ControlError(f"no sproxy answers on {path} ({exc.strerror or exc})") from exc
+    async with stream:
+        try:
+            status, body = await _exchange(stream, method, resource)
+        except (trio.BrokenResourceError, h11.RemoteProtocolError) as exc:
+            raise ControlError(f"{path}: what listens there ended the exchange") from exc
+    if status != HTTPStatus.OK:
+        raise ControlError(f"{path}: {body.decode(errors='replace').strip()} (HTTP status {status})")
+    return body
+
+
+async def _exchange(stream: trio.abc.Stream, method: str, resource: str) -> tuple[int, bytes]:
+    connection = h11.Connection(h11.CLIENT)
+    request = h11.Request(
+        method=method,
+        target=resource,
+        headers=[("Host", "localhost"), ("Accept", "application/json"), ("Connection", "close")],
+    )
+    data = (connection.send(request) or b"") + (connection.send(h11.EndOfMessage()) or b"")
+    await stream.send_all(data)
+    status, body = 0, bytearray()
+    while True:
+        event = connection.next_event()
+        if event is h11.NEED_DATA:
+            connection.receive_data(bytes(await stream.receive_some(READ_SIZE)))
+        elif isinstance(event, h11.Response):
+            status = event.status_code
+        elif isinstance(event, h11.Data):
+            body += event.data
+            if len(body) > MAX_ANSWER:
+                raise h11.RemoteProtocolError("the answer is too large")
+        else:
+            return status, bytes(body)

@@ -1,0 +1,147 @@
+"""The daemon of ``sproxy run``: the front door of a profile, its routes and its ways out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+
+import attrs
+import trio
+
+from session_proxy.events import ConnectionClosed, ConnectionOpened, Event, Listening
+from session_proxy.inbound.listener import serve_front_door
+from session_proxy.inbound.pac import proxy_auto_config
+from session_proxy.observability.http import Handler, HttpAnswer, HttpRequest
+from session_proxy.observability.logging import EventLog, Log
+from session_proxy.observability.metrics import Metrics
+from session_proxy.outbound.failover import open_dialer
+from session_proxy.outbound.transport import Health, Services
+from session_proxy.profile.model import ListenAddress, Profile
+from session_proxy.supervision.health import HealthBoard
+from session_proxy.supervision.status import ProxyStatus, TrafficStatus, UpstreamStatus
+
+PAC_TYPE = "application/x-ns-proxy-autoconfig"
+
+# A PAC file cannot say "the host you asked", so a wildcard address is replaced by the one asked.
+WILDCARDS = frozenset({"0.0.0.0", "::"})  # noqa: S104
+
+
+@attrs.define(eq=False)
+class Traffic:
+    """A `Notify` that keeps what ``sproxy status`` shows of the front door."""
+
+    listen: list[str] = attrs.field(factory=list[str], init=False)
+    _open: int = attrs.field(default=0, init=False)
+    _total: int = attrs.field(default=0, init=False)
+    _sent: int = attrs.field(default=0, init=False)
+    _received: int = attrs.field(default=0, init=False)
+
+    def __call__(self, event: Event) -> None:
+        """Count *event*."""
+        match event:
+            case ConnectionOpened():
+                self._open += 1
+                self._total += 1
+            case ConnectionClosed():
+                self._open -= 1
+                self._sent += event.sent
+                self._received += event.received
+            case Listening():
+                self.listen.append(event.address)
+            case _:
+                pass
+
+    def status(self) -> TrafficStatus:
+        """Return the sums as they are now."""
+        return TrafficStatus(open=self._open, total=self._total, sent=self._sent, received=self._received)
+
+
+class ProxyDaemon:
+    """One profile, served. Run it with `session_proxy.supervision.service.run_service`."""
+
+    def __init__(self, profile: Profile, services: Services, log: Log, metrics: Metrics) -> None:
+        self.profile = profile
+        self.board = HealthBoard(profile)
+        self.traffic = Traffic()
+        self._metrics = metrics
+        self._consumers = (EventLog(log), metrics, self.board, self.traffic)
+        self._services = attrs.evolve(services, notify=self.notify)
+        self._log = log
+
+    def notify(self, event: Event) -> None:
+        """Tell everybody who counts, logs or remembers."""
+        for consume in self._consumers:
+            consume(event)
+
+    async def serve(self, stop: trio.Event, *, task_status: trio.TaskStatus[Sequence[ListenAddress]]) -> None:
+        """Open the upstreams, then the front door; return when *stop* was set and the clients are gone.
+
+        Raises:
+          UpstreamStartError: a required upstream does not work.
+          ListenError: an address cannot be listened on.
+
+        """
+        waited_for = ",".join(filter(self.board.is_required, self.profile.upstreams))
+        self._log.info("starting", profile=str(self.profile.file or "-"), upstreams=waited_for)
+        async with open_dialer(self.profile, self._services) as dialer:
+            self.board.attach(dialer.health)
+            await serve_front_door(
+                dialer,
+                self.profile.listen,
+                auth=self.profile.auth,
+                limits=self.profile.limits,
+                notify=self.notify,
+                stop=stop,
+                task_status=task_status,
+            )
+
+    def obstacles(self) -> Mapping[str, str]:
+        """Return why required upstreams cannot be used."""
+        return {f"upstream {name}": reason for name, reason in self.board.obstacles().items()}
+
+    def status(self) -> Mapping[str, object]:
+        """Return a `ProxyStatus` as JSON values."""
+        health = self.board.health()
+        status = ProxyStatus(
+            profile=None if self.profile.file is None else str(self.profile.file.absolute()),
+            connections=self.traffic.status(),
+            upstreams={name: self._upstream_status(name, state) for name, state in health.items()},
+        )
+        return attrs.asdict(status)
+
+    def _upstream_status(self, name: str, health: Health) -> UpstreamStatus:
+        return UpstreamStatus(
+            state=health.state.value,
+            reason=health.reason,
+            seconds=round(trio.current_time() - health.since, 3) if health.since else None,
+            required=self.board.is_required(name),
+            links=self.board.links.get(name, 0),
+            details=dict(health.details),
+        )
+
+    def pages(self) -> Mapping[tuple[str, str], Handler]:
+        """Return the page ``/proxy.pac``: which destinations a browser should send here."""
+
+        async def pac(request: HttpRequest) -> HttpAnswer:
+            if not self.traffic.listen:
+                return HttpAnswer.text("starting", HTTPStatus.SERVICE_UNAVAILABLE)
+            proxy = reachable_address(self.traffic.listen[0], request.headers.get("host", ""))
+            script = proxy_auto_config(self.profile.routes, self.profile.default, proxy)
+            return HttpAnswer(HTTPStatus.OK, script.encode(), PAC_TYPE)
+
+        return {("GET", "/proxy.pac"): pac}
+
+    def render_metrics(self, accept: str) -> tuple[bytes, str]:
+        """Return the metrics of this proxy."""
+        return self._metrics.render(accept)
+
+
+def reachable_address(listen: str, asked: str) -> str:
+    """Return *listen* as a browser can use it: a wildcard becomes the host *asked* (a ``Host`` header)."""
+    host, _, port = listen.rpartition(":")
+    if host.strip("[]") not in WILDCARDS:
+        return listen
+    # A Host header that is no plain authority would end up inside the script.
+    found = re.fullmatch(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(:[0-9]+)?", asked)
+    return f"{found[1] if found else 'localhost'}:{port}"

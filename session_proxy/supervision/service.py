@@ -1,0 +1,205 @@
+"""The shell that every daemon runs in: signals, admin pages, control socket, readiness, drain.
+
+A `Daemon` says what it does; `run_service` gives it a life. Each piece stands alone (`obey_signals`,
+`open_control_socket`, `admin_routes`, `serve_http`, `Lifecycle`), for programs that need another arrangement.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Protocol
+
+import attrs
+import trio
+
+from session_proxy.errors import ExitCode
+from session_proxy.observability.admin import Readiness, admin_routes
+from session_proxy.observability.http import Handler, HttpAnswer, HttpRequest, serve_http
+from session_proxy.observability.logging import Log
+from session_proxy.observability.task_tree import render_task_tree
+from session_proxy.profile.model import ListenAddress
+from session_proxy.supervision.control_socket import open_control_socket
+from session_proxy.supervision.lifecycle import Lifecycle, Phase
+from session_proxy.supervision.listening import bound_address, open_listeners
+from session_proxy.supervision.signals import obey_signals
+from session_proxy.supervision.status import ServiceStatus
+from tunnel_relay.background import open_background
+
+# What a daemon may take to close its transports once its connections are gone: sessions are ended at AWS.
+CLOSING = 15.0
+
+
+class Daemon(Protocol):
+    """What the shell runs."""
+
+    async def serve(self, stop: trio.Event, *, task_status: trio.TaskStatus[Sequence[ListenAddress]]) -> None:
+        """Serve until *stop* is set, then finish what is under way, in bounded time, and return.
+
+        Reports the addresses on which clients are accepted, when they are.
+        """
+        ...
+
+    def obstacles(self) -> Mapping[str, str]:
+        """Return, by part, why clients would not be served now; empty where they would."""
+        ...
+
+    def status(self) -> Mapping[str, object]:
+        """Return what ``sproxy status`` shows beside what the shell knows; JSON values."""
+        ...
+
+    def pages(self) -> Mapping[tuple[str, str], Handler]:
+        """Return what the admin address serves beside health and metrics."""
+        ...
+
+    def render_metrics(self, accept: str) -> tuple[bytes, str]:
+        """Return the metrics and their content type, as an ``Accept`` header prefers them."""
+        ...
+
+
+@attrs.frozen(kw_only=True)
+class ServiceSettings:
+    """How a daemon is run. *drain* is how many seconds it may take to finish what is under way.
+
+    Without *admin* there is no admin address, without *control* no control socket.
+    """
+
+    name: str
+    drain: float
+    admin: ListenAddress | None = None
+    control: Path | None = None
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Shell:
+    """One running daemon, seen from outside: what the admin pages and the control socket answer from."""
+
+    daemon: Daemon
+    settings: ServiceSettings
+    lifecycle: Lifecycle
+    started: float
+    admin: tuple[str, ...] = ()
+
+    def readiness(self) -> Readiness:
+        """Return whether clients are served: they are accepted, and every required part works."""
+        reasons = dict(self.daemon.obstacles())
+        if self.lifecycle.phase is not Phase.READY:
+            reasons = {self.settings.name: self.lifecycle.phase.value, **reasons}
+        return Readiness(not reasons, reasons)
+
+    def status(self) -> dict[str, object]:
+        """Return everything that ``sproxy status --json`` prints."""
+        readiness = self.readiness()
+        status = ServiceStatus(
+            name=self.settings.name,
+            pid=os.getpid(),
+            version=version("session-proxy"),
+            state=self.lifecycle.phase.value,
+            ready=readiness.ready,
+            reasons=dict(readiness.reasons),
+            uptime=round(trio.current_time() - self.started, 3),
+            listen=list(self.lifecycle.listen),
+            admin=list(self.admin),
+        )
+        return {**attrs.asdict(status), **self.daemon.status()}
+
+    def admin_pages(self) -> dict[tuple[str, str], Handler]:
+        """Return what anybody who reaches the admin address may ask."""
+        return {**admin_routes(self.readiness, self.daemon.render_metrics), **self.daemon.pages()}
+
+    def control_pages(self) -> dict[tuple[str, str], Handler]:
+        """Return what the owner of the control socket may ask: the admin pages, status and drain."""
+
+        async def status(_request: HttpRequest) -> HttpAnswer:
+            return HttpAnswer.json(self.status())
+
+        async def drain(_request: HttpRequest) -> HttpAnswer:
+            self.lifecycle.drain()
+            return HttpAnswer.json({"state": self.lifecycle.phase.value, "limit": self.settings.drain})
+
+        return {**self.admin_pages(), ("GET", "/status"): status, ("POST", "/drain"): drain}
+
+
+async def run_service(
+    daemon: Daemon,
+    settings: ServiceSettings,
+    lifecycle: Lifecycle,
+    *,
+    log: Log,
+    dump: Callable[[Sequence[str]], None],
+) -> ExitCode:
+    """Run *daemon* until it has drained; returns what to exit with.
+
+    Admin address and control socket answer from the first moment, so that a start that hangs can be looked
+    into. *dump* gets the task tree, line by line, on SIGUSR1.
+
+    Raises:
+      ListenError: the admin address is taken, or the control socket belongs to a running process.
+      SessionProxyError: what *daemon* raised.
+
+    """
+    root = trio.lowlevel.current_root_task()
+    assert root is not None, "Trio runs"
+    async with open_background() as background, AsyncExitStack() as stack:
+        await background.start(obey_signals, lifecycle, lambda: dump(render_task_tree(root)))
+        admin = [] if settings.admin is None else await open_listeners(settings.admin)
+        shell = Shell(
+            daemon=daemon,
+            settings=settings,
+            lifecycle=lifecycle,
+            started=trio.current_time(),
+            admin=tuple(map(bound_address, admin)),
+        )
+        if admin:
+            await background.start(serve_http, shell.admin_pages(), admin)
+            log.debug("admin", listen=",".join(shell.admin))
+        if settings.control is not None:
+            await stack.enter_async_context(_serve_control(shell, settings.control, log))
+        await _serve_until_drained(shell, log)
+    log.info("stopped")
+    return lifecycle.exit_code
+
+
+@asynccontextmanager
+async def _serve_control(shell: Shell, path: Path, log: Log) -> AsyncGenerator[None]:
+    with ExitStack() as stack:
+        try:
+            listener = stack.enter_context(open_control_socket(path))
+        except OSError as exc:
+            # A container's file system may be read-only. Signals and the admin address still work there.
+            log.warning("no control socket", path=str(path), reason=exc.strerror or str(exc))
+            yield
+            return
+        async with open_background() as nursery:
+            await nursery.start(serve_http, shell.control_pages(), [listener])
+            yield
+
+
+async def _serve_until_drained(shell: Shell, log: Log) -> None:
+    lifecycle = shell.lifecycle
+    done = trio.Event()
+
+    async def serve(*, task_status: trio.TaskStatus[Sequence[ListenAddress]]) -> None:
+        await shell.daemon.serve(lifecycle.stop, task_status=task_status)
+        done.set()
+
+    async with open_background() as watching:
+        with trio.CancelScope() as life:
+            watching.start_soon(_enforce, lifecycle, life, shell.settings.drain, log)
+            async with open_background() as nursery:
+                lifecycle.become_ready([str(address) for address in await nursery.start(serve)])
+                addresses = {"listen": ",".join(lifecycle.listen), "admin": ",".join(shell.admin)}
+                log.info("ready", name=shell.settings.name, pid=os.getpid(), **addresses)
+                await done.wait()
+
+
+async def _enforce(lifecycle: Lifecycle, life: trio.CancelScope, limit: float, log: Log) -> None:
+    """End *life* when the daemon takes longer to drain than it may, or is to end at once."""
+    await lifecycle.stop.wait()
+    log.info("draining", limit=limit)
+    with trio.move_on_after(limit + CLOSING):
+        await lifecycle.cut.wait()
+    life.cancel()

@@ -1,0 +1,51 @@
+"""What ``sproxy status`` tells: the service as the shell sees it, and the proxy in it. JSON on the wire."""
+
+from __future__ import annotations
+
+import attrs
+
+
+@attrs.frozen(kw_only=True)
+class ServiceStatus:
+    """A running service. *uptime* is in seconds; *reasons* say by part why it is not ready."""
+
+    name: str
+    pid: int
+    version: str
+    state: str
+    ready: bool
+    reasons: dict[str, str]
+    uptime: float
+    listen: list[str]
+    admin: list[str]
+
+
+@attrs.frozen(kw_only=True)
+class UpstreamStatus:
+    """One way out; it has been in *state* for *seconds*, where that is known."""
+
+    state: str
+    reason: str
+    seconds: float | None
+    required: bool
+    links: int
+    details: dict[str, str]
+
+
+@attrs.frozen(kw_only=True)
+class TrafficStatus:
+    """Client connections: open now, in total, and the payload of those that ended."""
+
+    open: int
+    total: int
+    sent: int
+    received: int
+
+
+@attrs.frozen(kw_only=True)
+class ProxyStatus:
+    """What a proxy adds to `ServiceStatus`; *profile* is its file."""
+
+    profile: str | None
+    connections: TrafficStatus
+    upstreams: dict[str, UpstreamStatus]
