@@ -3,6 +3,7 @@
 SessionProxyError
     ProfileError                a file that a person wrote has faults (all of them, with key paths)
     ListenError                 an address cannot be listened on
+    ClientProtocolError         a client of the front door spoke nonsense, or asks for what there is not
     ControlError                no running sproxy answers on the control socket
     UpstreamStartError          an upstream that must work at the start does not
     DialError                   a destination could not be reached; the subclass says why
@@ -79,6 +80,10 @@ class ProfileError(SessionProxyError):
 
 class ListenError(SessionProxyError):
     """An address cannot be listened on: taken, not ours, or privileged."""
+
+
+class ClientProtocolError(SessionProxyError):
+    """A client of the front door broke its protocol, or asks for something there is not."""
 
 
 class ControlError(SessionProxyError):

@@ -1,0 +1,55 @@
+"""One client of the front door, from its first byte to the event that tells how it went."""
+
+from __future__ import annotations
+
+import trio
+
+from session_proxy.errors import ClientProtocolError
+from session_proxy.events import ConnectionOpened
+from session_proxy.inbound.front_door import FrontDoor, Visit
+from session_proxy.inbound.socks import HANDSHAKE_READ, serve_socks4, serve_socks5
+from session_proxy.outbound.socket_stream import PlainSocketStream
+from session_proxy.protocol.sniff import ClientProtocol, sniff
+
+# Outcomes that end a connection in flight: the client gets a reset, so that it does not take part for all.
+ABRUPT = frozenset({"reset", "idle-timeout", "drained"})
+
+
+async def serve_client(door: FrontDoor, near: PlainSocketStream, client: str) -> None:
+    """Serve the client at *client* (``HOST:PORT``) on *near*, and close that.
+
+    What a client or a destination can do to us ends here, so that it never takes the front door down.
+    Anything else is a bug, and propagates.
+    """
+    visit = Visit(door.next_id(), client, trio.current_time())
+    door.open_connections += 1
+    door.notify(ConnectionOpened(visit.id, client))
+    try:
+        await _serve(door, visit, near)
+    except ClientProtocolError as exc:
+        visit.ended("protocol-error", str(exc))
+    except trio.TooSlowError:
+        visit.ended("handshake-timeout", f"no complete request within {door.limits.handshake:g} s")
+    except trio.BrokenResourceError:
+        visit.ended("reset", "the client left before its connection was there")
+    finally:
+        near.abort() if visit.outcome in ABRUPT else near.close()
+        door.open_connections -= 1
+        door.notify(visit.closed(trio.current_time()))
+
+
+async def _serve(door: FrontDoor, visit: Visit, near: PlainSocketStream) -> None:
+    with trio.fail_after(door.limits.handshake), door.pause():
+        first = await near.receive_eagerly(HANDSHAKE_READ)
+    protocol = sniff(first)
+    if protocol is None:
+        visit.ended("ok", "the client left without a word")
+        return
+    visit.protocol = protocol.value
+    match protocol:
+        case ClientProtocol.SOCKS5:
+            await serve_socks5(door, visit, near, first)
+        case ClientProtocol.SOCKS4:
+            await serve_socks4(door, visit, near, first)
+        case _:
+            raise ClientProtocolError("the client speaks no protocol that is served here")

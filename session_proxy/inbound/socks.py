@@ -1,0 +1,113 @@
+"""Serve clients that speak SOCKS5, SOCKS4 or SOCKS4a."""
+
+from __future__ import annotations
+
+import trio
+
+from session_proxy.errors import (
+    ClientProtocolError,
+    DialError,
+    DialTimeoutError,
+    NotAllowedError,
+    RefusedError,
+    ResolutionError,
+    UnreachableError,
+)
+from session_proxy.inbound.carrying import carry, part
+from session_proxy.inbound.front_door import FrontDoor, Visit
+from session_proxy.outbound.socket_stream import PlainSocketStream
+from session_proxy.protocol import socks4, socks5
+
+# More than any handshake message; also bounds what a client can send ahead of the answer to its request.
+HANDSHAKE_READ = 4096
+
+# One kind of failure, one code, so that a client can tell them apart (RFC 1928, section 6).
+REPLIES: dict[type[DialError], socks5.Reply] = {
+    RefusedError: socks5.Reply.CONNECTION_REFUSED,
+    NotAllowedError: socks5.Reply.NOT_ALLOWED,
+    UnreachableError: socks5.Reply.NETWORK_UNREACHABLE,
+    ResolutionError: socks5.Reply.HOST_UNREACHABLE,
+    DialTimeoutError: socks5.Reply.TTL_EXPIRED,
+}
+
+
+async def serve_socks5(door: FrontDoor, visit: Visit, near: PlainSocketStream, first: bytes) -> None:
+    """Serve a SOCKS5 client whose first bytes are *first*.
+
+    Raises:
+      ClientProtocolError: the client broke the protocol; it has been told so.
+      trio.TooSlowError: the client did not finish the handshake in time.
+      trio.BrokenResourceError: the client left.
+
+    """
+    server = socks5.Socks5Server(require_credentials=door.auth is not None)
+    try:
+        with trio.fail_after(door.limits.handshake):
+            server.receive_data(first)
+            request = await _negotiate(door, near, server)
+    except ClientProtocolError:
+        await part(near, server.data_to_send())
+        raise
+    if request is None:
+        visit.ended("auth-failed", "wrong credentials")
+        await part(near, server.data_to_send())
+        return
+    if isinstance(request, socks5.UdpAssociate):
+        server.reply(socks5.Reply.COMMAND_NOT_SUPPORTED)
+        await part(near, server.data_to_send())
+        return
+    try:
+        far = await door.dial(visit, request.target)
+    except DialError as exc:
+        server.reply(REPLIES.get(type(exc), socks5.Reply.GENERAL_FAILURE))
+        await part(near, server.data_to_send())
+        return
+    server.reply(socks5.Reply.SUCCEEDED)
+    await carry(door, visit, near, far, server.data_to_send(), server.trailing_data())
+
+
+async def _negotiate(
+    door: FrontDoor, near: PlainSocketStream, server: socks5.Socks5Server
+) -> socks5.Request | None:
+    """Return the client's request, or `None` where its credentials are wrong."""
+    while True:
+        event = server.next_event()
+        if isinstance(event, socks5.Connect | socks5.UdpAssociate):
+            return event
+        if isinstance(event, socks5.Credentials):
+            if not door.admits(event.user, event.password):
+                server.reject_credentials()
+                return None
+            server.accept_credentials()
+        if answer := server.data_to_send():
+            await near.send_eagerly(answer)
+        if event is None:
+            server.receive_data(await near.receive_eagerly(HANDSHAKE_READ))
+
+
+async def serve_socks4(door: FrontDoor, visit: Visit, near: PlainSocketStream, first: bytes) -> None:
+    """Serve a SOCKS4 or SOCKS4a client whose first bytes are *first*; raises as `serve_socks5` does."""
+    server = socks4.Socks4Server()
+    try:
+        with trio.fail_after(door.limits.handshake):
+            server.receive_data(first)
+            while (request := server.next_event()) is None:
+                server.receive_data(await near.receive_eagerly(HANDSHAKE_READ))
+    except ClientProtocolError:
+        await part(near, server.data_to_send())
+        raise
+    if door.auth is not None:
+        # The user that SOCKS4 names is no proof of anything.
+        server.reply(socks4.Reply.USER_NOT_CONFIRMED)
+        visit.target = request.target
+        visit.ended("auth-failed", "SOCKS4 knows no password; use SOCKS5 or HTTP")
+        await part(near, server.data_to_send())
+        return
+    try:
+        far = await door.dial(visit, request.target)
+    except DialError:
+        server.reply(socks4.Reply.REJECTED)
+        await part(near, server.data_to_send())
+        return
+    server.reply(socks4.Reply.GRANTED)
+    await carry(door, visit, near, far, server.data_to_send(), server.trailing_data())
