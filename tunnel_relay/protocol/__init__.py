@@ -1,0 +1,1 @@
+"""Bytes in, values out: pure codecs without I/O, clock or randomness."""
