@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 import attrs
 
 from benchmarks import wire
-from benchmarks.payload import Counter, Source
+from benchmarks.payload import Counter, Source, read_buffer
 
 PING = bytes(range(64))
 # Connections in the making at any time while their rate is measured.
@@ -49,7 +49,7 @@ def download(command: Command) -> dict[str, float]:
     for connection in connections:
         connection.sendall(wire.REQUEST.pack(wish, each))
     if len(connections) == 1:
-        counter = Counter(command.checked)
+        counter = Counter(command.checked, read_buffer())
         while counter.position < each:
             if not counter.receive(connections[0], each - counter.position):
                 raise ConnectionResetError(f"closed after {counter.position} of {each} bytes")
@@ -62,7 +62,8 @@ def download(command: Command) -> dict[str, float]:
 
 def _download_many(connections: Sequence[socket.socket], each: int, *, checked: bool) -> None:
     poll = select.epoll()
-    counters = {c.fileno(): (c, Counter(checked)) for c in connections}
+    buffer = read_buffer()
+    counters = {c.fileno(): (c, Counter(checked, buffer)) for c in connections}
     for connection in connections:
         connection.setblocking(False)
         poll.register(connection, select.EPOLLIN)

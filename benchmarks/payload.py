@@ -44,14 +44,22 @@ def _anonymous_file(content: bytes) -> int:
     return fd
 
 
+def read_buffer() -> bytearray:
+    """Return a buffer for `Counter`."""
+    return bytearray(READ_SIZE)
+
+
 @attrs.define(eq=False)
 class Counter:
-    """Receives the pattern, counts it, and compares all of it or samples."""
+    """Receives the pattern, counts it, and compares all of it or samples.
+
+    Many may share a *buffer*: what is in it counts from a read to its comparison only.
+    """
 
     checked: bool
+    _buffer: bytearray
     position: int = 0
     _next_sample: int = 0
-    _buffer: bytearray = attrs.field(init=False, factory=lambda: bytearray(READ_SIZE))
 
     def receive(self, source: socket.socket, most: int) -> int:
         """Take up to *most* bytes off *source*; return how many (0: it ended).

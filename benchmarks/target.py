@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Generator
 
 from benchmarks import wire
-from benchmarks.payload import Counter, Source
+from benchmarks.payload import Counter, Source, read_buffer
 
 BACKLOG = 4096
 
@@ -23,8 +23,8 @@ READABLE: Wait = select.EPOLLIN
 WRITABLE: Wait = select.EPOLLOUT
 
 
-def converse(client: socket.socket, source: Source) -> Generator[Wait]:
-    """Serve one client; yields what to wait for whenever its socket would block."""
+def converse(client: socket.socket, source: Source, buffer: bytearray) -> Generator[Wait]:
+    """Serve one client; *buffer* is shared. Yields what to wait for whenever its socket would block."""
     head = b""
     while len(head) < wire.REQUEST.size:
         yield READABLE
@@ -36,7 +36,7 @@ def converse(client: socket.socket, source: Source) -> Generator[Wait]:
     if wish in (wire.DOWN, wire.DOWN_CHECKED):
         yield from _send(client, source, count)
     elif wish in (wire.UP, wire.UP_CHECKED):
-        yield from _receive(client, count, checked=wish == wire.UP_CHECKED)
+        yield from _receive(client, count, Counter(wish == wire.UP_CHECKED, buffer))
     elif wish == wire.ECHO:
         yield from _echo(client)
     else:
@@ -54,8 +54,7 @@ def _send(client: socket.socket, source: Source, count: int) -> Generator[Wait]:
     yield READABLE
 
 
-def _receive(client: socket.socket, count: int, *, checked: bool) -> Generator[Wait]:
-    counter = Counter(checked)
+def _receive(client: socket.socket, count: int, counter: Counter) -> Generator[Wait]:
     while counter.position < count:
         try:
             if not counter.receive(client, count - counter.position):
@@ -77,7 +76,7 @@ def _echo(client: socket.socket) -> Generator[Wait]:
 
 def serve_bulk(listener: socket.socket) -> None:
     """Serve until killed."""
-    source = Source()
+    source, buffer = Source(), read_buffer()
     poll = select.epoll()
     poll.register(listener, READABLE)
     clients: dict[int, tuple[socket.socket, Generator[Wait]]] = {}
@@ -89,7 +88,7 @@ def serve_bulk(listener: socket.socket) -> None:
                 client, _ = listener.accept()
                 client.setblocking(False)
                 client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                clients[client.fileno()] = (client, converse(client, source))
+                clients[client.fileno()] = (client, converse(client, source, buffer))
                 poll.register(client, READABLE)
                 continue
             client, conversation = clients[fd]
