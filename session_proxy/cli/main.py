@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Iterator
 from importlib.metadata import version
-from typing import Annotated, NoReturn
+from typing import Annotated, NoReturn, cast
 
 import typer
 
@@ -83,7 +83,7 @@ def _run() -> int:
 def flatten(exc: BaseException) -> Iterator[BaseException]:
     """Yield *exc*, or what it holds where it is a group. Nowhere else are groups taken apart."""
     if isinstance(exc, BaseExceptionGroup):
-        for part in exc.exceptions:
+        for part in cast("BaseExceptionGroup[BaseException]", exc).exceptions:
             yield from flatten(part)
     else:
         yield exc

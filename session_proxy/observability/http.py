@@ -25,6 +25,9 @@ MAX_BODY = 65536
 # Scrapers and probes are few. More than this is somebody else, and each connection costs a task.
 MAX_CONNECTIONS = 64
 
+# A path that is not found is shown up to here.
+SHOWN_PATH = 100
+
 # One read takes what a whole request is likely to be.
 READ_SIZE = 16384
 
@@ -198,7 +201,7 @@ async def _answer(routes: HttpRoutes, request: HttpRequest) -> HttpAnswer:
     allowed = sorted(known for known, path in routes if path == request.path)
     if not allowed:
         known = " ".join(sorted({path for _, path in routes}))
-        return HttpAnswer.text(f"nothing is at {request.path}; there is {known}", HTTPStatus.NOT_FOUND)
+        return HttpAnswer.text(f"nothing is at {request.path[:SHOWN_PATH]}; there is {known}", HTTPStatus.NOT_FOUND)
     text = f"{request.path} takes {', '.join(allowed)}"
     answer = HttpAnswer.text(text, HTTPStatus.METHOD_NOT_ALLOWED)
     return attrs.evolve(answer, headers=(("Allow", ", ".join(allowed)),))
@@ -216,6 +219,8 @@ def _encode(connection: h11.Connection, answer: HttpAnswer, *, head_only: bool) 
         ("Date", formatdate(usegmt=True)),
         *answer.headers,
     ]
+    if connection.their_state is h11.ERROR:
+        headers.append(("Connection", "close"))
     reason = HTTPStatus(answer.status).phrase
     data = connection.send(h11.Response(status_code=answer.status, headers=headers, reason=reason)) or b""
     if not head_only:

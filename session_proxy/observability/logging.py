@@ -7,6 +7,7 @@ Events hold no secrets, so neither do the lines; control characters never reach 
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import logging
 from collections.abc import Callable, Generator, Mapping, MutableMapping
@@ -162,7 +163,8 @@ class _ForeignLogs(logging.Handler):
         if record.exc_info and record.exc_info[1] is not None:
             message = f"{message}: {record.exc_info[1]!r}"
         with contextlib.suppress(trio.RunFinishedError):
-            self._token.run_sync_soon(self._log.log, record.levelno, "library", record.name, message)
+            line = functools.partial(self._log.log, record.levelno, "library", name=record.name, message=message)
+            self._token.run_sync_soon(line)
 
 
 @contextlib.contextmanager

@@ -31,6 +31,11 @@ class LineSink:
     _backlog_size: int = attrs.field(default=0, init=False)
     _waiting: trio.Event = attrs.field(factory=trio.Event, init=False, repr=False)
 
+    @property
+    def backlog(self) -> int:
+        """How many bytes wait to be written."""
+        return self._backlog_size
+
     def write(self, line: str) -> None:
         """Write *line* and a newline now if the descriptor takes it, else soon."""
         data = f"{line}\n".encode(errors="backslashreplace")

@@ -23,7 +23,8 @@ def _render_task(task: trio.lowlevel.Task, indent: str) -> Iterator[str]:
     yield f"{indent}{task.name.removeprefix('session_proxy.')}  {_where(task)}"
     for number, nursery in enumerate(task.child_nurseries):
         children = sorted(nursery.child_tasks, key=lambda child: child.name)
-        yield f"{indent}  nursery {number} ({len(children)} tasks)"
+        count = "1 task" if len(children) == 1 else f"{len(children)} tasks"
+        yield f"{indent}  nursery {number} ({count})"
         for child in children:
             yield from _render_task(child, f"{indent}    ")
 
@@ -32,8 +33,6 @@ def _where(task: trio.lowlevel.Task) -> str:
     if task is trio.lowlevel.current_task():
         return "(this dump)"
     places = [_place(frame, line) for frame, line in task.iter_await_frames()]
-    if not places:
-        return "(not started)"
     # Trio's own frames at the end are the same for every task that waits.
     own = [place for place in places if not place.startswith("trio._core")] or places
     shown = own if len(own) <= MAX_FRAMES else [*own[: MAX_FRAMES // 2], "…", *own[-MAX_FRAMES // 2 :]]
@@ -41,4 +40,4 @@ def _where(task: trio.lowlevel.Task) -> str:
 
 
 def _place(frame: FrameType, line: int) -> str:
-    return f"{frame.f_globals.get('__name__', '?')}:{line} {frame.f_code.co_name}"
+    return f"{frame.f_globals.get('__name__', '?')}:{line} {frame.f_code.co_qualname}"
