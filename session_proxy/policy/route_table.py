@@ -1,10 +1,10 @@
 """Which rule a destination meets first, found without looking at every rule.
 
 Theory: a rule is taken apart into its matches, and every match goes into the index of its kind. What an
-index holds for a key is the *first* rule in file order that has this match on a given port. A look-up asks each
-index for its first rule and takes the smallest, so the outcome is that of a scan in file order. Names are keys
-of a dictionary, suffixes of one per number of labels, and networks are searched as intervals of addresses, so
-the cost hardly depends on the number of rules.
+index holds for a key is the *first* rule in file order that has this match on a given port. A look-up asks
+each index for its first rule and takes the smallest, so the outcome is that of a scan in file order. Names
+are keys of a dictionary, suffixes of one per number of labels, and networks are searched as intervals of
+addresses, so the cost hardly depends on the number of rules.
 """
 
 from __future__ import annotations

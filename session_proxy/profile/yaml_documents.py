@@ -35,6 +35,9 @@ BOOL = re.compile(r"true|True|TRUE|false|False|FALSE")
 INT = re.compile(r"[-+]?(0|[1-9][0-9]*)")
 FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+\.[0-9]*|[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+)")
 
+# A base loader resolves no scalars; the C one is ten times faster, and not in every build.
+LOADER: type[yaml.BaseLoader] = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
+
 STR_TAG = "tag:yaml.org,2002:str"
 MAP_TAG = "tag:yaml.org,2002:map"
 SEQ_TAG = "tag:yaml.org,2002:seq"
@@ -48,14 +51,12 @@ def parse_yaml(text: str, max_depth: int) -> dict[str, object]:
 
     """
     try:
-        # A base loader resolves no scalars; the C one is ten times faster, and not in every build.
-        root = yaml.compose(text, Loader=getattr(yaml, "CBaseLoader", yaml.BaseLoader))
+        _check_depth(text, max_depth)
+        root = yaml.compose(text, Loader=LOADER)
     except yaml.MarkedYAMLError as exc:
         raise _syntax_problem(exc, text.splitlines()) from None
     except yaml.YAMLError:
         raise YamlProblemError("holds a character that YAML does not allow", "remove it", None) from None
-    except RecursionError:
-        raise YamlProblemError("is nested too deeply", f"use at most {max_depth} levels", None) from None
     if root is None:
         return {}
     value = _Builder(max_depth).build(root)
@@ -64,8 +65,22 @@ def parse_yaml(text: str, max_depth: int) -> dict[str, object]:
     return typing.cast("dict[str, object]", value)
 
 
-def _line(node: yaml.Node) -> int:
-    return node.start_mark.line + 1
+def _check_depth(text: str, max_depth: int) -> None:
+    """Refuse deep nesting before anything recurses: the C loader would end the process."""
+    depth = 0
+    for event in yaml.parse(text, Loader=LOADER):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+            if depth > max_depth:
+                fix = f"use at most {max_depth} levels"
+                raise YamlProblemError("is nested too deeply", fix, _line(event))
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+
+
+def _line(thing: yaml.Node | yaml.Event) -> int | None:
+    mark = thing.start_mark
+    return None if mark is None else mark.line + 1
 
 
 def _syntax_problem(exc: yaml.MarkedYAMLError, lines: Sequence[str]) -> YamlProblemError:
@@ -125,7 +140,7 @@ class _Builder:
             case yaml.SequenceNode(tag=tag) if tag == SEQ_TAG:
                 return [self.build(item) for item in node.value]
             case yaml.ScalarNode(tag=tag) if tag == STR_TAG:
-                return _scalar(node.value) if node.style is None else node.value
+                return node.value if node.style else _scalar(node.value)
             case _:
                 raise YamlProblemError(f"the tag {node.tag} is not known", "remove it", _line(node))
 
