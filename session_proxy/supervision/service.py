@@ -17,6 +17,7 @@ import attrs
 import trio
 
 from session_proxy.errors import ExitCode
+from session_proxy.inbound.sockets import open_listeners, socket_name
 from session_proxy.observability.admin import Readiness, admin_routes
 from session_proxy.observability.http import Handler, HttpAnswer, HttpRequest, serve_http
 from session_proxy.observability.logging import Log
@@ -24,7 +25,6 @@ from session_proxy.observability.task_tree import render_task_tree
 from session_proxy.profile.model import ListenAddress
 from session_proxy.supervision.control_socket import open_control_socket
 from session_proxy.supervision.lifecycle import Lifecycle, Phase
-from session_proxy.supervision.listening import bound_address, open_listeners
 from session_proxy.supervision.signals import obey_signals
 from session_proxy.supervision.status import ServiceStatus
 from tunnel_relay.background import open_background
@@ -145,16 +145,17 @@ async def run_service(
     assert root is not None, "Trio runs"
     async with open_background() as background, AsyncExitStack() as stack:
         await background.start(obey_signals, lifecycle, lambda: dump(render_task_tree(root)))
-        admin = [] if settings.admin is None else await open_listeners(settings.admin)
+        sockets = [] if settings.admin is None else await open_listeners([settings.admin])
         shell = Shell(
             daemon=daemon,
             settings=settings,
             lifecycle=lifecycle,
             started=trio.current_time(),
-            admin=tuple(map(bound_address, admin)),
+            admin=tuple(str(socket_name(sock)) for sock in sockets),
         )
-        if admin:
-            await background.start(serve_http, shell.admin_pages(), admin)
+        if sockets:
+            listeners = [trio.SocketListener(trio.socket.from_stdlib_socket(sock)) for sock in sockets]
+            await background.start(serve_http, shell.admin_pages(), listeners)
             log.debug("admin", listen=",".join(shell.admin))
         if settings.control is not None:
             await stack.enter_async_context(_serve_control(shell, settings.control, log))
