@@ -6,10 +6,12 @@ import trio
 
 from session_proxy.errors import ClientProtocolError
 from session_proxy.events import ConnectionOpened
+from session_proxy.inbound.carrying import part
 from session_proxy.inbound.front_door import FrontDoor, Visit
+from session_proxy.inbound.http import serve_http
 from session_proxy.inbound.socks import HANDSHAKE_READ, serve_socks4, serve_socks5
 from session_proxy.outbound.socket_stream import PlainSocketStream
-from session_proxy.protocol.sniff import ClientProtocol, sniff
+from session_proxy.protocol.sniff import TLS_REFUSAL, ClientProtocol, sniff
 
 # Outcomes that end a connection in flight: the client gets a reset, so that it does not take part for all.
 ABRUPT = frozenset({"reset", "idle-timeout", "drained"})
@@ -39,6 +41,7 @@ async def serve_client(door: FrontDoor, near: PlainSocketStream, client: str) ->
 
 
 async def _serve(door: FrontDoor, visit: Visit, near: PlainSocketStream) -> None:
+    first = b""
     with trio.fail_after(door.limits.handshake), door.pause():
         first = await near.receive_eagerly(HANDSHAKE_READ)
     protocol = sniff(first)
@@ -51,5 +54,10 @@ async def _serve(door: FrontDoor, visit: Visit, near: PlainSocketStream) -> None
             await serve_socks5(door, visit, near, first)
         case ClientProtocol.SOCKS4:
             await serve_socks4(door, visit, near, first)
-        case _:
-            raise ClientProtocolError("the client speaks no protocol that is served here")
+        case ClientProtocol.HTTP:
+            await serve_http(door, visit, near, first)
+        case ClientProtocol.TLS:
+            await part(near, TLS_REFUSAL)
+            raise ClientProtocolError("the client speaks TLS; give it the proxy as http:// or socks5h://")
+        case ClientProtocol.UNKNOWN:
+            raise ClientProtocolError("the client speaks neither SOCKS nor HTTP")

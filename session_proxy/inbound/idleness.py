@@ -11,8 +11,10 @@ from abc import ABC, abstractmethod
 import attrs
 import trio
 
-# Sweeps per limit: what is idle is ended up to a quarter of the limit late.
+# Sweeps per limit: what is idle is ended up to a quarter of the limit late. And seconds between two sweeps at
+# most, for what has a shorter limit of its own; a sweep over thousands takes a millisecond.
 SWEEPS = 8
+LONGEST_PAUSE = 15.0
 
 
 @attrs.define(eq=False)
@@ -59,7 +61,7 @@ class Idleness:
     async def run(self) -> None:
         """Sweep until cancelled."""
         while True:
-            await trio.sleep(self.limit / SWEEPS)
+            await trio.sleep(min(self.limit / SWEEPS, LONGEST_PAUSE))
             now = trio.current_time()
             for watched in [each for each in self._watched if each.is_quiet(now, self.limit)]:
                 watched.expire()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import socket
 from collections.abc import Sequence
@@ -85,7 +86,9 @@ async def _accept(door: FrontDoor, listener: socket.socket, connections: trio.Nu
                 _refuse(door, sock, client)
                 continue
             sock.setblocking(False)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            # Some systems refuse this for a client that has left already; that shows soon enough.
+            with contextlib.suppress(OSError):
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             connections.start_soon(serve_client, door, PlainSocketStream(sock), client)
 
 

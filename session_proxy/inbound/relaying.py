@@ -6,8 +6,8 @@ Two plain sockets take the fast path: their bytes are moved at the level of the 
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager, contextmanager
 
 import attrs
 import trio
@@ -78,6 +78,15 @@ class Relays:
         if isinstance(far, PlainSocketStream):
             return await self._relay_sockets(near, far, traffic)
         return await self._relay_streams(StreamRelay(near, far, traffic))
+
+    @contextmanager
+    def watched(self, watched: Watched) -> Generator[None]:
+        """End *watched*, too, where it is idle for too long inside this block."""
+        self._idleness.add(watched)
+        try:
+            yield
+        finally:
+            self._idleness.discard(watched)
 
     async def _relay_sockets(
         self, near: PlainSocketStream, far: PlainSocketStream, traffic: Traffic

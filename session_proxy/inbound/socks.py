@@ -11,10 +11,12 @@ from session_proxy.errors import (
     NotAllowedError,
     RefusedError,
     ResolutionError,
+    TransportDownError,
     UnreachableError,
 )
 from session_proxy.inbound.carrying import carry, part
 from session_proxy.inbound.front_door import FrontDoor, Visit
+from session_proxy.inbound.udp_associate import open_client_socket, serve_udp_associate
 from session_proxy.outbound.socket_stream import PlainSocketStream
 from session_proxy.protocol import socks4, socks5
 
@@ -53,8 +55,7 @@ async def serve_socks5(door: FrontDoor, visit: Visit, near: PlainSocketStream, f
         await part(near, server.data_to_send())
         return
     if isinstance(request, socks5.UdpAssociate):
-        server.reply(socks5.Reply.COMMAND_NOT_SUPPORTED)
-        await part(near, server.data_to_send())
+        await _associate(door, visit, near, server, request)
         return
     try:
         far = await door.dial(visit, request.target)
@@ -83,6 +84,28 @@ async def _negotiate(
             await near.send_eagerly(answer)
         if event is None:
             server.receive_data(await near.receive_eagerly(HANDSHAKE_READ))
+
+
+async def _associate(
+    door: FrontDoor,
+    visit: Visit,
+    near: PlainSocketStream,
+    server: socks5.Socks5Server,
+    request: socks5.UdpAssociate,
+) -> None:
+    visit.protocol = "socks5-udp"
+    try:
+        sock = open_client_socket(near)
+    except OSError as exc:
+        visit.ended(TransportDownError.reason, f"no socket for datagrams: {exc.strerror}")
+        server.reply(socks5.Reply.GENERAL_FAILURE)
+        await part(near, server.data_to_send())
+        return
+    with sock:
+        host, port, *_ = sock.getsockname()
+        server.reply(socks5.Reply.SUCCEEDED, host, port)
+        await near.send_eagerly(server.data_to_send())
+        await serve_udp_associate(door, visit, near, sock, request.port)
 
 
 async def serve_socks4(door: FrontDoor, visit: Visit, near: PlainSocketStream, first: bytes) -> None:

@@ -19,6 +19,9 @@ class ClientProtocol(enum.StrEnum):
 # ContentType "handshake" of the record that carries a ClientHello (RFC 8446, section 5.1).
 TLS_HANDSHAKE = 0x16
 
+# A fatal alert, handshake_failure (RFC 8446, section 6): the one answer that a TLS client understands.
+TLS_REFUSAL = bytes.fromhex("15 03 01 00 02 02 28")
+
 # A method is a token (RFC 9110, section 5.6.2), and before it empty lines may stand (RFC 9112, section 2.2).
 HTTP_FIRST_BYTES = frozenset(b"\r\n!#$%&'*+-.^_`|~" + (string.digits + string.ascii_letters).encode("ascii"))
 

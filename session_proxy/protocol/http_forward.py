@@ -1,0 +1,96 @@
+"""What a proxy changes in the heads of the messages that it passes on (RFC 9110, section 7.6)."""
+
+from __future__ import annotations
+
+import h11
+
+from session_proxy.protocol.http_connect import Forward, Headers
+
+# Fields that concern one connection only (RFC 9110, section 7.6.1), beside those that "Connection" names.
+# Transfer-Encoding is one of them too, but h11 frames the body that we send by it.
+HOP_BY_HOP = frozenset(
+    {
+        b"connection",
+        b"keep-alive",
+        b"proxy-authenticate",
+        b"proxy-authorization",
+        b"proxy-connection",
+        b"te",
+        b"trailer",
+        b"upgrade",
+    }
+)
+
+# Methods that may be sent twice, where the first time may have been lost (RFC 9110, section 9.2.2), and that
+# come without a body, which could not be.
+REPEATABLE = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE"})
+
+
+def tokens(headers: Headers, name: bytes) -> set[bytes]:
+    """Return the lower-case tokens of all fields called *name*."""
+    return {
+        token.strip().lower()
+        for field, value in headers
+        if field.lower() == name
+        for token in value.split(b",")
+        if token.strip()
+    }
+
+
+def has_body(headers: Headers) -> bool:
+    """Tell whether a request with *headers* has a body, even an empty one (RFC 9112, section 6)."""
+    return any(name.lower() in (b"content-length", b"transfer-encoding") for name, _ in headers)
+
+
+def upgrade_of(headers: Headers) -> bytes | None:
+    """Return the protocol that a head offers to switch to, or `None`.
+
+    HTTP/2 is not offered on: its settings would be the client's, its frames not ours to end.
+    """
+    if b"upgrade" not in tokens(headers, b"connection"):
+        return None
+    offered = [value for name, value in headers if name.lower() == b"upgrade"]
+    return None if not offered or b"h2c" in tokens(headers, b"upgrade") else b", ".join(offered)
+
+
+def framing(headers: Headers) -> frozenset[bytes]:
+    """Return the fields that another one overrides (RFC 9112, section 6.3): two lengths are an attack."""
+    chunked = any(name.lower() == b"transfer-encoding" for name, _ in headers)
+    return frozenset({b"content-length"}) if chunked else frozenset()
+
+
+def end_to_end(headers: Headers) -> list[tuple[bytes, bytes]]:
+    """Return *headers* without those that concern one connection only."""
+    dropped = HOP_BY_HOP | tokens(headers, b"connection") | framing(headers)
+    return [(name, value) for name, value in headers if name.lower() not in dropped]
+
+
+def request_for_origin(request: Forward) -> h11.Request:
+    """Return what the origin server gets: *request* in origin form, with the host that its URL names."""
+    headers = [(name, value) for name, value in end_to_end(request.headers) if name.lower() != b"host"]
+    headers.insert(0, (b"Host", request.authority))
+    upgrade = upgrade_of(request.headers)
+    if upgrade is not None:
+        headers += [(b"Connection", b"Upgrade"), (b"Upgrade", upgrade)]
+    return h11.Request(method=request.method, target=request.path, headers=headers, http_version=b"1.1")
+
+
+def response_for_client(response: h11.Response) -> h11.Response:
+    """Return what the client gets of an origin server's *response*; h11 frames its body anew."""
+    headers = [
+        (name, value)
+        for name, value in end_to_end(response.headers.raw_items())
+        if name.lower() != b"transfer-encoding"
+    ]
+    return h11.Response(status_code=response.status_code, headers=headers, reason=response.reason)
+
+
+def interim_for_client(response: h11.InformationalResponse) -> h11.InformationalResponse:
+    """Return what the client gets of a 1xx *response*; a 101 keeps its offer."""
+    headers = end_to_end(response.headers.raw_items())
+    upgrade = upgrade_of(response.headers.raw_items())
+    if response.status_code == 101 and upgrade is not None:
+        headers += [(b"Connection", b"Upgrade"), (b"Upgrade", upgrade)]
+    return h11.InformationalResponse(
+        status_code=response.status_code, headers=headers, reason=response.reason
+    )
