@@ -70,32 +70,33 @@ class Dialer:
 
         """
         until = self._deadline()
-        down = [name for name in decision.upstreams if self._is_down(name)]
-        live = [name for name in decision.upstreams if name not in down]
-        failures: list[DialError] = [self._known_failure(name) for name in down] if live else []
-        outcome = await self._try_each(target, decision, live, until, failures)
-        if outcome is None and all(isinstance(failure, TransportDownError) for failure in failures):
-            # Nobody could even ask for the destination: wait for whatever comes back first.
-            failures = [failure for failure in failures if failure.upstream not in down]
-            outcome = await self._try_each(target, decision, down, until, failures)
-        if outcome is None:
-            raise _summary(target, failures)
-        return outcome
+        while True:
+            failures: list[DialError] = []
+            outcome = await self._try_each(target, decision, until, failures)
+            if outcome is not None:
+                return outcome
+            nobody_asked = all(isinstance(failure, TransportDownError) for failure in failures)
+            if not (nobody_asked and await self._wait_for_any(decision.upstreams, until)):
+                raise _summary(target, failures)
 
     async def _try_each(
         self,
         target: Target,
         decision: Decision,
-        names: Sequence[str],
         until: float,
         failures: list[DialError],
     ) -> Connected | None:
-        for position, name in enumerate(names):
+        left = [name for name in decision.upstreams if not self._is_down(name)]
+        for name in decision.upstreams:
             if name == REJECT:
                 failures.append(NotAllowedError(f"rejected by {decision.rule}", upstream=REJECT))
                 raise _summary(target, failures)
+            if name not in left:
+                failures.append(self._known_failure(name))
+                continue
             now = trio.current_time()
-            share = now + max(0.0, until - now) / (len(names) - position)
+            share = now + max(0.0, until - now) / len(left)
+            left.remove(name)
             try:
                 with trio.fail_at(share):
                     return Connected(name, await self.transports[name].connect_tcp(target))
@@ -107,6 +108,25 @@ class Dialer:
                 if exc.final:
                     raise _summary(target, failures) from exc
         return None
+
+    async def _wait_for_any(self, names: Sequence[str], until: float) -> bool:
+        """Return whether one of the upstreams that are down comes back before *until*."""
+        usable = False
+
+        async def wait(name: str) -> None:
+            nonlocal usable
+            try:
+                await self.transports[name].wait_usable()
+            except TransportDownError:
+                return
+            usable = True
+            nursery.cancel_scope.cancel()
+
+        async with trio.open_nursery() as nursery:
+            nursery.cancel_scope.deadline = until
+            for name in filter(self._is_down, names):
+                nursery.start_soon(wait, name)
+        return usable
 
     def health(self) -> Mapping[str, Health]:
         """Return the state of every upstream by name, ``direct`` included, without waiting."""

@@ -9,11 +9,12 @@ import attrs
 import trio
 
 from session_proxy.errors import SessionProxyError, UpstreamStartError
-from session_proxy.outbound.background import open_background
 from session_proxy.outbound.direct import DirectTransport
+from session_proxy.outbound.ssh import open_ssh_transport
 from session_proxy.outbound.transport import Services, Transport
 from session_proxy.policy.rules import DIRECT
-from session_proxy.profile.model import Profile, Startup, Upstream
+from session_proxy.profile.model import Profile, SshUpstream, Upstream
+from tunnel_relay.background import open_background
 
 
 def open_transport(
@@ -27,19 +28,11 @@ def open_transport(
       SessionProxyError: it does not work, and ``startup`` is not ``"background"``.
 
     """
-    raise UpstreamStartError(name, f"kind {upstream.kind} is not there yet")
-
-
-def startup_of(profile: Profile, name: str) -> Startup:
-    """Return whether the start of the proxy waits for the upstream *name*.
-
-    Where the profile does not say, it does, unless every route that names the upstream names another way too.
-    """
-    if (said := profile.upstreams[name].startup) is not None:
-        return said
-    routes = [route for route in profile.routes if name in route.upstream]
-    spare = routes and profile.default != name and all(len(route.upstream) > 1 for route in routes)
-    return "background" if spare else "required"
+    match upstream:
+        case SshUpstream():
+            return open_ssh_transport(name, upstream, services)
+        case _:
+            raise UpstreamStartError(name, f"kind {upstream.kind} is not there yet")
 
 
 @asynccontextmanager
@@ -71,7 +64,7 @@ async def open_transports(
     async with open_background() as nursery:
         async with trio.open_nursery() as starting:
             for name, upstream in profile.upstreams.items():
-                resolved = attrs.evolve(upstream, startup=startup_of(profile, name))
+                resolved = attrs.evolve(upstream, startup=profile.startup_of(name))
                 starting.start_soon(nursery.start, hold, name, resolved)
         if failures:
             raise failures[0]

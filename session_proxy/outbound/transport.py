@@ -13,6 +13,7 @@ import attrs
 import trio
 
 from session_proxy.events import Notify, ignore
+from session_proxy.outbound.passphrases import TerminalPassphrases
 from session_proxy.target import Target
 
 
@@ -60,6 +61,7 @@ class Transport(Protocol):
         """Connect to *target*; half-closeable where the transport can.
 
         Waits, without a limit of its own, while the transport is coming up: the caller holds the deadline.
+        A transport that is known to be down raises at once.
 
         Raises:
           DialError: the subclass says why.
@@ -71,6 +73,15 @@ class Transport(Protocol):
         """Open a UDP association; raises `UdpUnsupportedError` where there is none."""
         ...
 
+    async def wait_usable(self) -> None:
+        """Return when the transport is not (or no longer) known to be down; somebody would like to use it.
+
+        Raises:
+          TransportDownError: waiting is of no use, because a person has to change something first.
+
+        """
+        ...
+
     def health(self) -> Health:
         """Return the state of this transport, without waiting."""
         ...
@@ -80,10 +91,11 @@ class Transport(Protocol):
 class Services:
     """What a transport may use of the process around it.
 
-    *environ* is read for what people set there on purpose: HTTP proxies and AWS endpoints.
+    *environ* is read for what people set there on purpose: HTTP proxies, AWS endpoints, ssh-agent's socket.
     """
 
     notify: Notify = ignore
     rng: random.Random = attrs.field(factory=random.Random, repr=False)
     state_dir: Path = attrs.field(factory=Path.cwd)
     environ: Mapping[str, str] = attrs.field(factory=os.environ.copy, repr=False)
+    passphrases: TerminalPassphrases = attrs.field(factory=TerminalPassphrases, repr=False)

@@ -147,6 +147,19 @@ class Pool:
         """How many links are up."""
         return len(self._up())
 
+    @property
+    def wants_more(self) -> bool:
+        """Whether `steps` would open another link beside those that are up."""
+        return min(self._wanted, self.limit) > len(self._links)
+
+    def instance_of(self, link: int) -> str:
+        """Return the instance that *link* leads to."""
+        return self._links[link].instance
+
+    def instances_up(self) -> tuple[str, ...]:
+        """Return the instances that a link is up to."""
+        return tuple(dict.fromkeys(link.instance for link in self._up().values()))
+
     def _up(self) -> dict[int, _Link]:
         return {number: link for number, link in self._links.items() if link.up_since is not None}
 

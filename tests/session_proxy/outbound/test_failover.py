@@ -1,0 +1,290 @@
+from __future__ import annotations
+
+import math
+import socket
+from collections.abc import Callable, Mapping
+
+import attrs
+import pytest
+import trio
+import trio.testing
+
+from session_proxy.errors import (
+    DialError,
+    DialTimeoutError,
+    NotAllowedError,
+    RefusedError,
+    ResolutionError,
+    TransportDownError,
+    UdpUnsupportedError,
+    UnreachableError,
+)
+from session_proxy.outbound.failover import LOOKUP_LIMIT, Dialer
+from session_proxy.outbound.transport import DatagramAssociation, Health, HealthState
+from session_proxy.policy.route_table import RouteTable
+from session_proxy.policy.rules import Decision, Rule
+from session_proxy.target import Target
+
+DB = Target.of("db.internal", 5432)
+
+
+@attrs.define(eq=False)
+class FakeTransport:
+    """Answers each connection with the next of *answers*: a stream, an error, or a wait in seconds."""
+
+    answers: list[DialError | float] = attrs.field(factory=list[DialError | float])
+    state: HealthState = HealthState.READY
+    reason: str = ""
+    asked: list[Target] = attrs.field(factory=list[Target])
+    returns: trio.Event = attrs.field(factory=trio.Event)
+    hopeless: bool = False
+
+    async def connect_tcp(self, target: Target) -> trio.abc.Stream:
+        self.asked.append(target)
+        answer = self.answers.pop(0) if self.answers else 0.0
+        if isinstance(answer, DialError):
+            await trio.lowlevel.checkpoint()
+            raise answer
+        await trio.sleep(answer)
+        return trio.testing.memory_stream_pair()[0]
+
+    async def open_udp(self) -> DatagramAssociation:
+        raise UdpUnsupportedError("no")
+
+    async def wait_usable(self) -> None:
+        if self.state is not HealthState.DOWN:
+            return
+        if self.hopeless:
+            raise TransportDownError(self.reason)
+        await self.returns.wait()
+
+    def health(self) -> Health:
+        return Health(self.state, self.reason)
+
+    def come_back(self) -> None:
+        self.state = HealthState.READY
+        self.returns.set()
+
+
+def dialer(transports: Mapping[str, FakeTransport], *rules: Rule) -> Dialer:
+    return Dialer(table=RouteTable.build(rules, "direct"), transports=transports)
+
+
+def via(*upstreams: str) -> Decision:
+    return Decision("routes[0]", upstreams)
+
+
+async def refusal(call: Callable[[], object]) -> DialError:
+    with pytest.raises(DialError) as caught:
+        await call()  # pyright: ignore[reportGeneralTypeIssues]
+    return caught.value
+
+
+async def test_the_first_upstream_that_can_carries_the_connection() -> None:
+    dev, edge = FakeTransport(), FakeTransport()
+
+    connected = await dialer({"dev": dev, "edge": edge}).connect(DB, via("dev", "edge"))
+
+    assert connected.upstream == "dev"
+    assert (dev.asked, edge.asked) == ([DB], [])
+
+
+@pytest.mark.parametrize(
+    "error", [UnreachableError("no route"), ResolutionError("x"), TransportDownError("x")]
+)
+async def test_another_network_may_see_it(error: DialError) -> None:
+    dev, edge = FakeTransport([error]), FakeTransport()
+
+    connected = await dialer({"dev": dev, "edge": edge}).connect(DB, via("dev", "edge"))
+
+    assert connected.upstream == "edge"
+
+
+@pytest.mark.parametrize("error", [RefusedError("refused"), NotAllowedError("forbidden")])
+async def test_a_final_answer_ends_the_search(error: DialError) -> None:
+    dev, edge = FakeTransport([error]), FakeTransport()
+
+    with pytest.raises(type(error), match=r"^db.internal:5432 through dev: ") as caught:
+        await dialer({"dev": dev, "edge": edge}).connect(DB, via("dev", "edge"))
+
+    assert edge.asked == []
+    assert caught.value.upstream == "dev"
+
+
+async def test_the_message_names_everybody_who_was_tried() -> None:
+    transports = {
+        "dev": FakeTransport([UnreachableError("no route to host")]),
+        "edge": FakeTransport([ResolutionError("no such name")]),
+    }
+
+    with pytest.raises(ResolutionError) as caught:
+        await dialer(transports).connect(DB, via("dev", "edge"))
+
+    assert str(caught.value) == ("db.internal:5432 through dev: no route to host; through edge: no such name")
+
+
+async def test_the_deadline_is_shared_between_the_upstreams_left(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """A hung upstream costs its share, not the whole time."""
+    dev, edge = FakeTransport([math.inf]), FakeTransport([9.0])
+
+    with trio.fail_after(20):
+        connected = await dialer({"dev": dev, "edge": edge}).connect(DB, via("dev", "edge"))
+
+    assert connected.upstream == "edge"
+    assert trio.current_time() == pytest.approx(autojump_clock.current_time())
+    assert 18.9 < trio.current_time() < 19.1
+
+
+async def test_the_caller_learns_why_before_its_own_deadline(autojump_clock: trio.testing.MockClock) -> None:
+    with trio.fail_after(10), pytest.raises(DialTimeoutError, match=r"through dev: no answer within 9.9 s"):
+        await dialer({"dev": FakeTransport([math.inf])}).connect(DB, via("dev"))
+
+
+async def test_without_a_deadline_the_connect_limit_holds(autojump_clock: trio.testing.MockClock) -> None:
+    began = trio.current_time()
+
+    with pytest.raises(DialTimeoutError):
+        await dialer({"dev": FakeTransport([math.inf])}).connect(DB, via("dev"))
+
+    assert trio.current_time() - began == pytest.approx(30)
+
+
+async def test_an_upstream_that_is_coming_up_is_not_a_destination_that_is_slow(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    starting = FakeTransport([math.inf], state=HealthState.STARTING, reason="connection to i-1 lost: cut")
+
+    with trio.fail_after(10), pytest.raises(TransportDownError, match=r"starting, not ready .* lost: cut"):
+        await dialer({"dev": starting}).connect(DB, via("dev"))
+
+
+async def test_an_upstream_known_to_be_down_costs_no_time(autojump_clock: trio.testing.MockClock) -> None:
+    down = FakeTransport(state=HealthState.DOWN, reason="i-1: access denied")
+    edge = FakeTransport([UnreachableError("no route")])
+    began = trio.current_time()
+
+    with trio.fail_after(20), pytest.raises(UnreachableError) as caught:
+        await dialer({"dev": down, "edge": edge}).connect(DB, via("dev", "edge"))
+
+    assert str(caught.value) == ("db.internal:5432 through dev: i-1: access denied; through edge: no route")
+    assert caught.value.upstream == "edge"
+    assert down.asked == []
+    assert trio.current_time() == began
+
+
+async def test_when_all_are_down_the_first_to_come_back_is_used(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    dev = FakeTransport(state=HealthState.DOWN, reason="no network")
+    edge = FakeTransport(state=HealthState.DOWN, reason="no network")
+
+    async def recover() -> None:
+        await trio.sleep(7)
+        edge.come_back()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(recover)
+        with trio.fail_after(20):
+            connected = await dialer({"dev": dev, "edge": edge}).connect(DB, via("dev", "edge"))
+
+    assert connected.upstream == "edge"
+    assert trio.current_time() - autojump_clock.current_time() < 0.1
+
+
+async def test_when_none_comes_back_the_reasons_are_told(autojump_clock: trio.testing.MockClock) -> None:
+    down = FakeTransport(state=HealthState.DOWN, reason="i-1: no answer")
+
+    with trio.fail_after(20), pytest.raises(TransportDownError, match=r"through dev: i-1: no answer$"):
+        await dialer({"dev": down}).connect(DB, via("dev"))
+
+
+async def test_what_only_a_person_can_heal_is_not_waited_for(autojump_clock: trio.testing.MockClock) -> None:
+    down = FakeTransport(state=HealthState.DOWN, reason="i-1: access denied", hopeless=True)
+    began = trio.current_time()
+
+    with trio.fail_after(20), pytest.raises(TransportDownError, match="access denied"):
+        await dialer({"dev": down}).connect(DB, via("dev"))
+
+    assert trio.current_time() == began
+
+
+async def test_an_upstream_that_fails_though_it_says_ready_is_asked_once() -> None:
+    """A contradiction between health and answers makes no loop."""
+    dev = FakeTransport([TransportDownError("all sessions are in use")])
+
+    with pytest.raises(TransportDownError, match="all sessions are in use"):
+        await dialer({"dev": dev}).connect(DB, via("dev"))
+
+    assert len(dev.asked) == 1
+
+
+async def test_reject() -> None:
+    with pytest.raises(NotAllowedError) as caught:
+        await dialer({}).connect(DB, via("reject"))
+
+    assert str(caught.value) == "db.internal:5432: rejected by routes[0]"
+    assert caught.value.upstream == "reject"
+
+
+async def test_health_covers_every_upstream() -> None:
+    transports = {"direct": FakeTransport(), "dev": FakeTransport(state=HealthState.DOWN, reason="x")}
+
+    assert {name: health.state for name, health in dialer(transports).health().items()} == {
+        "direct": HealthState.READY,
+        "dev": HealthState.DOWN,
+    }
+
+
+async def test_cancelling_a_connect_goes_through() -> None:
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await dialer({"dev": FakeTransport([math.inf])}).connect(DB, via("dev"))
+    assert scope.cancelled_caught
+
+
+class FakeResolver(trio.abc.HostnameResolver):
+    """Knows one name, and hangs on another."""
+
+    async def getaddrinfo(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self,
+        host: bytes | None,
+        port: bytes | str | int | None,
+        family: int = 0,
+        type: int = 0,  # noqa: A002
+        proto: int = 0,
+        flags: int = 0,
+    ) -> list[tuple[socket.AddressFamily, socket.SocketKind, int, str, tuple[str, int]]]:
+        if host == b"slow.internal":
+            await trio.sleep_forever()
+        if host != b"db.internal":
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("10.1.2.3", 0))]
+
+    async def getnameinfo(self, sockaddr: object, flags: int) -> tuple[str, str]:
+        raise AssertionError(sockaddr)
+
+
+@pytest.mark.parametrize(
+    ("host", "rule"),
+    [("db.internal", "routes[0]"), ("other.internal", "default"), ("slow.internal", "default")],
+)
+async def test_names_are_looked_up_where_a_rule_says_so(
+    autojump_clock: trio.testing.MockClock, host: str, rule: str
+) -> None:
+    """A name that cannot be looked up in time matches no address rule."""
+    trio.socket.set_custom_hostname_resolver(FakeResolver())
+    local = attrs.evolve(Rule.of("10.0.0.0/8", "dev"), resolve="local")
+    began = trio.current_time()
+
+    decision = await dialer({}, local).decide(Target.of(host, 443))
+
+    assert decision.rule == rule
+    assert trio.current_time() - began <= LOOKUP_LIMIT
+
+
+async def test_names_are_not_looked_up_otherwise() -> None:
+    decision = await dialer({}, Rule.of("10.0.0.0/8", "dev")).decide(Target.of("slow.internal", 443))
+
+    assert decision.rule == "default"

@@ -1,0 +1,397 @@
+"""The pool over fake links, in virtual time."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+import attrs
+import pytest
+import trio
+import trio.testing
+from trio.testing import MockClock
+
+from session_proxy.errors import (
+    ExitCode,
+    RefusedError,
+    TransportDownError,
+    UdpUnsupportedError,
+)
+from session_proxy.events import Event, LinksChanged, UpstreamDown, UpstreamUp
+from session_proxy.outbound.links import LinkFailedError, LinkLostError
+from session_proxy.outbound.ssh_pool import SETUP_LIMIT, PoolTransport, open_pool
+from session_proxy.outbound.transport import HealthState, Services
+from session_proxy.target import Target
+
+DB = Target.of("db.internal", 5432)
+REFUSED = Target.of("refused.internal", 1)
+
+
+@attrs.define(eq=False)
+class FakeStream(trio.abc.HalfCloseableStream):
+    """A stream on a link; it breaks when the link ends."""
+
+    link: FakeLink
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        raise AssertionError("unused")
+
+    async def wait_send_all_might_not_block(self) -> None:
+        raise AssertionError("unused")
+
+    async def send_eof(self) -> None:
+        raise AssertionError("unused")
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        await self.link.ended.wait()
+        raise trio.BrokenResourceError(self.link.reason)
+
+    async def aclose(self) -> None:
+        self.link.open_streams.discard(self)
+        await trio.lowlevel.checkpoint()
+
+
+@attrs.define(eq=False)
+class FakeLink:
+    """A link that ends when told to."""
+
+    instance: str
+    ended: trio.Event = attrs.field(factory=trio.Event)
+    reason: str = ""
+    open_streams: set[FakeStream] = attrs.field(factory=set[FakeStream])
+    answers: bool = True
+    breaks_at_next_open: bool = False
+
+    @property
+    def streams(self) -> int:
+        return len(self.open_streams)
+
+    async def open(self, target: Target) -> trio.abc.Stream:
+        if self.breaks_at_next_open:
+            self.end("cut while opening")
+        if self.ended.is_set():
+            raise LinkLostError(self.reason)
+        if target == REFUSED:
+            raise RefusedError("connection refused")
+        stream = FakeStream(self)
+        self.open_streams.add(stream)
+        await trio.lowlevel.checkpoint()
+        return stream
+
+    async def probe(self) -> float:
+        if not self.answers:
+            await trio.sleep_forever()
+        return 0.001
+
+    async def wait_lost(self) -> str:
+        await self.ended.wait()
+        return self.reason
+
+    def end(self, reason: str) -> None:
+        self.reason = reason
+        self.ended.set()
+
+
+@attrs.define(eq=False)
+class FakeSource:
+    """Makes links in *setup* seconds; an instance in *broken* fails with its error instead."""
+
+    entries: tuple[str, ...] = ("i-1", "i-2")
+    setup: float = 1.0
+    broken: dict[str, LinkFailedError] = attrs.field(factory=dict[str, LinkFailedError])
+    tags: dict[str, tuple[str, ...]] = attrs.field(factory=dict[str, tuple[str, ...]])
+    links: list[FakeLink] = attrs.field(factory=list[FakeLink])
+    attempts: list[tuple[float, str]] = attrs.field(factory=list[tuple[float, str]])
+    answers: bool = True
+    closed: int = 0
+
+    async def resolve(self, entry: str) -> tuple[str, ...]:
+        await trio.lowlevel.checkpoint()
+        if entry in self.broken and entry.startswith("tag:"):
+            raise self.broken[entry]
+        return self.tags.get(entry, (entry,))
+
+    @asynccontextmanager
+    async def connect(self, instance: str) -> AsyncGenerator[FakeLink, None]:
+        self.attempts.append((round(trio.current_time() - self.began, 3), instance))
+        await trio.sleep(self.setup)
+        if instance in self.broken:
+            raise self.broken[instance]
+        link = FakeLink(instance, answers=self.answers)
+        self.links.append(link)
+        try:
+            yield link
+        finally:
+            link.end(link.reason or "closed")
+            self.closed += 1
+
+    began: float = attrs.field(factory=trio.current_time)
+
+
+@attrs.define(eq=False)
+class Watched:
+    """A source and everything that was said about it."""
+
+    source: FakeSource = attrs.field(factory=FakeSource)
+    events: list[Event] = attrs.field(factory=list[Event])
+
+    @asynccontextmanager
+    async def open(self, *, sessions: int = 4, required: bool = True) -> AsyncGenerator[PoolTransport, None]:
+        services = Services(notify=self.events.append, rng=random.Random(5))
+        async with open_pool(
+            "dev", self.source, sessions=sessions, required=required, services=services
+        ) as transport:
+            yield transport
+
+
+async def test_a_stream_goes_over_the_first_link(autojump_clock: MockClock) -> None:
+    watched = Watched()
+    async with watched.open() as transport:
+        stream = await transport.connect_tcp(DB)
+
+        assert isinstance(stream, trio.abc.HalfCloseableStream)
+        assert watched.source.links[0].streams == 1
+        health = transport.health()
+        assert health.state is HealthState.READY
+        assert health.details == (("via", "i-1"), ("links", "1"))
+    assert watched.events[0] == UpstreamUp("dev", "i-1", 1.0)
+    assert watched.source.closed == 1
+
+
+async def test_in_the_background_it_yields_at_once_and_streams_wait(autojump_clock: MockClock) -> None:
+    watched = Watched()
+    began = trio.current_time()
+    async with watched.open(required=False) as transport:
+        assert trio.current_time() == began
+        assert transport.health().state is HealthState.STARTING
+        await transport.wait_usable()
+        await transport.connect_tcp(DB)
+        assert trio.current_time() - began == pytest.approx(1)
+
+
+async def test_a_required_upstream_that_fails_says_why(autojump_clock: MockClock) -> None:
+    """Every instance is tried once; the reasons of all of them are told."""
+    watched = Watched()
+    watched.source.broken = {
+        "i-1": LinkFailedError("access denied", needs_person=True, exit_code=ExitCode.NOT_PERMITTED),
+        "i-2": LinkFailedError("wrong key", needs_person=True, exit_code=ExitCode.NOT_PERMITTED),
+    }
+    with pytest.raises(LinkFailedError) as caught:
+        async with watched.open():
+            raise AssertionError
+    assert str(caught.value) == "i-1: access denied; i-2: wrong key"
+    assert caught.value.exit_code is ExitCode.NOT_PERMITTED
+
+
+async def test_an_error_in_the_block_comes_out_plain(autojump_clock: MockClock) -> None:
+    with pytest.raises(KeyError):
+        async with Watched().open():
+            raise KeyError
+
+
+async def test_the_next_instance_is_tried_at_once(autojump_clock: MockClock) -> None:
+    watched = Watched()
+    watched.source.broken = {"i-1": LinkFailedError("no answer")}
+    async with watched.open() as transport:
+        assert watched.source.attempts == [(0.0, "i-1"), (1.0, "i-2")]
+        assert transport.health().details[0] == ("via", "i-2")
+
+
+async def test_a_tag_stands_for_its_instances(autojump_clock: MockClock) -> None:
+    watched = Watched()
+    watched.source.entries = ("tag:Role=bastion",)
+    watched.source.tags = {"tag:Role=bastion": ("i-7", "i-8")}
+    watched.source.broken = {"i-7": LinkFailedError("no answer")}
+    async with watched.open():
+        assert [instance for _, instance in watched.source.attempts] == ["i-7", "i-8"]
+
+
+async def test_a_tag_that_nothing_has(autojump_clock: MockClock) -> None:
+    watched = Watched()
+    watched.source.entries = ("tag:Role=bastion",)
+    watched.source.broken = {"tag:Role=bastion": LinkFailedError("no running instance has it")}
+    with pytest.raises(LinkFailedError, match="tag:Role=bastion: no running instance has it"):
+        async with watched.open():
+            raise AssertionError
+
+
+async def test_a_link_that_does_not_answer_the_probe_is_not_up(autojump_clock: MockClock) -> None:
+    """READY is proven in band, not by the absence of errors."""
+    watched = Watched()
+    watched.source.answers = False
+    watched.source.entries = ("i-1",)
+    async with watched.open(required=False) as transport:
+        await trio.sleep(SETUP_LIMIT + 0.5)
+        health = transport.health()
+        assert health.state is HealthState.DOWN
+        assert health.reason == "i-1: not connected within 30 s"
+        assert watched.source.closed == 1
+
+
+async def test_streams_on_a_lost_link_are_reset_and_new_ones_wait(autojump_clock: MockClock) -> None:
+    watched = Watched()
+    async with watched.open() as transport:
+        stream = await transport.connect_tcp(DB)
+        await trio.sleep(60)
+        lost_at = trio.current_time()
+        watched.source.links[0].end("no answer for 30 s")
+        with pytest.raises(trio.BrokenResourceError):
+            await stream.receive_some()
+        await trio.testing.wait_all_tasks_blocked()
+        health = transport.health()
+        assert health.state is HealthState.STARTING
+        assert health.reason == "connection to i-1 lost: no answer for 30 s"
+
+        await transport.connect_tcp(DB)
+
+        # The first retry came at once.
+        assert trio.current_time() - lost_at == pytest.approx(1)
+    assert UpstreamDown("dev", "i-1", "no answer for 30 s", 0.0) in watched.events
+
+
+async def test_a_link_lost_while_a_stream_is_opened_is_replaced_under_it(autojump_clock: MockClock) -> None:
+    watched = Watched()
+    async with watched.open() as transport:
+        watched.source.links[0].breaks_at_next_open = True
+        await trio.sleep(60)
+
+        await transport.connect_tcp(DB)
+
+        assert [link.streams for link in watched.source.links] == [0, 1]
+
+
+async def test_a_refusal_leaves_the_link_alone(autojump_clock: MockClock) -> None:
+    """What fails for one stream is no news about the upstream."""
+    watched = Watched()
+    async with watched.open() as transport:
+        with pytest.raises(RefusedError):
+            await transport.connect_tcp(REFUSED)
+        assert transport.health().state is HealthState.READY
+        assert len(watched.source.links) == 1
+
+
+async def test_reconnecting_goes_on_for_ever_and_backs_off(autojump_clock: MockClock) -> None:
+    watched = Watched()
+    watched.source.entries = ("i-1",)
+    async with watched.open() as transport:
+        await trio.sleep(60)
+        watched.source.broken = {"i-1": LinkFailedError("no answer")}
+        watched.source.attempts.clear()
+        watched.source.links[0].end("cut")
+        await trio.sleep(600)
+        assert transport.health().state is HealthState.DOWN
+        times = [at for at, _ in watched.source.attempts]
+        gaps = [later - earlier - 1 for earlier, later in itertools.pairwise(times)]
+        assert times[0] == pytest.approx(61)
+        assert 1 <= gaps[0] <= 2
+        assert 2 <= gaps[1] <= 4
+        assert all(30 <= gap <= 60 for gap in gaps[5:])
+
+        watched.source.broken = {}
+        await trio.sleep(61)
+        assert transport.health().state is HealthState.READY
+
+
+async def test_a_stream_fails_at_once_while_its_upstream_is_down(
+    autojump_clock: MockClock,
+) -> None:
+    watched = Watched()
+    watched.source.broken = {"i-1": LinkFailedError("no answer"), "i-2": LinkFailedError("no answer")}
+    async with watched.open(required=False) as transport:
+        began = trio.current_time()
+        with pytest.raises(TransportDownError, match="i-1: no answer; i-2: no answer"):
+            await transport.connect_tcp(DB)
+        # It waited for the first attempts, and no longer.
+        assert trio.current_time() - began == pytest.approx(2)
+        with pytest.raises(TransportDownError):
+            await transport.connect_tcp(DB)
+        assert trio.current_time() - began == pytest.approx(2)
+
+
+async def test_demand_brings_the_next_attempt_forward(autojump_clock: MockClock) -> None:
+    watched = Watched()
+    watched.source.entries = ("i-1",)
+    watched.source.broken = {"i-1": LinkFailedError("no answer")}
+    async with watched.open(required=False) as transport:
+        await trio.sleep(300)
+        watched.source.broken = {}
+        with trio.fail_after(7):
+            await transport.wait_usable()
+
+
+async def test_waiting_for_a_person_is_of_no_use(autojump_clock: MockClock) -> None:
+    watched = Watched()
+    watched.source.entries = ("i-1",)
+    watched.source.broken = {"i-1": LinkFailedError("access denied; allow it", needs_person=True)}
+    async with watched.open(required=False) as transport:
+        await trio.sleep(2)
+        with pytest.raises(TransportDownError, match="access denied; allow it"):
+            await transport.wait_usable()
+        # Yet it is tried again, slowly.
+        watched.source.broken = {}
+        await trio.sleep(61)
+        assert transport.health().state is HealthState.READY
+
+
+async def test_it_grows_while_streams_queue_and_shrinks_when_idle(autojump_clock: MockClock) -> None:
+    watched = Watched()
+    async with watched.open(sessions=3) as transport:
+        began = trio.current_time()
+        streams = [await transport.connect_tcp(DB) for _ in range(3)]
+        assert trio.current_time() - began < 0.1
+        await trio.sleep(1.5)
+        streams += [await transport.connect_tcp(DB) for _ in range(2)]
+        assert [link.streams for link in watched.source.links] == [3, 1, 1]
+        assert [instance for _, instance in watched.source.attempts] == ["i-1"] * 3
+
+        for stream in streams:
+            await stream.aclose()
+        await trio.sleep(120)
+        assert transport.health().details[-1] == ("links", "1")
+        assert watched.source.closed == 2
+        assert not watched.source.links[0].ended.is_set()
+    assert [event.links for event in watched.events if isinstance(event, LinksChanged)] == [1, 2, 3, 1]
+
+
+async def test_growth_that_fails_disturbs_nobody(autojump_clock: MockClock) -> None:
+    watched = Watched()
+    async with watched.open() as transport:
+        watched.source.broken = {"i-1": LinkFailedError("AWS throttles StartSession")}
+        for _ in range(3):
+            await transport.connect_tcp(DB)
+        await trio.sleep(5)
+        assert transport.health().state is HealthState.READY
+        assert len(watched.source.attempts) == 3
+
+
+async def test_a_link_in_use_outlives_its_sibling(autojump_clock: MockClock) -> None:
+    watched = Watched()
+    async with watched.open(sessions=2) as transport:
+        for _ in range(2):
+            await transport.connect_tcp(DB)
+        await trio.sleep(2)
+        second = await transport.connect_tcp(DB)
+        watched.source.links[0].end("cut")
+        await trio.sleep(0.1)
+        assert transport.health().state is HealthState.READY
+        assert isinstance(second, FakeStream)
+        assert not second.link.ended.is_set()
+        assert await transport.connect_tcp(DB) in watched.source.links[1].open_streams
+
+
+async def test_udp_is_not_carried(autojump_clock: MockClock) -> None:
+    async with Watched().open(required=False) as transport:
+        with pytest.raises(UdpUnsupportedError):
+            await transport.open_udp()
+
+
+@pytest.mark.parametrize("checkpoint", range(6))
+async def test_cancelled_at_any_time_it_leaves_nothing(autojump_clock: MockClock, checkpoint: int) -> None:
+    watched = Watched()
+    with trio.move_on_after(0.4 * checkpoint):
+        async with watched.open() as transport:
+            await transport.connect_tcp(DB)
+            await trio.sleep_forever()
+    assert watched.source.closed == len(watched.source.links)
