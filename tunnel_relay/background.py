@@ -20,11 +20,12 @@ async def open_background() -> AsyncGenerator[trio.Nursery, None]:
         async with trio.open_nursery() as nursery:
             try:
                 yield nursery
-            except trio.Cancelled:
-                raise
             except BaseException as exc:
                 failure = exc
-            nursery.cancel_scope.cancel()
-    finally:
-        if failure is not None:
-            raise failure
+                raise
+            finally:
+                nursery.cancel_scope.cancel()
+    except BaseExceptionGroup as group:
+        if failure is None or group.exceptions != (failure,):
+            raise
+        raise failure from failure.__cause__
