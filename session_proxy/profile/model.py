@@ -67,7 +67,7 @@ class Limits:
     """Bounds of the front door: a number of connections, and seconds.
 
     Attributes:
-      connections: Connections at the same time; more wait in the kernel's queue.
+      connections: Clients at the same time; those beyond are closed at once.
       handshake: How long a client may take to say where it wants to go.
       connect: How long reaching a destination may take, through all upstreams of its route together.
       idle: A connection on which nothing moved for this long is closed.

@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner, Result
+
+from session_proxy.cli.check import check
+
+GOOD = """\
+listen = ["127.0.0.1:1080", "[::1]:1080"]
+default = "dev"
+[upstreams.dev]
+instances = "i-1"
+[upstreams.edge]
+kind = "ssh"
+address = "edge:22"
+[[routes]]
+match = "*.x"
+upstream = ["edge", "dev"]
+"""
+
+
+def invoke(folder: Path, text: str, *options: str) -> Result:
+    file = folder / "profile.toml"
+    file.write_text(text)
+    app = typer.Typer()
+    app.command()(check)
+    return CliRunner().invoke(app, [str(file), *options])
+
+
+def test_a_good_profile_is_summed_up(tmp_path: Path) -> None:
+    result = invoke(tmp_path, GOOD)
+
+    assert result.exit_code == 0
+    assert result.stdout == (
+        f"{tmp_path}/profile.toml: good\n"
+        "  listen     127.0.0.1:1080, [::1]:1080\n"
+        "  upstreams  dev (ssm, required), edge (ssh, background)\n"
+        "  routes     1, else dev\n"
+    )
+
+
+def test_an_empty_profile_is_good(tmp_path: Path) -> None:
+    assert "upstreams  none" in invoke(tmp_path, "").stdout
+
+
+def test_every_problem_is_a_line(tmp_path: Path) -> None:
+    result = invoke(tmp_path, 'defalt = "dev"\nlisten = "0.0.0.0:1"\n')
+
+    assert result.exit_code == 78
+    assert result.stdout.splitlines() == [
+        f'{tmp_path}/profile.toml: defalt: is not a key; did you mean "default"?',
+        (
+            f"{tmp_path}/profile.toml: listen: 0.0.0.0:1 lets other machines in without credentials; "
+            'write [auth] with user and pass, "127.0.0.1:1", or allow_anonymous = true'
+        ),
+    ]
+
+
+def test_warnings_do_not_stand_in_the_way(tmp_path: Path) -> None:
+    result = invoke(tmp_path, '[upstreams.dev]\ninstances = "i-1"')
+
+    assert result.exit_code == 0
+    assert result.stderr.startswith(f"warning: {tmp_path}/profile.toml: upstreams.dev: no route leads there")
+    assert "no route" not in result.stdout
+
+
+def test_json_of_a_good_profile(tmp_path: Path) -> None:
+    result = invoke(tmp_path, GOOD, "--json")
+
+    assert result.exit_code == 0
+    report: dict[str, object] = {
+        "file": f"{tmp_path}/profile.toml",
+        "ok": True,
+        "problems": [],
+        "warnings": [],
+    }
+    assert json.loads(result.stdout) == report
+
+
+def test_json_of_a_bad_profile(tmp_path: Path) -> None:
+    result = invoke(tmp_path, "listen = 1080", "--json")
+
+    assert result.exit_code == 78
+    assert json.loads(result.stdout)["problems"] == [
+        {
+            "path": "listen",
+            "message": "is a port without a host",
+            "fix": 'write "127.0.0.1:1080"',
+            "line": None,
+        }
+    ]
+
+
+def test_json_without_a_profile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    app = typer.Typer()
+    app.command()(check)
+    result = CliRunner().invoke(app, ["--json"])
+
+    assert result.exit_code == 78
+    report = json.loads(result.stdout)
+    assert (report["file"], report["ok"], report["problems"][0]["message"]) == (
+        None,
+        False,
+        "there is no profile",
+    )

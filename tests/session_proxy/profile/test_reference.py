@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from session_proxy.policy.rules import Rule
+from session_proxy.profile import shape
+from session_proxy.profile.model import Aws, Profile, Upstream
+from session_proxy.profile.reference import descriptions, profile_reference
+
+PAGE = Path(__file__).parents[3] / "docs" / "reference" / "profile.md"
+
+WRITE_IT = """\
+python -c 'from session_proxy.profile.reference import profile_reference as page; print(page(), end=str())' \
+    > docs/reference/profile.md"""
+
+
+def test_the_page_is_what_the_program_reads() -> None:
+    assert PAGE.read_text(encoding="utf-8") == profile_reference(), WRITE_IT
+
+
+def tables_below(cls: type) -> set[type]:
+    inner = {table for attribute in shape.keys(cls).values() for table in shape.tables_in(attribute.type)}
+    return {cls}.union(*map(tables_below, inner))
+
+
+@pytest.mark.parametrize("cls", [Profile, Rule, *shape.tables_in(Upstream), *tables_below(Aws)])
+def test_every_key_is_described_and_nothing_else(cls: type) -> None:
+    for table in tables_below(cls):
+        fields = {attribute.name for attribute in shape.keys(table).values()}
+        assert set(descriptions(table)) == fields, table
+
+
+def test_descriptions_may_run_over_lines() -> None:
+    class Example:
+        """An example.
+
+        Attributes:
+          one: The first
+              of them.
+          two: The other.
+
+        """
+
+    assert descriptions(Example) == {"one": "The first of them.", "two": "The other."}
