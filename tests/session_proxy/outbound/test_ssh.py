@@ -20,9 +20,11 @@ from session_proxy.errors import (
     ResolutionError,
 )
 from session_proxy.events import Event, Notice, UpstreamDown
+from session_proxy.outbound.failover import Dialer
 from session_proxy.outbound.links import LinkFailedError
 from session_proxy.outbound.ssh import open_ssh_transport
 from session_proxy.outbound.transport import HealthState, Services
+from session_proxy.policy.route_table import RouteTable
 from session_proxy.profile.model import Ssh, SshUpstream
 from session_proxy.profile.secret import Secret
 from session_proxy.target import Target
@@ -126,9 +128,9 @@ async def test_a_server_that_dies_resets_streams_and_is_connected_again(bastion:
             with trio.fail_after(10), pytest.raises(trio.BrokenResourceError):
                 await stream.receive_some()
             # The link had not proven itself for long, so the pool rests a moment first.
+            dialer = Dialer(table=RouteTable.build((), "bastion"), transports={"bastion": transport})
             with trio.fail_after(10):
-                await transport.wait_usable()
-                again = await transport.connect_tcp(target)
+                again = (await dialer.connect(target, await dialer.decide(target))).stream
                 await again.send_all(b"again")
                 assert await again.receive_some() == b"again"
         nursery.cancel_scope.cancel()
