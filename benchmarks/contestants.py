@@ -16,7 +16,7 @@ import attrs
 import tomli_w
 import trio
 
-from benchmarks.arena import Arena, Contestant
+from benchmarks.arena import Arena, Contestant, FailedError
 from benchmarks.processes import free_port, program
 
 # One cipher for all, so that what is compared is the programs (house.md of ours: aes256-gcm first).
@@ -90,8 +90,9 @@ async def sproxy(
     file = folder / f"{name.replace(' ', '-')}.toml"
     file.write_text(tomli_w.dumps({**profile, "listen": f"127.0.0.1:{port}"}), encoding="utf-8")
     argv = [*SPROXY, "run", str(file), "--log-level", "warning"]
-    async with program(argv, log=file.with_suffix(".log"), env=env) as process:
-        yield await _ready(arena, Contestant(name, ("127.0.0.1", port), (process.pid,)))
+    log = file.with_suffix(".log")
+    async with program(argv, log=log, env=env) as process:
+        yield await _ready(arena, Contestant(name, ("127.0.0.1", port), (process.pid,)), log)
 
 
 @asynccontextmanager
@@ -101,8 +102,9 @@ async def microsocks(arena: Arena, folder: Path) -> AsyncGenerator[Contestant]:
         raise AbsentError("microsocks is not installed")
     port = free_port()
     argv = ["microsocks", "-i", "127.0.0.1", "-p", str(port)]
-    async with program(argv, log=folder / "microsocks.log") as process:
-        yield await _ready(arena, Contestant("microsocks", ("127.0.0.1", port), (process.pid,)))
+    log = folder / "microsocks.log"
+    async with program(argv, log=log) as process:
+        yield await _ready(arena, Contestant("microsocks", ("127.0.0.1", port), (process.pid,)), log)
 
 
 @asynccontextmanager
@@ -112,8 +114,9 @@ async def pproxy(arena: Arena, folder: Path) -> AsyncGenerator[Contestant]:
         raise AbsentError("pproxy is not installed")
     port = free_port()
     argv = [sys.executable, "-m", "pproxy", "-l", f"socks5://127.0.0.1:{port}"]
-    async with program(argv, log=folder / "pproxy.log") as process:
-        yield await _ready(arena, Contestant("pproxy", ("127.0.0.1", port), (process.pid,)))
+    log = folder / "pproxy.log"
+    async with program(argv, log=log) as process:
+        yield await _ready(arena, Contestant("pproxy", ("127.0.0.1", port), (process.pid,)), log)
 
 
 @asynccontextmanager
@@ -147,9 +150,10 @@ async def ssh_dynamic(
         *(part for option in options for part in ("-o", option)),
         f"{sshd.user}@127.0.0.1",
     ]
-    async with program(argv, log=folder / f"{name}.log", env=env) as process:
+    log = folder / f"{name}.log"
+    async with program(argv, log=log, env=env) as process:
         roots = (process.pid, sshd.pid) if both_ends else (process.pid,)
-        yield await _ready(arena, Contestant(name, ("127.0.0.1", port), roots))
+        yield await _ready(arena, Contestant(name, ("127.0.0.1", port), roots), log)
 
 
 @asynccontextmanager
@@ -162,10 +166,15 @@ async def asyncssh(arena: Arena, folder: Path, sshd: Sshd) -> AsyncGenerator[Con
         *(sys.executable, "-m", "benchmarks.asyncssh_forwarder", str(port)),
         *(str(sshd.port), sshd.user, str(sshd.key), CIPHER),
     ]
-    async with program(argv, log=folder / "asyncssh.log") as process:
-        yield await _ready(arena, Contestant("asyncssh", ("127.0.0.1", port), (process.pid,)))
+    log = folder / "asyncssh.log"
+    async with program(argv, log=log) as process:
+        yield await _ready(arena, Contestant("asyncssh", ("127.0.0.1", port), (process.pid,)), log)
 
 
-async def _ready(arena: Arena, contestant: Contestant) -> Contestant:
-    await arena.wait_ready(contestant)
+async def _ready(arena: Arena, contestant: Contestant, log: Path) -> Contestant:
+    try:
+        await arena.wait_ready(contestant)
+    except FailedError as exc:
+        last = (await trio.Path(log).read_text(errors="replace")).strip().rpartition("\n")[2]
+        raise FailedError(f"{exc}: {last}" if last else str(exc)) from exc
     return contestant

@@ -32,10 +32,15 @@ async def direct(arena: Arena, folder: Path, scale: Scale) -> Outcome:
             starts["ssh -D"] = partial(contestants.ssh_dynamic, arena, folder, sshd, both_ends=True)
         except AbsentError:
             pass
-        present, absent = await _enter(stack, starts)
+        present, absent, failed = await _enter(stack, starts)
         rows, failures = await play(arena, [*present, NO_PROXY], measures, scale)
     return Outcome(
-        suite="direct", subject="sproxy", peers=_peers(present), rows=rows, absent=absent, failures=failures
+        suite="direct",
+        subject="sproxy",
+        peers=_peers(present),
+        rows=rows,
+        absent=absent,
+        failures=(*failed, *failures),
     )
 
 
@@ -49,7 +54,7 @@ async def ssh(arena: Arena, folder: Path, scale: Scale) -> Outcome:
         except AbsentError as exc:
             return Outcome(suite="ssh", subject="sproxy", peers=(), rows=(), absent={"sshd": str(exc)})
         profile = {"default": "bastion", "upstreams": {"bastion": ssh_upstream(sshd, folder)}}
-        present, absent = await _enter(
+        present, absent, failed = await _enter(
             stack,
             {
                 "sproxy": partial(contestants.sproxy, arena, folder, profile),
@@ -64,7 +69,7 @@ async def ssh(arena: Arena, folder: Path, scale: Scale) -> Outcome:
         peers=_peers(present),
         rows=rows,
         absent=absent,
-        failures=failures,
+        failures=(*failed, *failures),
         notes=(f"All with {contestants.CIPHER}; memory and CPU are the client's, not the server's.",),
     )
 
@@ -77,16 +82,19 @@ def ssh_upstream(sshd: contestants.Sshd, folder: Path) -> dict[str, object]:
 
 async def _enter(
     stack: AsyncExitStack, starts: dict[str, Callable[[], Start]]
-) -> tuple[list[Contestant], dict[str, str]]:
-    """Start whoever is installed; returns them, and why the others are absent."""
+) -> tuple[list[Contestant], dict[str, str], tuple[str, ...]]:
+    """Start whoever is installed; returns them, and why the others are absent or failed."""
     present: list[Contestant] = []
     absent: dict[str, str] = {}
+    failed: list[str] = []
     for name, start in starts.items():
         try:
             present.append(await stack.enter_async_context(start()))
-        except (AbsentError, FailedError) as exc:
+        except AbsentError as exc:
             absent[name] = str(exc)
-    return present, absent
+        except FailedError as exc:
+            failed.append(str(exc))
+    return present, absent, tuple(failed)
 
 
 def _peers(present: Sequence[Contestant]) -> tuple[str, ...]:
