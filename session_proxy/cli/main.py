@@ -18,6 +18,7 @@ from session_proxy.cli.check import check
 from session_proxy.cli.completion import PROGRAM, completion, prepare_completion
 from session_proxy.cli.drain import drain
 from session_proxy.cli.explain import explain
+from session_proxy.cli.lab import fault_table, lab
 from session_proxy.cli.run import run
 from session_proxy.cli.status import status
 from session_proxy.errors import ExitCode, SessionProxyError
@@ -41,6 +42,7 @@ app.command(short_help="Report every problem of a profile.")(check)
 app.command(short_help="Show which route takes a destination, and why.")(explain)
 app.command()(status)
 app.command()(drain)
+app.command(epilog=fault_table())(lab)
 app.command()(completion)
 
 

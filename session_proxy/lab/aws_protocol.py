@@ -11,13 +11,14 @@ import json
 import re
 import uuid
 from collections.abc import Mapping, Sequence
-from typing import cast
+from typing import TYPE_CHECKING, cast
 from urllib.parse import parse_qsl
 from xml.etree import ElementTree as ET
 
 import attrs
 
-from session_proxy.lab.http import Headers, Request
+if TYPE_CHECKING:
+    from session_proxy.lab.http import Headers, Request
 
 Json = Mapping[str, "Json"] | Sequence["Json"] | str | int | float | bool | None
 # An answer: names and values; a list becomes <item>s in XML.

@@ -1,0 +1,236 @@
+"""An agent's session under Trio: `AgentChannel` between a client's link and a TCP connection to the port.
+
+One task transmits, one reads the port, one writes to it. As with AWS's agent, the session is not the
+WebSocket's: counters, buffers and the TCP connection stay while links come and go.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections import deque
+from collections.abc import Awaitable, Callable
+
+import attrs
+import trio
+
+from session_proxy.lab.agent_channel import (
+    AgentChannel,
+    DataReceived,
+    HandshakeDone,
+    Origins,
+    PortDisconnected,
+    SessionEnded,
+)
+from session_proxy.lab.client_link import ClientLink
+from session_proxy.lab.damage import Damage
+from session_proxy.lab.documents import PortSession
+from session_proxy.lab.faults import Faults
+from session_proxy.lab.handshake import ClientAbilities
+from session_proxy.protocol.ssm_frames import Flag
+from tunnel_relay.background import open_background
+
+# AWS's agent reads so much at a time and sleeps so long after each.
+PACED_PAYLOAD = 1024
+PACE = 0.001
+# Without the sleep: with AWS's 1024 bytes a client that acknowledges 900 frames a second gets 0.9 MB/s, with
+# these 59 MB/s. The plugin takes up to 131 072 (specification, section 13).
+UNPACED_PAYLOAD = 64 * 1024
+# AWS's agent has no window; ours keeps its memory. More than a client acknowledges in a round trip.
+MAX_UNACKNOWLEDGED = 8 * 1024 * 1024
+# What may wait for a port that does not read; then frames are refused until it does.
+MAX_WAITING = 8 * 1024 * 1024
+# How long frames that nobody acknowledged hold up the end of a session (PrepareToCloseChannel).
+DRAIN_TIME = 2.0
+CONNECT_TIME = 10.0
+
+
+@attrs.frozen(kw_only=True)
+class AgentSettings:
+    """How agents work. *host* is what an instance calls ``localhost``; see `LabSettings` for the others."""
+
+    pace: bool = False
+    payload: int | None = None
+    host: str = "localhost"
+
+    @property
+    def frame_payload(self) -> int:
+        """Bytes per frame of data."""
+        return self.payload or (PACED_PAYLOAD if self.pace else UNPACED_PAYLOAD)
+
+
+class AgentSession:
+    """One session: `run` it once, attach links to it, and let a port's driver send and receive.
+
+    Nothing blocks a link's reader: what arrives is taken in at once, and data wait here for the port.
+    """
+
+    def __init__(
+        self, session_id: str, instance: str, wanted: PortSession, settings: AgentSettings, faults: Faults
+    ) -> None:
+        self.id = session_id
+        self.instance = instance
+        self.wanted = wanted
+        self.token = ""
+        self.settings = settings
+        self.faults = faults
+        self.detached_since = trio.current_time()
+        self._channel = AgentChannel(session_id, wanted, faults, ORIGINS, trio.current_time())
+        self._output = Damage(faults, output=True)
+        self._input = Damage(faults, output=False)
+        self._link: ClientLink | None = None
+        self._client: ClientAbilities | None = None
+        self._received: deque[DataReceived | PortDisconnected] = deque()
+        self._waiting = 0
+        self._reason: str | None = None
+        self._poked = trio.Event()
+        self._changed = trio.Event()
+
+    @property
+    def link(self) -> ClientLink | None:
+        """The client's WebSocket, while there is one."""
+        return self._link
+
+    @property
+    def reason(self) -> str | None:
+        """Why the session is over; `None` while it is not."""
+        return self._reason
+
+    def attach(self, link: ClientLink) -> ClientLink | None:
+        """Send through *link* from now on; return the link that did so before."""
+        before, self._link = self._link, link
+        self._channel.attached = True
+        self._poked.set()
+        return before
+
+    def detach(self, link: ClientLink) -> None:
+        """Forget *link*, if another has not taken its place; frames wait for the next one."""
+        if self._link is link:
+            self._link = None
+            self._channel.attached = False
+            self.detached_since = trio.current_time()
+
+    def receive_message(self, message: bytes) -> None:
+        """Take in one WebSocket message from the client."""
+        for frame in self._input.pass_on(message):
+            self._channel.receive_message(frame, trio.current_time())
+        if self.faults.cut_after and self._frames % self.faults.cut_after == 0:
+            self.cut()
+        self._handle_events()
+        self._notify()
+
+    @property
+    def _frames(self) -> int:
+        return self._input.stream_frames + self._output.stream_frames
+
+    def cut(self) -> None:
+        """Cut the client's link, with the loss that the faults say."""
+        if self._link is not None:
+            self._link.cut(lose=self.faults.cut_loses)
+
+    def end(self, reason: str) -> None:
+        """End the session; clients are told *reason*. The first one stands."""
+        if self._reason is None:
+            self._reason = reason
+        self._notify()
+
+    async def run(self, drive: Callable[[AgentSession, ClientAbilities], Awaitable[None]]) -> str:
+        """Run the session, with *drive* for its port, until it is over; return why it is."""
+        async with open_background() as nursery:
+            nursery.start_soon(self._transmit)
+            nursery.start_soon(self._drive, drive)
+            while self._reason is None:
+                await self._wait_change()
+            with trio.move_on_after(DRAIN_TIME):
+                while self._link is not None and not self._channel.drained:
+                    await self._wait_change()
+            return self._reason
+
+    async def _drive(self, drive: Callable[[AgentSession, ClientAbilities], Awaitable[None]]) -> None:
+        while self._client is None:
+            await self._wait_change()
+        await drive(self, self._client)
+
+    # -- for the port's driver
+
+    def accept_data(self) -> None:
+        """Say that the port is up: data from the client are refused before."""
+        self._channel.ready = True
+
+    async def next_received(self) -> DataReceived | PortDisconnected:
+        """Return the next bytes for the port, or that the client's connection ended."""
+        while not self._received:
+            await self._wait_change()
+        event = self._received.popleft()
+        if isinstance(event, DataReceived):
+            self._waiting -= len(event.payload)
+            self._channel.ready = self._waiting < MAX_WAITING
+        return event
+
+    def delivered(self, data: DataReceived) -> None:
+        """Acknowledge *data*, now that the port has it."""
+        self._channel.delivered(data)
+        self._poked.set()
+
+    async def send(self, payload: bytes) -> None:
+        """Send bytes from the port; waits while the client has too much unacknowledged."""
+        while self._channel.unacknowledged > MAX_UNACKNOWLEDGED:
+            await self._wait_change()
+        self._channel.send_data(payload)
+        self._poked.set()
+
+    def send_flag(self, flag: Flag) -> None:
+        """Tell the client something about the port."""
+        self._channel.send_flag(flag)
+        self._poked.set()
+
+    # -- inside
+
+    def _handle_events(self) -> None:
+        while (event := self._channel.next_event()) is not None:
+            match event:
+                case HandshakeDone():
+                    self._client = event.client
+                case DataReceived():
+                    self._received.append(event)
+                    self._waiting += len(event.payload)
+                    self._channel.ready = self._waiting < MAX_WAITING
+                case PortDisconnected():
+                    self._received.append(event)
+                case SessionEnded():
+                    self.end(event.reason)
+
+    async def _transmit(self) -> None:
+        while True:
+            self._poked = trio.Event()
+            if self._link is not None:
+                await self._send_all(self._link)
+            with trio.move_on_at(self._channel.next_timer()) as waiting:
+                await self._poked.wait()
+            if waiting.cancelled_caught:
+                self._channel.handle_timer(trio.current_time())
+                self._handle_events()
+
+    async def _send_all(self, link: ClientLink) -> None:
+        for message in self._channel.messages_to_send(trio.current_time()):
+            for frame in self._output.pass_on(message):
+                if not await link.send(frame):
+                    self.detach(link)
+            if self.faults.cut_after and self._frames % self.faults.cut_after == 0:
+                self.cut()
+
+    def _notify(self) -> None:
+        self._poked.set()
+        self._changed.set()
+
+    async def _wait_change(self) -> None:
+        if self._changed.is_set():
+            self._changed = trio.Event()
+        await self._changed.wait()
+
+
+def _milliseconds() -> int:
+    return time.time_ns() // 1_000_000
+
+
+ORIGINS = Origins(new_id=uuid.uuid4, wall_clock=_milliseconds)

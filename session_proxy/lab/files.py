@@ -1,0 +1,123 @@
+"""What the lab leaves in its folder for other programs: the profile, the environment, ready.json, a key."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import attrs
+import tomli_w
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from session_proxy.lab.targets import Targets
+
+REGION = "eu-west-1"
+# AWS's own example of an access key id; the lab takes any.
+ACCESS_KEY = "AKIAIOSFODNN7EXAMPLE"
+SECRET_KEY = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
+SERVICES = ("SSM", "EC2", "EC2_INSTANCE_CONNECT", "STS")
+
+Toml = dict[str, "Toml"] | list["Toml"] | str | int
+
+
+@attrs.frozen(kw_only=True)
+class Ways:
+    """All that a front door has to know of a lab: where to listen, and how each transport gets in.
+
+    *sshd* is ``HOST:PORT``; *key* may be absent, where the user's agent or default keys are to do.
+    """
+
+    listen: str
+    admin: str
+    endpoint: str
+    targets: Mapping[str, Targets]
+    instances: Sequence[str]
+    sshd: str
+    user: str
+    key: Path | None
+
+
+def write_key(path: Path) -> str:
+    """Write a new Ed25519 key to *path*, for its owner only, and return its public line."""
+    key = Ed25519PrivateKey.generate()
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption()
+    )
+    public = key.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
+    line = f"{public.decode()} lab"
+    write_private(path, private.decode())
+    write_private(path.with_suffix(".pub"), f"{line}\n")
+    return line
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write *text* to *path*, readable by its owner only, in one step: a reader sees all of it or the old."""
+    draft = path.with_name(f".{path.name}.new")
+    draft.unlink(missing_ok=True)
+    draft.touch(mode=0o600, exist_ok=False)
+    draft.write_text(text, encoding="utf-8")
+    draft.replace(path)
+
+
+def environ_of(ways: Ways) -> dict[str, str]:
+    """Return the variables with which boto3, the AWS CLI and AWS's plugin talk to the lab."""
+    endpoints = {f"AWS_ENDPOINT_URL_{service}": ways.endpoint for service in SERVICES}
+    return {
+        "AWS_ENDPOINT_URL": ways.endpoint,
+        **endpoints,
+        "AWS_ACCESS_KEY_ID": ACCESS_KEY,
+        "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
+        "AWS_REGION": REGION,
+        "AWS_DEFAULT_REGION": REGION,
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
+
+
+def render_environ(environ: Mapping[str, str]) -> str:
+    """Return *environ* as KEY=VALUE lines, which a shell and Docker read alike."""
+    return "".join(f"{name}={value}\n" for name, value in environ.items())
+
+
+def render_ready(ways: Ways) -> str:
+    """Return the JSON by which programs find the lab."""
+    ready = {
+        "listen": ways.listen,
+        "admin": ways.admin,
+        "targets": {name: attrs.asdict(pair) for name, pair in ways.targets.items()},
+        "ssm_endpoint": ways.endpoint,
+        "instances": list(ways.instances),
+    }
+    return json.dumps(ready, indent=2) + "\n"
+
+
+def render_profile(ways: Ways, directory: Path) -> str:
+    """Return a profile.toml that reaches every target by the transport that it belongs to."""
+    login: dict[str, Toml] = {"user": ways.user, "known_hosts": str(directory / "known_hosts")}
+    if ways.key is not None:
+        login["key"] = str(ways.key)
+    port = int(ways.sshd.rpartition(":")[2])
+    instances: list[Toml] = list(ways.instances)
+    profile: dict[str, Toml] = {
+        "listen": ways.listen,
+        "default": "direct",
+        "admin": {"listen": ways.admin},
+        "upstreams": {
+            "ssh": {"kind": "ssh", "address": ways.sshd, "ssh": {**login}},
+            "ssm": {
+                "kind": "ssm",
+                "instances": [*instances],
+                "aws": {"region": REGION},
+                "ssh": {**login, "port": port},
+            },
+            "ssm-port": {"kind": "ssm-port", "instances": [*instances], "aws": {"region": REGION}},
+        },
+        "routes": [_route(name, pair) for name, pair in ways.targets.items()],
+    }
+    return tomli_w.dumps(profile)
+
+
+def _route(upstream: str, pair: Targets) -> Toml:
+    ports: list[Toml] = [int(address.rpartition(":")[2]) for address in (pair.http, pair.echo)]
+    return {"match": ["127.0.0.1", "::1", "localhost"], "ports": ports, "upstream": upstream}

@@ -1,0 +1,71 @@
+"""What the agent has sent and not seen acknowledged, and when to send it again; no I/O.
+
+The reference's constants and arithmetic (specification, section 8), its lack of Karn's rule included.
+"""
+
+from __future__ import annotations
+
+import attrs
+
+TICK = 0.1
+INITIAL_RTT = 0.1
+INITIAL_TIMEOUT = 0.2
+MAX_TIMEOUT = 1.0
+CLOCK_GRANULARITY = 0.01
+
+
+@attrs.define(eq=False)
+class RoundTrip:
+    """The smoothed round trip time, and the timeout that follows from it."""
+
+    rtt: float = INITIAL_RTT
+    variation: float = 0.0
+    timeout: float = INITIAL_TIMEOUT
+
+    def sample(self, seconds: float) -> None:
+        """Take in one measured round trip."""
+        self.variation = 0.75 * self.variation + 0.25 * abs(self.rtt - seconds)
+        self.rtt = 0.875 * self.rtt + 0.125 * seconds
+        self.timeout = min(MAX_TIMEOUT, self.rtt + max(CLOCK_GRANULARITY, 4 * self.variation))
+
+
+@attrs.define(eq=False)
+class _Sent:
+    message: bytes
+    sent_at: float
+
+
+@attrs.define(eq=False)
+class SentFrames:
+    """Frames by sequence number, the oldest first; *head_only* resends one at a time, as AWS's agent does."""
+
+    head_only: bool = False
+    round_trip: RoundTrip = attrs.field(factory=RoundTrip, init=False)
+    bytes: int = attrs.field(default=0, init=False)
+    _frames: dict[int, _Sent] = attrs.field(factory=dict[int, _Sent], init=False)
+
+    def __len__(self) -> int:
+        return len(self._frames)
+
+    def add(self, sequence: int, message: bytes, now: float) -> None:
+        """Keep *message*, sent just now."""
+        self._frames[sequence] = _Sent(message, now)
+        self.bytes += len(message)
+
+    def acknowledge(self, sequence: int, now: float) -> None:
+        """Forget a frame; a number that is not here is ignored."""
+        sent = self._frames.pop(sequence, None)
+        if sent is not None:
+            self.bytes -= len(sent.message)
+            self.round_trip.sample(now - sent.sent_at)
+
+    def overdue(self, now: float) -> list[bytes]:
+        """Return the messages to send again, and note that they are."""
+        found: list[bytes] = []
+        for sent in self._frames.values():
+            if now - sent.sent_at > self.round_trip.timeout:
+                sent.sent_at = now
+                found.append(sent.message)
+            if self.head_only:
+                break
+        return found
