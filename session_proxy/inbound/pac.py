@@ -81,11 +81,11 @@ function FindProxyForURL(url, host) {
     var rule = RULES[i], open = rule[1] === null;
     for (j = 0; !open && j < rule[1].length; j++) open = rule[1][j][0] <= port && port <= rule[1][j][1];
     if (!open) continue;
-    // Only the proxy can tell what the name resolves to there, so it is asked.
-    if (rule[3] && address === null) return PROXY;
     for (j = 0; j < rule[0].length; j++) {
       if (takes(rule[0][j], host, address)) return rule[2] ? PROXY : "DIRECT";
     }
+    // Only the proxy can tell what the name resolves to there, so it is asked.
+    if (rule[3] && address === null) return PROXY;
   }
   return DEFAULT;
 }

@@ -10,6 +10,7 @@ import attrs
 from session_proxy.policy.rules import REJECT
 from session_proxy.policy.shadowing import find_shadows
 from session_proxy.profile.model import ListenAddress, Profile
+from session_proxy.profile.shape import path_text
 from session_proxy.profile.structuring import Structurer
 from session_proxy.profile.upstream_checks import check_upstream
 
@@ -28,7 +29,7 @@ def check_profile(profile: Profile, notes: Structurer) -> None:
     _check_listens(profile, notes)
     _check_auth(profile, notes)
     for name, upstream in profile.upstreams.items():
-        check_upstream(f"upstreams.{name}", upstream, notes)
+        check_upstream(path_text(["upstreams", name]), upstream, notes)
     for position, rule in enumerate(profile.routes):
         _check_order(f"{notes.item('routes', position)}.upstream", rule.upstream, notes)
     _check_shadows(profile, notes)

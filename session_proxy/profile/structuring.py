@@ -8,6 +8,7 @@ item, so that one run finds everything. What comes out is therefore only good if
 from __future__ import annotations
 
 import contextlib
+import re
 import typing
 from collections.abc import Callable, Collection, Generator, Mapping
 from pathlib import Path
@@ -47,7 +48,7 @@ class Structurer:
     names: Mapping[str, Collection[str]]
     labels: Mapping[str, str] = attrs.field(factory=dict[str, str])
     problems: list[Problem] = attrs.field(factory=list[Problem], init=False)
-    broken: set[str] = attrs.field(factory=set[str], init=False)
+    _broken: set[str] = attrs.field(factory=set[str], init=False)
     literals: list[str] = attrs.field(factory=list[str], init=False)
     files: list[tuple[str, Path]] = attrs.field(factory=list[tuple[str, Path]], init=False)
     _positions: dict[str, list[int]] = attrs.field(factory=dict[str, list[int]], init=False)
@@ -97,14 +98,17 @@ class Structurer:
 
     def note(self, path: str, message: str, fix: str) -> None:
         """Note a problem with the value at *path*."""
-        self.broken.add(path)
+        self._break(path)
         label = self.labels.get(path) or self.labels.get(path.rpartition("[")[0]) or path
         self.problems.append(Problem(label, message, fix))
 
     def sound(self, path: str) -> bool:
         """Tell whether no problem was noted at *path* or below it."""
-        below = (f"{path}.", f"{path}[")
-        return not any(broken == path or broken.startswith(below) for broken in self.broken)
+        return path not in self._broken
+
+    def _break(self, path: str) -> None:
+        # What holds the value is broken too; a key in quotes may add names that nobody asks for.
+        self._broken |= {path, *(path[: found.start()] for found in re.finditer(r"[.\[]", path))}
 
     def index(self, path: str, position: int) -> int:
         """Return where in the file's list at *path* the item stands that is now at *position*."""
@@ -135,7 +139,7 @@ class Structurer:
         except InvalidValueError as exc:
             self.note(self.here, str(exc), exc.fix)
         except BrokenValueError:
-            self.broken.add(self.here)
+            self._break(self.here)
 
     def _table(self, value: object, cls: type[T]) -> T:
         if not isinstance(value, Mapping):

@@ -101,6 +101,12 @@ def test_a_name_that_may_resolve_into_a_network_goes_to_the_proxy() -> None:
     assert ask(rules, "direct", urls) == ["DIRECT", PROXY, "DIRECT", "DIRECT"]
 
 
+def test_a_name_that_a_route_takes_anyhow_is_not_doubted() -> None:
+    rules = [Rule.of(["10.0.0.0/8", "a"], "direct", resolve="local")]
+
+    assert ask(rules, "dev", [("http://a/", "a"), ("http://b/", "b")]) == ["DIRECT", PROXY]
+
+
 def test_what_no_route_matches_goes_where_the_default_does() -> None:
     for default, answer in (("direct", "DIRECT"), ("dev", PROXY), ("reject", PROXY)):
         assert ask([], default, [("http://a/", "a")]) == [answer]
