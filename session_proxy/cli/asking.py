@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import cattrs
 import trio
@@ -43,10 +44,11 @@ async def _ask(path: Path, method: str, resource: str) -> dict[str, object]:
             body = await ask(path, method, resource)
     except trio.TooSlowError as exc:
         raise ControlError(f"{path}: no answer within {PATIENCE:g} s") from exc
-    try:
-        return structure(json.loads(body), dict[str, object])
-    except ValueError as exc:
-        raise ControlError(f"{path}: what listens there is no sproxy") from exc
+    with contextlib.suppress(ValueError):
+        answer: object = json.loads(body)
+        if isinstance(answer, dict):
+            return cast("dict[str, object]", answer)
+    raise ControlError(f"{path}: what listens there is no sproxy")
 
 
 def structure(answer: object, cls: type[T]) -> T:

@@ -75,7 +75,8 @@ def run(
             raise typer.BadParameter("--instance does without a profile; give one of the two")
         single = SingleUpstream(instance=instance, user=user, key=key, aws_profile=aws_profile, region=region)
     elif given := [option for option, value in alone.items() if value is not None]:
-        raise typer.BadParameter(f"{', '.join(given)} goes with --instance; a profile says it per upstream")
+        verb = "goes" if len(given) == 1 else "go"
+        raise typer.BadParameter(f"{', '.join(given)} {verb} with --instance; a profile says it per upstream")
 
     # Everything that is slow to import comes with this.
     from session_proxy.cli.daemons import log_settings, run_daemon

@@ -41,7 +41,7 @@ def render_status(service: ServiceStatus, proxy: ProxyStatus) -> list[str]:
         "connections": f"{traffic.open} open, {traffic.total} in total, {carried}",
     }
     process = f"process {service.pid}, version {service.version}, up {human_seconds(service.uptime)}"
-    ready = "" if service.ready or service.state != "ready" else ", but not ready for clients"
+    ready = "" if service.ready or service.state != "ready" else ", but not for clients"
     return [
         f"{service.name} is {service.state}{ready} ({process})",
         *(f"  {label:<11}  {value}" for label, value in facts.items()),

@@ -1,0 +1,106 @@
+"""How a running proxy is shown."""
+
+from __future__ import annotations
+
+import json
+
+import attrs
+import pytest
+from typer.testing import CliRunner
+
+from session_proxy.cli import asking
+from session_proxy.cli.main import app
+from session_proxy.cli.status import align, human_bytes, human_seconds
+from session_proxy.supervision.status import ProxyStatus, ServiceStatus, TrafficStatus, UpstreamStatus
+
+SERVICE = ServiceStatus(
+    name="dev",
+    pid=123,
+    version="0.1.0",
+    state="ready",
+    ready=False,
+    reasons={"upstream dev": "down: no answer for 75 s"},
+    uptime=3700,
+    listen=["127.0.0.1:28881"],
+    admin=["127.0.0.1:28890"],
+)
+PROXY = ProxyStatus(
+    profile="/etc/dev.toml",
+    connections=TrafficStatus(open=3, total=17, sent=1_234_567, received=999),
+    upstreams={
+        "direct": UpstreamStatus(state="ready", reason="", seconds=None, required=False, links=0, details={}),
+        "dev": UpstreamStatus(
+            state="down",
+            reason="no answer for 75 s",
+            seconds=65,
+            required=True,
+            links=2,
+            details={"via": "i-1"},
+        ),
+    },
+)
+ANSWER = {**attrs.asdict(SERVICE), **attrs.asdict(PROXY)}
+
+SHOWN = """\
+dev is ready, but not for clients (process 123, version 0.1.0, up 1 h 1 min)
+  profile      /etc/dev.toml
+  listen       127.0.0.1:28881
+  admin        127.0.0.1:28890
+  connections  3 open, 17 in total, 1.2 MB sent, 999 B received
+  not ready    upstream dev: down: no answer for 75 s
+
+UPSTREAM  STATE  FOR        LINKS  REASON
+direct    ready
+dev       down   1 min 5 s  2      no answer for 75 s; via i-1
+"""
+
+
+@pytest.fixture(autouse=True)
+def answered(monkeypatch: pytest.MonkeyPatch) -> list[tuple[object, ...]]:
+    """What was asked."""
+    calls: list[tuple[object, ...]] = []
+
+    def ask_running(*arguments: object) -> dict[str, object]:
+        calls.append(arguments)
+        return ANSWER
+
+    monkeypatch.setattr(asking, "ask_running", ask_running)
+    return calls
+
+
+def test_people_get_a_table() -> None:
+    assert CliRunner().invoke(app, ["status"]).stdout == SHOWN
+
+
+def test_machines_get_json(answered: list[tuple[object, ...]]) -> None:
+    result = CliRunner().invoke(app, ["status", "--json", "--name", "dev"])
+
+    assert json.loads(result.stdout) == ANSWER
+    assert answered == [(None, "dev", "GET", "/status")]
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (0, "0 B"),
+        (999, "999 B"),
+        (1000, "1.0 kB"),
+        (2_500_000, "2.5 MB"),
+        (10**9, "1.0 GB"),
+        (10**15, "1000.0 TB"),
+    ],
+)
+def test_bytes_are_in_the_unit_that_fits(count: int, text: str) -> None:
+    assert human_bytes(count) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0 s"), (59.9, "59 s"), (60, "1 min 0 s"), (7325, "2 h 2 min"), (90000, "1 d 1 h")],
+)
+def test_time_is_in_the_two_units_that_matter(seconds: float, text: str) -> None:
+    assert human_seconds(seconds) == text
+
+
+def test_columns_stand_below_each_other() -> None:
+    assert align([("A", "BB"), ("long", "")]) == ["A     BB", "long"]

@@ -1,0 +1,165 @@
+"""The proxy as a daemon: one profile served on a real port, observed from every side."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from functools import partial
+
+import attrs
+import pytest
+import trio
+import trio.testing
+
+from session_proxy.events import LinksChanged
+from session_proxy.observability.http import HttpRequest
+from session_proxy.observability.log_settings import LogFormat, LogSettings
+from session_proxy.observability.logging import make_logger
+from session_proxy.observability.metrics import Metrics
+from session_proxy.outbound.transport import Services
+from session_proxy.policy.rules import Rule
+from session_proxy.profile.model import ListenAddress, Profile, SshUpstream
+from session_proxy.supervision.proxy import ProxyDaemon, reachable_address
+from session_proxy.target import Target
+
+PROFILE = Profile(
+    listen=(ListenAddress("127.0.0.1", 0),),
+    routes=(Rule.of("192.0.2.0/24", "reject"),),
+)
+
+
+@attrs.frozen(eq=False)
+class Served:
+    """A proxy daemon, the address that it listens on, and its log."""
+
+    daemon: ProxyDaemon
+    address: ListenAddress
+    log: list[dict[str, object]]
+
+    async def socks(self, host: str, port: int) -> tuple[trio.SocketStream, int]:
+        """Return a connection after its SOCKS5 reply, and the code in that."""
+        stream = await trio.open_tcp_stream(self.address.host, self.address.port)
+        octets = bytes(map(int, host.split(".")))
+        await stream.send_all(b"\x05\x01\x00")
+        assert await stream.receive_some(2) == b"\x05\x00"
+        await stream.send_all(b"\x05\x01\x00\x01" + octets + port.to_bytes(2, "big"))
+        reply = await stream.receive_some(10)
+        return stream, reply[1]
+
+
+@asynccontextmanager
+async def serve(profile: Profile) -> AsyncGenerator[Served]:
+    log: list[dict[str, object]] = []
+    logger = make_logger(lambda line: log.append(json.loads(line)), LogSettings(log_format=LogFormat.JSON))
+    daemon = ProxyDaemon(profile, Services(), logger, Metrics())
+    stop = trio.Event()
+    async with trio.open_nursery() as nursery:
+        [address] = await nursery.start(daemon.serve, stop)
+        yield Served(daemon, address, log)
+        stop.set()
+
+
+@asynccontextmanager
+async def open_echo() -> AsyncGenerator[int]:
+    async def echo(stream: trio.SocketStream) -> None:
+        async for chunk in stream:
+            await stream.send_all(chunk)
+
+    async with trio.open_nursery() as nursery:
+        listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        await nursery.start(partial(trio.serve_listeners, echo, listeners))
+        yield listeners[0].socket.getsockname()[1]
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_connection_is_carried_counted_and_logged() -> None:
+    async with open_echo() as port, serve(PROFILE) as served:
+        stream, code = await served.socks("127.0.0.1", port)
+        async with stream:
+            assert code == 0
+            await stream.send_all(b"hello")
+            assert await stream.receive_some() == b"hello"
+            traffic = served.daemon.traffic.status()
+            assert (traffic.open, traffic.total) == (1, 1)
+            await stream.send_eof()
+            assert await stream.receive_some() == b""
+        while served.daemon.traffic.status().open:
+            await trio.testing.wait_all_tasks_blocked(0.001)
+
+        [line] = [fields for fields in served.log if fields["event"] == "connection"]
+        assert (line["target"], line["rule"], line["upstream"], line["outcome"]) == (
+            f"127.0.0.1:{port}",
+            "default",
+            "direct",
+            "ok",
+        )
+        assert (line["sent"], line["received"]) == (5, 5)
+        body, _ = served.daemon.render_metrics("")
+        assert b'sproxy_connections_total{outcome="ok",protocol="socks5",upstream="direct"} 1.0' in body
+
+
+async def test_a_rejected_destination_says_so_everywhere() -> None:
+    async with serve(PROFILE) as served:
+        stream, code = await served.socks("192.0.2.1", 80)
+        async with stream:
+            assert code == 2, "connection not allowed by ruleset (RFC 1928, section 6)"
+            assert await stream.receive_some() == b""
+
+        [line] = [fields for fields in served.log if fields["event"] == "connection"]
+        assert (line["rule"], line["outcome"]) == ("routes[0]", "not-allowed")
+
+
+async def test_status_shows_every_way_out() -> None:
+    async with serve(PROFILE) as served:
+        served.daemon.notify(LinksChanged("direct", 2))
+
+        status = json.loads(json.dumps(served.daemon.status()))
+
+        assert status["profile"] is None
+        assert status["connections"] == {"open": 0, "total": 0, "sent": 0, "received": 0}
+        assert [(name, way["state"], way["links"]) for name, way in status["upstreams"].items()] == [
+            ("direct", "ready", 2)
+        ]
+        assert served.daemon.obstacles() == {}
+
+
+async def test_a_browser_gets_its_routes() -> None:
+    async with serve(PROFILE) as served:
+        page = served.daemon.pages()["GET", "/proxy.pac"]
+        answer = await page(HttpRequest(method="GET", path="/proxy.pac"))
+
+        assert answer.content_type == "application/x-ns-proxy-autoconfig"
+        assert f"PROXY {served.address}".encode() in answer.body
+
+
+async def test_before_it_listens_there_is_nothing_to_point_a_browser_at() -> None:
+    daemon = ProxyDaemon(PROFILE, Services(), make_logger(lambda _: None, LogSettings()), Metrics())
+
+    answer = await daemon.pages()["GET", "/proxy.pac"](HttpRequest(method="GET", path="/proxy.pac"))
+
+    assert answer.status == 503
+
+
+def test_required_upstreams_stand_in_the_way_until_they_work() -> None:
+    profile = attrs.evolve(
+        PROFILE, upstreams={"dev": SshUpstream(address=Target("bastion", 22))}, default="dev"
+    )
+    daemon = ProxyDaemon(profile, Services(), make_logger(lambda _: None, LogSettings()), Metrics())
+
+    assert daemon.obstacles() == {"upstream dev": "starting"}
+
+
+@pytest.mark.parametrize(
+    ("listen", "asked", "expected"),
+    [
+        ("127.0.0.1:1080", "proxy.lan:8000", "127.0.0.1:1080"),
+        ("0.0.0.0:1080", "proxy.lan:8000", "proxy.lan:1080"),
+        ("0.0.0.0:1080", "proxy.lan", "proxy.lan:1080"),
+        ("[::]:1080", "[2001:db8::1]:8000", "[2001:db8::1]:1080"),
+        ("[::]:1080", '"; alert(1); "', "localhost:1080"),
+        ("0.0.0.0:1080", "", "localhost:1080"),
+    ],
+)
+def test_a_wildcard_becomes_the_host_that_was_asked(listen: str, asked: str, expected: str) -> None:
+    assert reachable_address(listen, asked) == expected
