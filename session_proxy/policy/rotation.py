@@ -130,6 +130,10 @@ class Rotation:
         """Note that a link to *instance* came up; `lost` decides later what that was worth."""
         self._record(instance).reason = ""
 
+    def proven(self, instance: str) -> None:
+        """Note that *instance* works; what went before is forgotten."""
+        self._records[instance] = _Record()
+
     def lost(self, instance: str, reason: str, now: float, *, lived: float) -> float:
         """Note that the link to *instance* ended after *lived* seconds; return how long it rests."""
         if lived < PROVEN:

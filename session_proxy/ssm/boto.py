@@ -43,6 +43,9 @@ class Instance:
 class AwsClients:
     """The boto3 clients of one upstream, made when they are first needed.
 
+    Credentials, region and endpoints that *environ* holds are handed to boto3, which finds the same ones by itself
+    where *environ* is the process's own; the rest of its chain is left alone.
+
     A boto3 session must not be shared by threads, its clients may: so clients are made under a lock.
     """
 
@@ -148,13 +151,23 @@ class AwsClients:
 
     def _open(self) -> boto3.session.Session:
         if self._session is None:
-            aws = self.aws
+            aws, environ = self.aws, self.environ
+            region = aws.region or environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION")
+            profile = aws.profile or environ.get("AWS_PROFILE")
+            if aws.access_key is not None:
+                key, secret, token = map(_reveal, (aws.access_key, aws.secret_key, aws.session_token))
+                profile = None
+            elif profile is None:
+                names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+                key, secret, token = map(environ.get, names)
+            else:
+                key = secret = token = None
             self._session = boto3.session.Session(
-                profile_name=aws.profile,
-                region_name=aws.region,
-                aws_access_key_id=_reveal(aws.access_key),
-                aws_secret_access_key=_reveal(aws.secret_key),
-                aws_session_token=_reveal(aws.session_token),
+                profile_name=profile,
+                region_name=region,
+                aws_access_key_id=key,
+                aws_secret_access_key=secret,
+                aws_session_token=token,
             )
         return self._session
 

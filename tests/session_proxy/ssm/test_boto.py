@@ -295,3 +295,31 @@ def test_send_ssh_public_key() -> None:
 
 def test_repr_shows_no_secret() -> None:
     assert "s3cr3t-key" not in repr(AwsClients(INLINE, {"AWS_SECRET_ACCESS_KEY": "s3cr3t-key"}))
+
+
+def test_credentials_of_the_environment(fake_aws: FakeAws) -> None:
+    """What stands in *environ* counts as if it stood in the process's own."""
+    environ = {
+        "AWS_ACCESS_KEY_ID": "AKIDENVIRON",
+        "AWS_SECRET_ACCESS_KEY": "x",
+        "AWS_SESSION_TOKEN": "session",
+        "AWS_REGION": "us-west-2",
+        **fake_aws.environ,
+    }
+    clients = AwsClients(Aws(), environ)
+    start(clients)
+    clients.close()
+
+    _, headers, _ = fake_aws.requests[0]
+    assert "Credential=AKIDENVIRON/" in headers["Authorization"]
+    assert "/us-west-2/ssm/" in headers["Authorization"]
+    assert headers["X-Amz-Security-Token"] == "session"
+
+
+def test_profile_of_the_environment(fake_aws: FakeAws, tmp_path: Path) -> None:
+    (tmp_path / "credentials").write_text("[work]\naws_access_key_id=AKIDWORK\naws_secret_access_key=x\n")
+    clients = AwsClients(Aws(region="eu-west-1"), {"AWS_PROFILE": "work", **fake_aws.environ})
+    start(clients)
+    clients.close()
+
+    assert "Credential=AKIDWORK/" in fake_aws.requests[0][1]["Authorization"]
