@@ -42,8 +42,11 @@ def routing(scale: Scale) -> Outcome:
     for workload in _workloads():
         table = RouteTable.build(workload.rules, "direct")
         contestants: dict[str, tuple[Decide, Sequence[Target]]] = {
-            "table": (lambda target, table=table: table.decide(target).rule, workload.targets),
-            "scan": (lambda target, rules=workload.rules: _scan(rules, target), workload.targets[:SCANNED]),
+            "route table": (lambda target, table=table: table.decide(target).rule, workload.targets),
+            "linear scan": (
+                lambda target, rules=workload.rules: _scan(rules, target),
+                workload.targets[:SCANNED],
+            ),
         }
         samples: dict[str, list[float]] = {name: [] for name in contestants}
         for turn in range(scale.rounds):
@@ -52,7 +55,7 @@ def routing(scale: Scale) -> Outcome:
                 samples[name].append(_microseconds(decide, targets))
         row = Row(workload.name, figure, samples)
         rows.append(row)
-        median = row.median("table")
+        median = row.median("route table")
         if median is not None and median > MOST_MICROSECONDS:
             failures.append(
                 f"{workload.name}: the table takes {median:.1f} µs, more than {MOST_MICROSECONDS:g}"
@@ -63,7 +66,11 @@ def routing(scale: Scale) -> Outcome:
             if table.decide(target).rule != _scan(workload.rules, target)
         ]
     return Outcome(
-        suite="routing", subject="scan", peers=("table",), rows=tuple(rows), failures=tuple(failures)
+        suite="routing",
+        subject="linear scan",
+        peers=("route table",),
+        rows=tuple(rows),
+        failures=tuple(failures),
     )
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
+import re
+from functools import cached_property
 from typing import Self
 
 import attrs
@@ -49,14 +51,17 @@ def _canonical_name(name: str) -> str:
         except idna.IDNAError as exc:
             raise InvalidTargetError(f"{name!r} is not a host name: {exc}") from exc
     if len(encoded) > MAX_NAME:
-        raise InvalidTargetError(f"the host name has {len(encoded)} characters; at most {MAX_NAME} are allowed")
+        raise InvalidTargetError(
+            f"the host name has {len(encoded)} characters; at most {MAX_NAME} are allowed"
+        )
     for label in encoded.split("."):
         if not label or len(label) > 63:
             raise InvalidTargetError(f"{name!r} is not a host name: a label has 1 to 63 characters")
         if not all(c.isalnum() or c in "-_" for c in label):
             raise InvalidTargetError(f"{name!r} is not a host name")
-    if encoded.rpartition(".")[2].isdigit():
+    if re.fullmatch(r"[0-9]+|0x[0-9a-f]*", encoded.rpartition(".")[2]):
         # WHATWG URL, 3.5: a name that ends in a number is meant as an IPv4 address, and this one is none.
+        # Resolvers follow inet_aton and would take 0x7f000001 for 127.0.0.1, past every rule about it.
         raise InvalidTargetError(f"{name!r} is not an IPv4 address")
     return encoded
 
@@ -100,7 +105,7 @@ class Target:
         """Return the target that ``HOST:PORT`` names; raises `InvalidTargetError`."""
         return cls.of(*split_host_port(text))
 
-    @property
+    @cached_property
     def address(self) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
         """The IP address, or `None` where the host is a name."""
         try:
