@@ -20,7 +20,6 @@ from tunnel_relay.errors import ChannelRefusedError, SshDisconnectedError, SshEr
 from tunnel_relay.protocol.ssh_fields import Fields
 from tunnel_relay.protocol.ssh_numbers import (
     CHANNEL_CLOSE,
-    CHANNEL_DATA,
     CHANNEL_EOF,
     CHANNEL_FAILURE,
     CHANNEL_WINDOW_ADJUST,
@@ -32,6 +31,7 @@ from tunnel_relay.ssh.window import ReceiveWindow
 RECEIVE_SIZE = 256 * 1024
 # A window cannot grow beyond this (RFC 4254, section 5.2).
 MAX_WINDOW = 2**32 - 1
+_NOT_OPEN = "the server used a channel that is not open"
 # Pieces below this are copied together: each object would weigh far more than its bytes.
 _SMALL = 4096
 _COALESCED = 64 * 1024
@@ -57,8 +57,8 @@ class Carrier(Protocol):
         """Send what *channel* has pending, in its turn."""
         ...
 
-    def seal_data(self, header: bytes, data: memoryview) -> None:
-        """Send channel data now."""
+    def write_data(self, recipient: int, data: memoryview, most: int) -> None:
+        """Write *data* to the peer's channel *recipient*, *most* bytes in a message."""
         ...
 
     def forget(self, channel: SshChannel) -> None:
@@ -101,7 +101,8 @@ class SshChannel(trio.abc.HalfCloseableStream):
         self._pending: memoryview | None = None
         self._sending = False
         self._eof_sent = False
-        self._peer_closed = False
+        self._flowing = False
+        """Whether the peer may use the channel: it has opened and not closed it."""
         self._progress = trio.lowlevel.ParkingLot()
         self.queued = False
         """Whether the carrier has this channel in its queue; the carrier's to set."""
@@ -222,12 +223,12 @@ class SshChannel(trio.abc.HalfCloseableStream):
 
     # -- what the connection calls
 
-    def write_packet(self) -> None:
-        """Seal one message of what is pending. Call it only while `sendable`."""
+    def write(self, most: int = 0) -> None:
+        """Seal what is pending, *most* bytes or one message of it. Call it only while `sendable`."""
         pending = self._pending
         assert pending is not None
-        size = min(len(pending), self._send_window, self._send_packet)
-        self._carrier.seal_data(_COUNT.pack(CHANNEL_DATA, self._remote, size), pending[:size])
+        size = min(len(pending), self._send_window, max(most, self._send_packet))
+        self._carrier.write_data(self._remote, pending[:size], self._send_packet)
         self._send_window -= size
         if size == len(pending):
             self._pending = None
@@ -249,6 +250,7 @@ class SshChannel(trio.abc.HalfCloseableStream):
             self._say_goodbye()
         else:
             self._state = _State.OPEN
+        self._flowing = True
         self._answered.set()
 
     def on_refusal(self, fields: Fields) -> None:
@@ -262,12 +264,14 @@ class SshChannel(trio.abc.HalfCloseableStream):
 
     def on_data(self, data: memoryview) -> None:
         """Data arrived (SSH_MSG_CHANNEL_DATA)."""
-        self._must_be_open()
-        self.window.arrived(len(data))
+        if not self._flowing:
+            raise SshDisconnectedError(_NOT_OPEN)
+        size = len(data)
+        self.window.arrived(size)
         if self._state is _State.CLOSED or self._at_eof:
             # Nobody will read it, and nobody needs more of it.
             return
-        if len(data) >= _SMALL:
+        if size >= _SMALL:
             self._inbox.append(data)
         else:
             last = self._inbox[-1] if self._inbox else None
@@ -275,8 +279,8 @@ class SshChannel(trio.abc.HalfCloseableStream):
                 last += data
             else:
                 self._inbox.append(bytearray(data))
-        self._waiting += len(data)
-        if self._receiving:
+        self._waiting += size
+        if self._arrival:
             self._arrival.unpark_all()
 
     def on_extended_data(self, length: int) -> None:
@@ -306,7 +310,7 @@ class SshChannel(trio.abc.HalfCloseableStream):
         """The peer closed the channel (SSH_MSG_CHANNEL_CLOSE)."""
         self._must_be_open()
         self._at_eof = True
-        self._peer_closed = True
+        self._flowing = False
         if self._state is _State.OPEN:
             # Both sides have to say it; there is nothing left to send to one that has.
             self._carrier.send(_NUMBER.pack(CHANNEL_CLOSE, self._remote))
@@ -372,7 +376,7 @@ class SshChannel(trio.abc.HalfCloseableStream):
         self._carrier.send(_NUMBER.pack(CHANNEL_EOF, self._remote))
 
     def _say_goodbye(self) -> None:
-        if self._peer_closed:
+        if not self._flowing:
             return
         if not self._eof_sent:
             self._send_eof()
@@ -383,8 +387,8 @@ class SshChannel(trio.abc.HalfCloseableStream):
         self._progress.unpark_all()
 
     def _must_be_open(self) -> None:
-        if not self._answered.is_set() or self._peer_closed:
-            raise SshDisconnectedError("the server used a channel that is not open")
+        if not self._flowing:
+            raise SshDisconnectedError(_NOT_OPEN)
 
     def _check_connection(self) -> None:
         failure = self._carrier.failure
@@ -397,7 +401,7 @@ class SshChannel(trio.abc.HalfCloseableStream):
         if self._eof_sent:
             raise trio.ClosedResourceError("the end of this stream has been sent")
         self._check_connection()
-        if self._peer_closed:
+        if not self._flowing:
             raise trio.BrokenResourceError("the peer closed the channel")
 
     # -- the conflict detector, open to `_Turn`

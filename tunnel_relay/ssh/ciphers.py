@@ -106,16 +106,15 @@ class GcmPackets:
         self._fixed = nonce[:4]
         self._counter = int.from_bytes(nonce[4:], "big")
 
-    def _next_nonce(self) -> bytes:
-        nonce = self._fixed + self._counter.to_bytes(8, "big")
-        self._counter = (self._counter + 1) & _COUNTER_MASK
-        return nonce
-
     def seal(self, sequence: int, packet: memoryview, out: memoryview) -> None:
         """See `PacketCipher.seal`."""
         del sequence
         out[:LENGTH] = length = packet[:LENGTH]
-        self._aead.encrypt_into(self._next_nonce(), packet[LENGTH:], length, out[LENGTH:])
+        counter = self._counter
+        self._counter = (counter + 1) & _COUNTER_MASK
+        self._aead.encrypt_into(
+            self._fixed + counter.to_bytes(8, "big"), packet[LENGTH:], length, out[LENGTH:]
+        )
 
     def length(self, head: memoryview) -> int:
         """See `PacketCipher.length`."""
@@ -124,8 +123,12 @@ class GcmPackets:
     def open(self, sequence: int, sealed: memoryview) -> bytes:
         """See `PacketCipher.open`."""
         del sequence
+        counter = self._counter
+        self._counter = (counter + 1) & _COUNTER_MASK
         try:
-            return self._aead.decrypt(self._next_nonce(), sealed[LENGTH:], sealed[:LENGTH])
+            return self._aead.decrypt(
+                self._fixed + counter.to_bytes(8, "big"), sealed[LENGTH:], sealed[:LENGTH]
+            )
         except InvalidTag as exc:
             raise SshDisconnectedError(_TAMPERED) from exc
 

@@ -10,6 +10,7 @@ import os
 import struct
 
 from tunnel_relay.errors import SshDisconnectedError, SshHandshakeError
+from tunnel_relay.protocol.ssh_numbers import CHANNEL_DATA
 from tunnel_relay.ssh.ciphers import LENGTH, ClearPackets, PacketCipher
 
 Part = bytes | bytearray | memoryview
@@ -26,6 +27,10 @@ OUTPUT_SIZE = 512 * 1024
 MAX_OUTPUT = 4 * 1024 * 1024
 
 _HEADER = struct.Struct(">IB")
+PAYLOAD_AT = _HEADER.size
+# Message number, recipient's channel, length (RFC 4254, section 5.2).
+_CHANNEL_DATA = struct.Struct(">BII")
+_DATA_AT = PAYLOAD_AT + _CHANNEL_DATA.size
 _MASK = 0xFFFFFFFF
 _MIN_PADDING = 4
 _RANDOM_POOL = 4096
@@ -50,31 +55,56 @@ class PacketWriter:
 
     def write_raw(self, data: bytes) -> None:
         """Append *data* as it is: the version line."""
-        self._reserve(len(data))
         self._view[self.used : self.used + len(data)] = data
         self.used += len(data)
 
     def write(self, *parts: Part) -> None:
         """Seal one packet whose payload is *parts*, one after another; at most `MAX_PAYLOAD` bytes."""
-        cipher = self.cipher
-        plain = self._plain
-        end = LENGTH + 1
+        end = PAYLOAD_AT
         for part in parts:
             start = end
             end += len(part)
-            plain[start:end] = part
+            self._plain[start:end] = part
+        self._seal(self._plain[: self._finish(end)])
+
+    def write_data(self, recipient: int, data: memoryview, most: int) -> None:
+        """Seal *data* for the channel *recipient*, in as many messages of *most* bytes as that takes.
+
+        This is where the time goes in a bulk transfer: a message costs one copy, besides its encryption.
+        """
+        plain = self._plain
+        filled = 0
+        packet = plain[:0]
+        for start in range(0, len(data), most):
+            piece = data[start : start + most]
+            size = len(piece)
+            if size != filled:
+                # All but the last are of one size: what surrounds the data is written once.
+                filled = size
+                _CHANNEL_DATA.pack_into(plain, PAYLOAD_AT, CHANNEL_DATA, recipient, size)
+                packet = plain[: self._finish(PAYLOAD_AT + _CHANNEL_DATA.size + size)]
+            plain[_DATA_AT : _DATA_AT + size] = piece
+            self._seal(packet)
+
+    def _finish(self, end: int) -> int:
+        """Put the padding behind the payload that ends at *end*, the header before it; return where it ends now."""
+        cipher = self.cipher
         padding = cipher.block - (end if cipher.hides_length else end - LENGTH) % cipher.block
         if padding < _MIN_PADDING:
             padding += cipher.block
-        plain[end : end + padding] = self._padding(padding)
-        _HEADER.pack_into(plain, 0, end - LENGTH + padding, padding)
-        end += padding
-        size = end + cipher.tag
-        self._reserve(size)
-        cipher.seal(self.sequence, plain[:end], self._view[self.used : self.used + size])
-        self.used += size
+        self._plain[end : end + padding] = self._padding(padding)
+        _HEADER.pack_into(self._plain, 0, end - LENGTH + padding, padding)
+        return end + padding
+
+    def _seal(self, packet: memoryview) -> None:
+        used = self.used
+        after = used + len(packet) + self.cipher.tag
+        if after > len(self._buffer):
+            self._grow(after)
+        self.cipher.seal(self.sequence, packet, self._view[used:after])
+        self.used = after
         self.sequence = (self.sequence + 1) & _MASK
-        self.sealed_bytes += size
+        self.sealed_bytes += after - used
 
     def take(self) -> memoryview:
         """Return everything that waits; it stays valid until it is given back."""
@@ -99,10 +129,7 @@ class PacketWriter:
         self._random_used = start + length
         return self._random[start : start + length]
 
-    def _reserve(self, size: int) -> None:
-        needed = self.used + size
-        if needed <= len(self._buffer):
-            return
+    def _grow(self, needed: int) -> None:
         if needed > MAX_OUTPUT:
             raise SshDisconnectedError("the peer asks for more answers than it reads")
         grown = bytearray(min(max(2 * len(self._buffer), needed), MAX_OUTPUT))
@@ -169,20 +196,23 @@ class PacketReader:
 
         """
         cipher = self.cipher
-        available = self._end - self._start
+        start = self._start
+        available = self._end - start
         length = self._length
         if length is None:
             head = cipher.block if cipher.hides_length else LENGTH
             if available < head:
                 return None
-            length = cipher.length(self._view[self._start : self._start + head])
-            self._check_length(length)
+            length = cipher.length(self._view[start : start + head])
+            padded = length + LENGTH if cipher.hides_length else length
+            if not cipher.block <= padded <= MAX_PACKET or padded % cipher.block:
+                raise SshDisconnectedError(f"a packet cannot be {length} bytes long")
             self._length = length
         size = LENGTH + length + cipher.tag
         if available < size:
             return None
-        body = cipher.open(self.sequence, self._view[self._start : self._start + size])
-        self._start += size
+        body = cipher.open(self.sequence, self._view[start : start + size])
+        self._start = start + size
         self._length = None
         self.sequence = (self.sequence + 1) & _MASK
         self.opened_bytes += size
@@ -190,8 +220,3 @@ class PacketReader:
         if end < 2:
             raise SshDisconnectedError("a packet has no payload")
         return body, end
-
-    def _check_length(self, length: int) -> None:
-        padded = length + LENGTH if self.cipher.hides_length else length
-        if not self.cipher.block <= padded <= MAX_PACKET or padded % self.cipher.block:
-            raise SshDisconnectedError(f"a packet cannot be {length} bytes long")

@@ -6,8 +6,9 @@ in the tasks that use it.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 
 import attrs
 import trio
@@ -21,7 +22,10 @@ from tunnel_relay.ssh.channel import SshChannel
 from tunnel_relay.ssh.connection import Connection
 from tunnel_relay.ssh.hostkeys import HostKey, HostKeyPolicy
 from tunnel_relay.ssh.keys import Identity
+from tunnel_relay.ssh.liveness import watch
+from tunnel_relay.ssh.outlet import Outlet
 from tunnel_relay.ssh.settings import SshSettings
+from tunnel_relay.ssh.transport import SshTransport
 from tunnel_relay.ssh.wire import Wire, open_wire
 
 # How long the farewell may take: the peer hears it or learns of the closed stream.
@@ -48,6 +52,7 @@ class SshSession:
 
     """
 
+    _transport: SshTransport = attrs.field(repr=False, alias="transport")
     _connection: Connection = attrs.field(repr=False, alias="connection")
     host_key: HostKey
     host_key_is_new: bool
@@ -90,7 +95,7 @@ class SshSession:
 
     async def wait_closed(self) -> None:
         """Wait until the session has ended; `close_reason` says why."""
-        await self._connection.ended.wait()
+        await self._transport.ended.wait()
 
     @property
     def close_reason(self) -> SshError | None:
@@ -110,17 +115,17 @@ class SshSession:
     @property
     def kex(self) -> str:
         """The method of key exchange."""
-        return self._connection.negotiation.kex_name
+        return self._transport.negotiation.kex_name
 
     @property
     def cipher(self) -> str:
         """The cipher of what we send."""
-        return self._connection.negotiation.local_cipher
+        return self._transport.negotiation.local_cipher
 
     @property
     def server_version(self) -> str:
         """What the server calls itself."""
-        return clean_text(self._connection.negotiation.remote_version.encode())
+        return clean_text(self._transport.negotiation.remote_version.encode())
 
     def statistics(self) -> SshStatistics:
         """Return what the session is doing now."""
@@ -152,94 +157,76 @@ async def open_ssh_session(
       SshError: the connection ended.
 
     """
+    settings = settings or SshSettings()
     async with stream:
         known_types = await host_keys.known_types(host)
-        connection = Connection(settings or SshSettings(), host_key_algorithms(known_types))
+        transport = SshTransport(settings.rekey_bytes, host_key_algorithms(known_types))
+        connection = Connection(transport, settings)
         wire = open_wire(stream)
+        outlet = Outlet(transport.writer, wire, connection.fill)
+        transport.push = outlet.push
+        # Whoever cancels the block still wants the peer to hear that we are leaving: the tasks that serve the
+        # session go last.
+        serving = trio.CancelScope(shield=True)
         async with open_background() as nursery:
-            nursery.start_soon(_read, connection, wire)
-            nursery.start_soon(_write, connection, wire)
-            nursery.start_soon(_watch, connection)
+            nursery.start_soon(
+                _serve, serving, transport, wire, outlet, partial(watch, transport, connection, settings)
+            )
+            transport.push()
             try:
-                yield await _log_in(connection, user, identities, host_keys, host)
+                await _agree_on_keys(transport)
+                host_key = HostKey(transport.negotiation.host_key_blob)
+                is_new = await host_keys.verify(host, host_key)
+                banner = await authenticate(transport, user, identities, on_success=connection.start)
+                yield SshSession(
+                    transport=transport,
+                    connection=connection,
+                    host_key=host_key,
+                    host_key_is_new=is_new,
+                    banner=banner,
+                )
             finally:
                 with trio.move_on_after(GOODBYE, shield=True):
-                    await _say_goodbye(connection)
+                    await _say_goodbye(transport, outlet)
+                serving.cancel()
 
 
-async def _log_in(
-    connection: Connection, user: str, identities: Sequence[Identity], host_keys: HostKeyPolicy, host: str
-) -> SshSession:
-    await connection.keys_agreed.wait()
-    failure = connection.failure
-    if isinstance(failure, SshDisconnectedError):
-        raise SshHandshakeError(str(failure)) from failure
-    connection.check()
-    key = HostKey(connection.negotiation.host_key_blob)
-    is_new = await host_keys.verify(host, key)
-    connection.start_authentication()
-    banner = await authenticate(connection, user, identities)
-    connection.start_connection()
-    return SshSession(connection=connection, host_key=key, host_key_is_new=is_new, banner=banner)
+async def _agree_on_keys(transport: SshTransport) -> None:
+    await transport.keys_agreed.wait()
+    if isinstance(transport.failure, SshDisconnectedError):
+        raise SshHandshakeError(str(transport.failure)) from transport.failure
+    transport.check()
 
 
-async def _read(connection: Connection, wire: Wire) -> None:
+async def _serve(
+    scope: trio.CancelScope,
+    transport: SshTransport,
+    wire: Wire,
+    outlet: Outlet,
+    watching: Callable[[], Awaitable[None]],
+) -> None:
+    with scope:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_guard, transport, partial(_read, transport, wire))
+            nursery.start_soon(_guard, transport, outlet.run)
+            nursery.start_soon(watching)
+
+
+async def _guard(transport: SshTransport, task: Callable[[], Awaitable[None]]) -> None:
+    """Run one of the tasks of a session; what goes wrong in it is why the session ends."""
     try:
-        while connection.failure is None:
-            size = await wire.read_into(connection.reader.space())
-            if not size:
-                raise SshDisconnectedError("the server closed the connection")
-            connection.heard = trio.current_time()
-            connection.received(size)
+        await task()
     except SshError as exc:
-        connection.fail(exc)
+        transport.fail(exc)
 
 
-async def _write(connection: Connection, wire: Wire) -> None:
-    writer = connection.writer
-    try:
-        while connection.failure is None:
-            connection.wake = trio.Event()
-            while connection.fill():
-                taken = writer.take()
-                await wire.write_all(taken)
-                writer.give_back(taken)
-            await connection.wake.wait()
-    except SshError as exc:
-        connection.fail(exc)
+async def _read(transport: SshTransport, wire: Wire) -> None:
+    while transport.failure is None:
+        transport.received(await wire.read_into(transport.reader.space()))
 
 
-async def _watch(connection: Connection) -> None:
-    """Ask a silent peer for a sign of life, end the connection to a dead one, and exchange keys in time."""
-    settings = connection.settings
-    asked_at: float | None = None
-    while connection.failure is None:
-        now = trio.current_time()
-        if asked_at is not None and connection.heard > asked_at:
-            asked_at = None
-        if connection.negotiation.running:
-            deadline = connection.keys_since + settings.keepalive_timeout
-            if now >= deadline:
-                connection.fail(SshDisconnectedError("the server does not finish its key exchange"))
-        elif asked_at is not None:
-            deadline = asked_at + settings.keepalive_timeout
-            if now >= deadline:
-                silence = now - connection.heard
-                connection.fail(SshDisconnectedError(f"the server has been silent for {silence:.0f} s"))
-        else:
-            deadline = connection.heard + settings.keepalive_interval
-            if now >= deadline:
-                asked_at = now
-                connection.ping()
-                continue
-        if now >= connection.keys_since + settings.rekey_seconds:
-            connection.exchange_keys()
-        await trio.sleep_until(min(deadline, now + settings.keepalive_interval))
-
-
-async def _say_goodbye(connection: Connection) -> None:
-    if connection.failure is None:
-        connection.goodbye()
-        while connection.writer.used:
-            await trio.lowlevel.checkpoint()
-        connection.fail(SshDisconnectedError("the session was closed here"))
+async def _say_goodbye(transport: SshTransport, outlet: Outlet) -> None:
+    if transport.failure is None:
+        transport.disconnect()
+        await outlet.wait_drained()
+        transport.fail(SshDisconnectedError("the session was closed here"))

@@ -10,7 +10,7 @@ from tunnel_relay.errors import SshDisconnectedError
 
 # The peer learns of free space when this part of the window is free: often enough never to run dry within a
 # round trip, seldom enough to cost nothing.
-_ADJUST_PART = 8
+_ADJUST_PART = 4
 
 
 @attrs.define(eq=False)

@@ -34,6 +34,14 @@ class Wire:
         except (trio.BrokenResourceError, trio.ClosedResourceError, OSError) as exc:
             raise _broken(exc) from exc
 
+    def write_now(self, data: memoryview) -> int:
+        """Write what can be written without waiting; return how many bytes of *data* that is.
+
+        What is wrong with the stream is for `write_all` to find out.
+        """
+        del data
+        return 0
+
     async def _read_into(self, buffer: memoryview) -> int:
         data = await self._stream.receive_some(len(buffer))
         buffer[: len(data)] = data
@@ -49,17 +57,29 @@ class SocketWire(Wire):
     def __init__(self, stream: trio.SocketStream) -> None:
         super().__init__(stream)
         self._socket = stream.socket
+        self._waited = True
+
+    def write_now(self, data: memoryview) -> int:
+        """See `Wire.write_now`."""
+        try:
+            return os.write(self._socket.fileno(), data)
+        except OSError:
+            return 0
 
     async def _read_into(self, buffer: memoryview) -> int:
-        await trio.lowlevel.checkpoint()
+        # One pass of the scheduler per read is enough, and waiting is one: so after a read that did not have to
+        # wait the others get their turn before the next.
+        if not self._waited:
+            await trio.lowlevel.checkpoint()
+        self._waited = False
         while True:
             try:
                 return os.readv(self._socket.fileno(), [buffer])
             except BlockingIOError:
                 await trio.lowlevel.wait_readable(self._socket)
+                self._waited = True
 
     async def _write_all(self, data: memoryview) -> None:
-        await trio.lowlevel.checkpoint()
         while data:
             try:
                 data = data[os.write(self._socket.fileno(), data) :]

@@ -1,0 +1,233 @@
+"""The transport protocol (RFC 4253) as a machine: versions, packets, keys, and who gets which message.
+
+It does no I/O and starts no task. Bytes are put into its `reader` and taken from its `writer`; the layers above
+register a handler for each message that may come, and send with `SshTransport.send`.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import deque
+from collections.abc import Callable
+
+import trio
+
+from tunnel_relay.errors import SshDisconnectedError, SshError, SshHandshakeError
+from tunnel_relay.protocol import ssh_numbers as number
+from tunnel_relay.protocol.ssh_fields import FieldError, Fields, clean_text, string, uint32
+from tunnel_relay.protocol.ssh_numbers import CHANNEL_DATA
+from tunnel_relay.ssh.algorithms import HOST_KEYS
+from tunnel_relay.ssh.negotiation import LOCAL_VERSION, Negotiation
+from tunnel_relay.ssh.packets import Part
+
+# A line before the version is for people, and shorter (RFC 4253, section 4.2 has 255 bytes for the version).
+MAX_LINE = 8192
+MAX_LINES = 100
+# A first key exchange takes five messages of the server's; whoever sends this many is up to something.
+MAX_EARLY_PACKETS = 100
+# Messages kept back during a key exchange. Nobody who makes us answer more than this is asking in earnest.
+MAX_HELD = 20_000
+# A server announces two or three extensions (RFC 8308).
+MAX_EXTENSIONS = 64
+
+Handler = Callable[[bytes, int], None]
+"""Takes a packet: the message is ``body[1:end]``, its number ``body[1]``."""
+
+
+def nothing(body: bytes, end: int) -> None:
+    """Be a `Handler` that does nothing."""
+
+
+class SshTransport:
+    """The client's side of one connection, as far as RFC 4253 goes.
+
+    *rekey_bytes* in one direction call for new keys. *push* is called whenever something was written.
+    """
+
+    def __init__(self, rekey_bytes: int, host_keys: tuple[str, ...] = HOST_KEYS) -> None:
+        self.negotiation = Negotiation(host_keys)
+        self.reader = self.negotiation.reader
+        self.writer = self.negotiation.writer
+        self.push: Callable[[], None] = lambda: None
+        self.failure: SshError | None = None
+        """Why the connection ended, once it has."""
+        self.ended = trio.Event()
+        self.keys_agreed = trio.Event()
+        self.exchanging_keys = True
+        """Whether nothing but a key exchange may be sent; so it is until the first one is done."""
+        self.keys_since = trio.current_time()
+        """When the key exchange under way began, else when the last one ended."""
+        self.heard = trio.current_time()
+        """When the last bytes arrived."""
+        self.signature_algorithms: tuple[str, ...] = ()
+        """Those that the server takes, where it says so (RFC 8308, section 3.1)."""
+        self.on_end: list[Callable[[], None]] = []
+        """Called once when the connection has ended."""
+        self.handlers: dict[int, Handler] = {
+            number.DISCONNECT: self._on_disconnect,
+            number.IGNORE: nothing,
+            number.UNIMPLEMENTED: nothing,
+            number.DEBUG: nothing,
+            number.EXT_INFO: self._on_ext_info,
+            number.KEXINIT: self._on_key_exchange,
+            number.NEWKEYS: self._on_key_exchange,
+            **{kind: self._on_key_exchange for kind in range(number.KEX_FIRST, number.KEX_LAST + 1)},
+        }
+        self.on_data: Handler = self._on_unknown
+        """Takes channel data while no keys are exchanged; `handlers` has it too."""
+        self._rekey_bytes = rekey_bytes
+        self._lines: deque[bytes] = deque(maxlen=1)
+        self._line_count = 0
+        self._early_packets = 0
+        self._held: deque[bytes] = deque()
+        self.writer.write_raw(f"{LOCAL_VERSION}\r\n".encode("ascii"))
+
+    def fail(self, reason: SshError) -> None:
+        """End the connection; the first reason stands."""
+        if self.failure is not None:
+            return
+        self.failure = reason
+        self._held.clear()
+        self.keys_agreed.set()
+        self.ended.set()
+        for callback in self.on_end:
+            callback()
+
+    def check(self) -> None:
+        """Raise why the connection ended, if it has."""
+        if self.failure is not None:
+            raise self.failure
+
+    def received(self, size: int) -> None:
+        """Handle *size* bytes that were put into the reader; 0: the peer will send no more.
+
+        Raises:
+          SshError: the peer broke the protocol, or ended the connection.
+
+        """
+        if not size:
+            raise SshDisconnectedError(self._describe_end())
+        self.heard = trio.current_time()
+        reader = self.reader
+        reader.filled(size)
+        if not self.negotiation.remote_version and not self._read_version():
+            return
+        try:
+            next_packet = reader.packet
+            while (packet := next_packet()) is not None:
+                body, end = packet
+                # Nearly every packet is channel data, and nearly never do keys change.
+                if body[1] != CHANNEL_DATA or self.exchanging_keys:
+                    self._dispatch(body, end)
+                else:
+                    self.on_data(body, end)
+        except (FieldError, struct.error) as exc:
+            raise SshDisconnectedError("the server sent a malformed message") from exc
+        self.check_age()
+
+    def send(self, *parts: Part) -> None:
+        """Send one message; it is kept back while keys are exchanged (RFC 4253, section 7.1)."""
+        if self.failure is not None:
+            return
+        if self.exchanging_keys:
+            if len(self._held) >= MAX_HELD:
+                raise SshDisconnectedError("the server makes us answer, but does not finish its key exchange")
+            self._held.append(b"".join(parts))
+            return
+        self.writer.write(*parts)
+        self.check_age()
+
+    def check_age(self) -> None:
+        """Ask for new keys where the present ones have served for enough bytes."""
+        if self.writer.sealed_bytes > self._rekey_bytes or self.reader.opened_bytes > self._rekey_bytes:
+            self.exchange_keys()
+
+    def exchange_keys(self) -> None:
+        """Ask for new keys, unless that is under way."""
+        if not self.exchanging_keys and self.failure is None:
+            self.keys_since = trio.current_time()
+            self.exchanging_keys = True
+            self.negotiation.begin()
+            self.push()
+
+    def disconnect(self) -> None:
+        """Tell the peer that we are going (SSH_MSG_DISCONNECT); during a key exchange we go without."""
+        if not self.exchanging_keys:
+            reason = uint32(number.DISCONNECT_BY_APPLICATION) + string(b"disconnected by user") + string(b"")
+            self.send(bytes([number.DISCONNECT]), reason)
+            self.push()
+
+    def _describe_end(self) -> str:
+        if self.negotiation.remote_version:
+            return "the server closed the connection"
+        said = clean_text(b" ".join(self._lines) or self.reader.unread(), 80)
+        if said:
+            return f"the server does not speak SSH: it says {said!r}"
+        return "the server closed the connection before it said anything; is it an SSH server, and does it let us in?"
+
+    def _read_version(self) -> bool:
+        while (line := self.reader.line(MAX_LINE)) is not None:
+            if line.startswith(b"SSH-"):
+                self._accept_version(line)
+                return True
+            self._lines.append(line)
+            self._line_count += 1
+            if self._line_count > MAX_LINES:
+                raise SshHandshakeError(self._describe_end())
+        return False
+
+    def _accept_version(self, line: bytes) -> None:
+        if not line.startswith((b"SSH-2.0-", b"SSH-1.99-")):
+            raise SshHandshakeError(f"the server speaks another SSH than version 2: {clean_text(line, 80)!r}")
+        # The exchange hash is over the same bytes: paramiko encodes what it is given as UTF-8.
+        try:
+            self.negotiation.remote_version = line.decode("utf-8")
+        except UnicodeDecodeError as exc:
+            raise SshHandshakeError("the server's version line is not text") from exc
+        self.negotiation.begin()
+        self.push()
+
+    def _dispatch(self, body: bytes, end: int) -> None:
+        self.negotiation.admit(body[1])
+        self.handlers.get(body[1], self._on_unknown)(body, end)
+        if not self.keys_agreed.is_set():
+            self._early_packets += 1
+            if self._early_packets > MAX_EARLY_PACKETS:
+                raise SshHandshakeError("the server does not finish its key exchange")
+
+    def _sequence(self) -> int:
+        """Return the number of the packet being handled."""
+        return (self.reader.sequence - 1) & 0xFFFFFFFF
+
+    def _on_unknown(self, body: bytes, end: int) -> None:
+        del body, end
+        # RFC 4253, section 11.4.
+        self.send(bytes([number.UNIMPLEMENTED]), uint32(self._sequence()))
+        self.push()
+
+    def _on_key_exchange(self, body: bytes, end: int) -> None:
+        if body[1] == number.KEXINIT and not self.exchanging_keys:
+            self.keys_since = trio.current_time()
+            self.exchanging_keys = True
+        self.negotiation.handle(body[1], body[1:end], self._sequence())
+        if body[1] == number.NEWKEYS:
+            self.keys_since = trio.current_time()
+            self.exchanging_keys = False
+            self.keys_agreed.set()
+            held, self._held = self._held, deque()
+            for message in held:
+                self.send(message)
+        self.push()
+
+    def _on_disconnect(self, body: bytes, end: int) -> None:
+        fields = Fields(body[:end], 2)
+        code = fields.uint32()
+        said = fields.text()
+        raise SshDisconnectedError(f"the server ended the connection: {said or f'reason {code}'}")
+
+    def _on_ext_info(self, body: bytes, end: int) -> None:
+        fields = Fields(body[:end], 2)
+        for _ in range(min(fields.uint32(), MAX_EXTENSIONS)):
+            name, value = fields.string(), fields.string()
+            if name == b"server-sig-algs":
+                self.signature_algorithms = tuple(value.decode("ascii", "replace").split(","))
