@@ -108,6 +108,9 @@ class Target:
     @cached_property
     def address(self) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
         """The IP address, or `None` where the host is a name."""
+        # Most hosts are names, and finding that out by an exception takes as long as deciding where they go.
+        if ":" not in self.host and not self.host[-1:].isdigit():
+            return None
         try:
             return ipaddress.ip_address(self.host)
         except ValueError:
