@@ -98,7 +98,7 @@ class Frame:
     sequence_number: int = 0
     flags: int = 0
     payload_type: int = PayloadType.NONE
-    payload: bytes | memoryview = attrs.field(default=b"", repr=lambda payload: f"<{len(payload)} bytes>")
+    payload: bytes = attrs.field(default=b"", repr=lambda payload: f"<{len(payload)} bytes>")
     schema_version: int = 1
     header_length: int = HEADER_LENGTH
 

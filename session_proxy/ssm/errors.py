@@ -11,6 +11,9 @@ SsmError
         UnknownInstanceError        AWS does not know the instance id
         NoInstanceError             no running instance has that tag or name
         SessionEndedError           the session is over, so it cannot be resumed
+    DataChannelError                the data channel does not work (any more); the message says why
+        PortUnreachableError        the agent is there, but nothing answers on the instance's port
+        AgentTooOldError            the agent cannot multiplex ports
 """
 
 from __future__ import annotations
@@ -83,3 +86,17 @@ class UnknownInstanceError(AwsError):
 
 class SessionEndedError(AwsError):
     """The session is over (ended, timed out, terminated): it cannot be resumed."""
+
+
+class DataChannelError(SsmError):
+    """The data channel of a session could not be opened, or ended; the message says why."""
+
+
+class PortUnreachableError(DataChannelError):
+    """The agent answers, but sends nothing from the port: most likely nothing listens there."""
+
+
+class AgentTooOldError(DataChannelError):
+    """The agent is too old to carry several connections in one session."""
+
+    needs_person = True

@@ -1,0 +1,289 @@
+"""Many connections to one remote host through one SSM session: ``AWS-StartPortForwardingSessionToRemoteHost``."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+import attrs
+import trio
+
+from session_proxy.errors import RefusedError
+from session_proxy.profile.model import DataChannel as DataChannelSettings
+from session_proxy.protocol.smux import Smux, SmuxError, StreamClosed, StreamData
+from session_proxy.protocol.ssm_frames import Flag
+from session_proxy.ssm.data_channel import DataChannel, Dialing, open_data_channel
+from session_proxy.ssm.errors import AgentTooOldError, DataChannelError, SsmError
+from session_proxy.ssm.session import SessionControl, StartedSession
+from tunnel_relay.background import open_background
+
+# What all streams of a session may hold for their readers: the reference's shared receive budget
+# (smux.DefaultConfig, MaxReceiveBuffer). Beyond it the session is not read, and all of them wait.
+RECEIVE_BUDGET = 4 * 1024 * 1024
+
+# The agent says that a connection failed with a flag that names no stream, and then closes the stream. One that
+# is closed before a byte came, after such a flag, is taken for the one that failed. Its silence proves nothing,
+# so a connection counts as made as soon as it is asked for, or this long after, where a refusal comes fast.
+REFUSAL_LIMIT = 0.25
+
+
+@attrs.define(eq=False)
+class SsmMuxStream(trio.abc.Stream):
+    """One connection. It cannot be half-closed: the agent closes both directions when one ends."""
+
+    _mux: SsmMux
+    _id: int
+    _inbox: bytearray = attrs.field(factory=bytearray, init=False, repr=False)
+    _ended: bool = attrs.field(default=False, init=False)
+    _closed: bool = attrs.field(default=False, init=False)
+    _changed: trio.Event = attrs.field(factory=trio.Event, init=False)
+    _sending: bool = attrs.field(default=False, init=False)
+    _receiving: bool = attrs.field(default=False, init=False)
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        """Return the next bytes, or ``b""`` where the far end closed the connection."""
+        if max_bytes is not None and max_bytes < 1:
+            raise ValueError("max_bytes must be at least 1")
+        await trio.lowlevel.checkpoint()
+        self._check_open()
+        if self._receiving:
+            raise trio.BusyResourceError("another task is receiving from this stream")
+        self._receiving = True
+        try:
+            while not self._inbox:
+                if self._ended:
+                    return b""
+                if self._mux.closed.is_set():
+                    raise self._mux.broken()
+                await self._changed.wait()
+                self._check_open()
+            size = len(self._inbox) if max_bytes is None else min(max_bytes, len(self._inbox))
+            data = bytes(self._inbox[:size])
+            del self._inbox[:size]
+            self._mux.consumed(size)
+            return data
+        finally:
+            self._receiving = False
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        """Send *data*; where this is cancelled, any part of it may have been sent."""
+        await trio.lowlevel.checkpoint()
+        self._check_open()
+        if self._sending:
+            raise trio.BusyResourceError("another task is sending on this stream")
+        self._sending = True
+        try:
+            if self._ended:
+                raise trio.BrokenResourceError("the far end closed the connection")
+            await self._mux.send(self._id, data)
+        finally:
+            self._sending = False
+
+    async def wait_send_all_might_not_block(self) -> None:
+        """Wait until there is room."""
+        await trio.lowlevel.checkpoint()
+        self._check_open()
+        if self._sending:
+            raise trio.BusyResourceError("another task is sending on this stream")
+        self._sending = True
+        try:
+            await self._mux.wait_writable()
+        finally:
+            self._sending = False
+
+    async def aclose(self) -> None:
+        """Close the connection."""
+        if not self._closed:
+            self._closed = True
+            self._mux.forget(self._id, len(self._inbox))
+            self._inbox.clear()
+            self.change()
+        await trio.lowlevel.checkpoint()
+
+    def feed(self, data: bytes) -> None:
+        """Take bytes that arrived; the mux's to call."""
+        self._inbox += data
+        self.change()
+
+    def end(self) -> None:
+        """Take the far end's close; the mux's to call."""
+        self._ended = True
+        self.change()
+
+    def change(self) -> None:
+        """Wake who waits."""
+        self._changed.set()
+        self._changed = trio.Event()
+
+    @property
+    def ended(self) -> bool:
+        """Whether the far end closed it."""
+        return self._ended
+
+    @property
+    def heard(self) -> bool:
+        """Whether bytes have come that nobody has read."""
+        return bool(self._inbox)
+
+    async def wait_changed(self) -> None:
+        """Wait for bytes, or the end."""
+        await self._changed.wait()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise trio.ClosedResourceError("this stream is closed")
+
+
+@attrs.define(eq=False)
+class SsmMux:
+    """The connections of one session. Open it with `open_ssm_mux`."""
+
+    _data_channel: DataChannel
+    _smux: Smux = attrs.field(factory=Smux, init=False)
+    _streams: dict[int, SsmMuxStream] = attrs.field(factory=dict[int, SsmMuxStream], init=False)
+    _held: int = attrs.field(default=0, init=False)
+    _room: trio.Event = attrs.field(factory=trio.Event, init=False)
+    _failed_connects: int = attrs.field(default=0, init=False)
+    _lock: trio.StrictFIFOLock = attrs.field(factory=trio.StrictFIFOLock, init=False)
+
+    @property
+    def closed(self) -> trio.Event:
+        """Set when the session has ended; `failure` says why."""
+        return self._data_channel.closed
+
+    @property
+    def failure(self) -> SsmError | None:
+        """Why the session ended, where it did not end normally."""
+        return self._data_channel.failure
+
+    @property
+    def streams(self) -> int:
+        """How many connections are open."""
+        return len(self._streams)
+
+    async def connect(self) -> SsmMuxStream:
+        """Open a connection to the host that the session is for.
+
+        Raises:
+          RefusedError: the agent said at once that it cannot connect.
+          SsmError: the session has ended.
+
+        """
+        if self.closed.is_set():
+            raise self.failure or DataChannelError("the session has ended")
+        try:
+            stream_id = self._smux.open_stream()
+        except SmuxError as exc:
+            raise DataChannelError(str(exc)) from exc
+        stream = self._streams[stream_id] = SsmMuxStream(self, stream_id)
+        failed_before = self._failed_connects
+        await self._flush()
+        with trio.move_on_after(REFUSAL_LIMIT):
+            while not (stream.ended or stream.heard or self.closed.is_set()):
+                await stream.wait_changed()
+        if stream.ended and not stream.heard and self._failed_connects > failed_before:
+            await stream.aclose()
+            raise RefusedError("the agent could not connect: the host refused, or has no such name or route")
+        return stream
+
+    async def send(self, stream_id: int, data: bytes | bytearray | memoryview) -> None:
+        """Send *data* on a stream; the stream's to call."""
+        await self.wait_writable()
+        self._smux.send_data(stream_id, data)
+        await self._flush()
+
+    async def wait_writable(self) -> None:
+        """Wait until `send` would not wait."""
+        try:
+            await self._data_channel.wait_writable()
+        except SsmError as exc:
+            raise trio.BrokenResourceError(str(exc)) from exc
+
+    def consumed(self, size: int) -> None:
+        """Say that *size* bytes were read; the stream's to call."""
+        self._held -= size
+        self._room.set()
+
+    def forget(self, stream_id: int, unread: int) -> None:
+        """Close a stream of which *unread* bytes were not read; the stream's to call."""
+        self._streams.pop(stream_id, None)
+        self.consumed(unread)
+        self._smux.close_stream(stream_id)
+        self._data_channel.queue(self._smux.data_to_send())
+
+    def broken(self) -> trio.BrokenResourceError:
+        """Return the error for a stream whose session has ended."""
+        return trio.BrokenResourceError(str(self.failure or "the session has ended"))
+
+    async def run(self) -> None:
+        """Hand out what arrives, until the session ends."""
+        try:
+            while data := await self._data_channel.receive_some():
+                self._smux.receive_data(data)
+                self._hand_out()
+                while self._held > RECEIVE_BUDGET:
+                    self._room = trio.Event()
+                    await self._room.wait()
+        except SmuxError as exc:
+            self._data_channel.fail(DataChannelError(f"the agent's multiplexer cannot be understood: {exc}"))
+        except SsmError:
+            # It is the data channel's `failure`, which every stream reports.
+            pass
+        finally:
+            for stream in list(self._streams.values()):
+                stream.change()
+
+    def _hand_out(self) -> None:
+        while self._data_channel.flags:
+            if self._data_channel.flags.popleft() == Flag.CONNECT_TO_PORT_ERROR:
+                self._failed_connects += 1
+        while (event := self._smux.next_event()) is not None:
+            stream = self._streams.get(event.stream_id)
+            match event:
+                case StreamData(data=data) if stream is not None:
+                    self._held += len(data)
+                    stream.feed(data)
+                case StreamClosed() if stream is not None:
+                    stream.end()
+                case _:
+                    # A stream that we have closed meanwhile.
+                    pass
+        self._data_channel.queue(self._smux.data_to_send())
+
+    async def _flush(self) -> None:
+        data = self._smux.data_to_send()
+        if not data:
+            return
+        try:
+            async with self._lock:
+                await self._data_channel.send_all(data)
+        except SsmError as exc:
+            raise trio.BrokenResourceError(str(exc)) from exc
+
+
+@asynccontextmanager
+async def open_ssm_mux(
+    session: StartedSession,
+    control: SessionControl,
+    settings: DataChannelSettings,
+    dialing: Dialing = Dialing(),  # noqa: B008  # a frozen value
+) -> AsyncGenerator[SsmMux, None]:
+    """Open the multiplexer of a port forwarding session; the block's end ends the session.
+
+    Raises:
+      AgentTooOldError: the agent cannot multiplex.
+      SsmError: the data channel could not be opened.
+
+    """
+    async with open_data_channel(session, control, settings, dialing, hold=0.0) as data_channel:
+        ready = data_channel.ready
+        assert ready is not None, "an open data channel is ready"
+        if not ready.features.multiplexing:
+            raise AgentTooOldError(
+                f"the instance's SSM agent is version {ready.agent_version}; "
+                'update it to 3.0.197.0 or newer, or use kind = "ssm"'
+            )
+        mux = SsmMux(data_channel)
+        async with open_background() as nursery:
+            nursery.start_soon(mux.run)
+            yield mux
