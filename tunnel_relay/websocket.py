@@ -224,15 +224,23 @@ class _Reader:
 
 @asynccontextmanager
 async def _running(connection: WebSocketConnection, peer: str) -> AsyncGenerator[_Reader, None]:
+    # The reader outlives a cancellation of the block, so that the closing handshake still works; it is bounded.
+    reading = trio.CancelScope(shield=True)
+    reader = _Reader(connection, peer)
+
+    async def read() -> None:
+        with reading:
+            await reader.run()
+
     async with open_background() as nursery:
-        reader = _Reader(connection, peer)
-        nursery.start_soon(reader.run)
+        nursery.start_soon(read)
         try:
             yield reader
         finally:
-            # Bounded, and nothing else would tell the peer that the end is intended.
+            # Nothing else would tell the peer that the end is intended.
             with trio.move_on_after(CLOSE_LIMIT, shield=True):
                 await connection.aclose()
+            reading.cancel()
 
 
 class FastConnection(WSConnection):
