@@ -201,7 +201,9 @@ async def _answer(routes: HttpRoutes, request: HttpRequest) -> HttpAnswer:
     allowed = sorted(known for known, path in routes if path == request.path)
     if not allowed:
         known = " ".join(sorted({path for _, path in routes}))
-        return HttpAnswer.text(f"nothing is at {request.path[:SHOWN_PATH]}; there is {known}", HTTPStatus.NOT_FOUND)
+        return HttpAnswer.text(
+            f"nothing is at {request.path[:SHOWN_PATH]}; there is {known}", HTTPStatus.NOT_FOUND
+        )
     text = f"{request.path} takes {', '.join(allowed)}"
     answer = HttpAnswer.text(text, HTTPStatus.METHOD_NOT_ALLOWED)
     return attrs.evolve(answer, headers=(("Allow", ", ".join(allowed)),))

@@ -10,6 +10,7 @@ import contextlib
 import functools
 import json
 import logging
+import re
 from collections.abc import Callable, Generator, Mapping, MutableMapping
 from typing import assert_never
 
@@ -36,13 +37,21 @@ Log = FilteringBoundLogger
 # Outcomes that an operator should look at: somebody is turned away, or a way out is gone.
 WARNINGS = frozenset({"auth-failed", "limit", "transport-down"})
 
+# Printable ASCII but for the space, the quotation mark and the equals sign.
+BARE = re.compile(r"[!#-<>-~]+")
+
+# Made once: json.dumps with a default makes one for every line.
+ENCODE = json.JSONEncoder(default=str).encode
+
+NUMBERS = frozenset({int, float})
+
 COLOURS = {"debug": "2", "info": "32", "warning": "33", "error": "31"}
 
 
 def make_logger(write: Callable[[str], None], settings: LogSettings) -> Log:
     """Return a logger that hands each line to *write*."""
     as_json = settings.log_format is LogFormat.JSON
-    render = render_json if as_json else _TextRenderer(settings.colour)
+    render = render_json if as_json else _TextRenderer.of(colour=settings.colour)
     stamp = structlog.processors.TimeStamper(fmt="iso", utc=True)
     lazy: Log = structlog.wrap_logger(
         _Lines(write),
@@ -67,26 +76,35 @@ class _Lines:
 def render_json(_logger: object, _method: str, fields: MutableMapping[str, object]) -> str:
     """Render one line of JSON: ``timestamp``, ``level`` and ``event`` first."""
     first = {key: fields.pop(key) for key in ("timestamp", "level", "event")}
-    return json.dumps({**first, **fields}, default=str)
+    return ENCODE({**first, **fields})
 
 
 @attrs.frozen
 class _TextRenderer:
-    colour: bool
+    labels: Mapping[str, str]
+
+    @classmethod
+    def of(cls, *, colour: bool) -> _TextRenderer:
+        labels = {level: f"{level:<7}" for level in COLOURS}
+        if colour:
+            labels = {level: f"\x1b[{COLOURS[level]}m{label}\x1b[0m" for level, label in labels.items()}
+        return cls(labels)
 
     def __call__(self, _logger: object, _method: str, fields: MutableMapping[str, object]) -> str:
-        timestamp, level, event = (str(fields.pop(key)) for key in ("timestamp", "level", "event"))
-        label = f"{level:<7}"
-        if self.colour:
-            label = f"\x1b[{COLOURS[level]}m{label}\x1b[0m"
-        pairs = "".join(f" {key}={quote(value)}" for key, value in fields.items())
-        return f"{timestamp} {label} {event}{pairs}"
+        parts = [
+            str(fields.pop("timestamp")),
+            self.labels[str(fields.pop("level"))],
+            str(fields.pop("event")),
+        ]
+        parts += [f"{key}={quote(value)}" for key, value in fields.items()]
+        return " ".join(parts)
 
 
 def quote(value: object) -> str:
     """Return *value* as it stands in a line of text: bare where that is unambiguous, else a JSON string."""
     text = str(value)
-    if text and text.isprintable() and not any(c in ' "=' for c in text):
+    # Numbers need no look: most values of the line that every connection writes are numbers.
+    if value.__class__ in NUMBERS or BARE.fullmatch(text):
         return text
     return json.dumps(text, ensure_ascii=not text.isprintable())
 
@@ -133,21 +151,22 @@ class EventLog:
 
 def _connection_fields(event: ConnectionClosed) -> dict[str, object]:
     """Return the fields of the one line per connection; what never came to be is left out."""
-    fields: dict[str, object] = {
-        "id": event.id,
-        "client": event.client,
-        "protocol": event.protocol,
-        "target": None if event.target is None else str(event.target),
-        "rule": event.rule or None,
-        "upstream": event.upstream or None,
-        "sent": event.sent,
-        "received": event.received,
-        "duration": round(event.duration, 6),
-        "connect": None if event.connect_duration is None else round(event.connect_duration, 6),
-        "outcome": event.outcome,
-        "detail": event.detail or None,
-    }
-    return {key: value for key, value in fields.items() if value is not None}
+    fields: dict[str, object] = {"id": event.id, "client": event.client, "protocol": event.protocol}
+    if event.target is not None:
+        fields["target"] = str(event.target)
+    if event.rule:
+        fields["rule"] = event.rule
+    if event.upstream:
+        fields["upstream"] = event.upstream
+    fields["sent"] = event.sent
+    fields["received"] = event.received
+    fields["duration"] = round(event.duration, 6)
+    if event.connect_duration is not None:
+        fields["connect"] = round(event.connect_duration, 6)
+    fields["outcome"] = event.outcome
+    if event.detail:
+        fields["detail"] = event.detail
+    return fields
 
 
 class _ForeignLogs(logging.Handler):
@@ -163,7 +182,9 @@ class _ForeignLogs(logging.Handler):
         if record.exc_info and record.exc_info[1] is not None:
             message = f"{message}: {record.exc_info[1]!r}"
         with contextlib.suppress(trio.RunFinishedError):
-            line = functools.partial(self._log.log, record.levelno, "library", name=record.name, message=message)
+            line = functools.partial(
+                self._log.log, record.levelno, "library", name=record.name, message=message
+            )
             self._token.run_sync_soon(line)
 
 

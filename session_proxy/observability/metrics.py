@@ -6,13 +6,22 @@ its own registry, so that two proxies in one process do not mix.
 
 from __future__ import annotations
 
+import functools
+from bisect import bisect_left
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import accumulate
 from typing import Literal, assert_never
 
 import attrs
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.exposition import choose_encoder
-from prometheus_client.metrics_core import GaugeMetricFamily, Metric
+from prometheus_client.metrics_core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
 from prometheus_client.registry import Collector
 
 from session_proxy.events import (
@@ -43,6 +52,7 @@ class MetricSpec:
     kind: Literal["counter", "gauge", "histogram"]
     help: str
     labels: tuple[str, ...] = ()
+    buckets: tuple[float, ...] = DIAL_BUCKETS
 
 
 CATALOGUE = (
@@ -65,7 +75,9 @@ CATALOGUE = (
         "Time from a client's request until its destination answered.",
         ("upstream",),
     ),
-    MetricSpec("sproxy_connection_seconds", "histogram", "How long connections lasted.", ("upstream",)),
+    MetricSpec(
+        "sproxy_connection_seconds", "histogram", "How long connections lasted.", ("upstream",), LIFE_BUCKETS
+    ),
     MetricSpec("sproxy_udp_associations_total", "counter", "UDP associations that ended."),
     MetricSpec(
         "sproxy_udp_datagrams_total",
@@ -96,7 +108,7 @@ CATALOGUE = (
     ),
     MetricSpec("sproxy_upstream_setup_seconds", "histogram", "Time that it took to come up.", ("upstream",)),
     MetricSpec("sproxy_ready", "gauge", "1 where /readyz answers 200."),
-    MetricSpec("sproxy_log_lines_dropped", "gauge", "Log lines lost since the start: nobody took them."),
+    MetricSpec("sproxy_log_lines_dropped_total", "counter", "Log lines that were lost: nobody took them."),
 )
 
 
@@ -118,61 +130,63 @@ def metrics_reference() -> Iterator[str]:
     yield "`protocol-error`, `handshake-timeout`, `idle-timeout`, `reset`, `limit`, `drained`)."
 
 
-@attrs.frozen(eq=False)
-class _FromHealth(Collector):
-    """Asks for readiness, health and dropped lines when scraped: what is read then cannot be stale."""
-
-    health: Callable[[], Mapping[str, Health]]
-    is_ready: Callable[[], bool]
-    dropped: Callable[[], int]
-
-    def collect(self) -> Iterable[Metric]:
-        """Yield the gauges that are read on demand."""
-        up = _gauge("sproxy_upstream_up")
-        for name, health in self.health().items():
-            up.add_metric([name], float(health.state is HealthState.READY))
-        ready = _gauge("sproxy_ready")
-        ready.add_metric([], float(self.is_ready()))
-        dropped = _gauge("sproxy_log_lines_dropped")
-        dropped.add_metric([], float(self.dropped()))
-        return [up, ready, dropped]
+Labels = tuple[str, ...]
 
 
-def _gauge(name: str) -> GaugeMetricFamily:
-    spec = _spec(name)
-    return GaugeMetricFamily(spec.name, spec.help, labels=spec.labels)
+@attrs.define(eq=False)
+class Distribution:
+    """How many observations fell up to each of *bounds* (seconds, rising), and beyond the last."""
 
-
-def _spec(name: str) -> MetricSpec:
-    return next(spec for spec in CATALOGUE if spec.name == name)
-
-
-@attrs.frozen(eq=False)
-class Metrics:
-    """A `Notify` that counts events in its own registry."""
-
-    registry: CollectorRegistry = attrs.field(factory=CollectorRegistry, repr=False)
-    _gauges: dict[str, Gauge] = attrs.field(factory=dict[str, Gauge], init=False, repr=False)
-    _counters: dict[str, Counter] = attrs.field(factory=dict[str, Counter], init=False, repr=False)
-    _histograms: dict[str, Histogram] = attrs.field(factory=dict[str, Histogram], init=False, repr=False)
+    bounds: tuple[float, ...]
+    total: float = attrs.field(default=0.0, init=False)
+    _counts: list[int] = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        on_demand = {"sproxy_upstream_up", "sproxy_ready", "sproxy_log_lines_dropped"}
-        for spec in CATALOGUE:
-            if spec.name in on_demand:
-                continue
-            match spec.kind:
-                case "gauge":
-                    self._gauges[spec.name] = Gauge(spec.name, spec.help, spec.labels, registry=self.registry)
-                case "counter":
-                    self._counters[spec.name] = Counter(
-                        spec.name, spec.help, spec.labels, registry=self.registry
-                    )
-                case "histogram":
-                    buckets = LIFE_BUCKETS if spec.name == "sproxy_connection_seconds" else DIAL_BUCKETS
-                    self._histograms[spec.name] = Histogram(
-                        spec.name, spec.help, spec.labels, registry=self.registry, buckets=buckets
-                    )
+        self._counts = [0] * (len(self.bounds) + 1)
+
+    def observe(self, seconds: float) -> None:
+        """Count one observation."""
+        self._counts[bisect_left(self.bounds, seconds)] += 1
+        self.total += seconds
+
+    def buckets(self) -> list[tuple[str, float]]:
+        """Return the cumulative counts by their upper bounds, as Prometheus wants them."""
+        return list(zip([*map(str, self.bounds), "+Inf"], map(float, accumulate(self._counts)), strict=True))
+
+
+def _values() -> dict[str, dict[Labels, float]]:
+    numbers = [spec for spec in CATALOGUE if spec.kind != "histogram"]
+    values: dict[str, dict[Labels, float]] = {spec.name: defaultdict(float) for spec in numbers}
+    # What has no labels is shown from the start, as 0.
+    values.update({spec.name: defaultdict(float, {(): 0.0}) for spec in numbers if not spec.labels})
+    return values
+
+
+def _distributions() -> dict[str, dict[Labels, Distribution]]:
+    return {
+        spec.name: defaultdict(functools.partial(Distribution, spec.buckets))
+        for spec in CATALOGUE
+        if spec.kind == "histogram"
+    }
+
+
+@attrs.define(eq=False)
+class Metrics(Collector):
+    """A `Notify` that counts events, and shows the sums in its own registry.
+
+    The sums are plain numbers, since every connection passes here; Prometheus' objects are made when it
+    asks.
+    """
+
+    registry: CollectorRegistry = attrs.field(factory=CollectorRegistry, init=False, repr=False)
+    _values: dict[str, dict[Labels, float]] = attrs.field(factory=_values, init=False, repr=False)
+    _seconds: dict[str, dict[Labels, Distribution]] = attrs.field(
+        factory=_distributions, init=False, repr=False
+    )
+    _refresh: Callable[[], None] | None = attrs.field(default=None, init=False, repr=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.registry.register(self)
         ProcessCollector(namespace="sproxy", registry=self.registry)
 
     def watch(
@@ -182,48 +196,75 @@ class Metrics:
         is_ready: Callable[[], bool],
         dropped: Callable[[], int],
     ) -> None:
-        """Read these too whenever the metrics are scraped."""
-        self.registry.register(_FromHealth(health, is_ready, dropped))
+        """Ask these too whenever the metrics are scraped: what is read then cannot be stale."""
+
+        def refresh() -> None:
+            up = self._values["sproxy_upstream_up"]
+            for name, state in health().items():
+                up[name,] = float(state.state is HealthState.READY)
+            self._values["sproxy_ready"][()] = float(is_ready())
+            self._values["sproxy_log_lines_dropped_total"][()] = float(dropped())
+
+        self._refresh = refresh
 
     def render(self, accept: str = "") -> tuple[bytes, str]:
         """Return all metrics and their content type, in the format that the ``Accept`` header prefers."""
         encode, content_type = choose_encoder(accept)
         return encode(self.registry), content_type
 
+    def collect(self) -> Iterable[Metric]:
+        """Yield every metric of the catalogue as it is now."""
+        if self._refresh is not None:
+            self._refresh()
+        for spec in CATALOGUE:
+            if spec.kind == "histogram":
+                histogram = HistogramMetricFamily(spec.name, spec.help, labels=spec.labels)
+                for labels, seconds in self._seconds[spec.name].items():
+                    histogram.add_metric(labels, seconds.buckets(), seconds.total)
+                yield histogram
+            else:
+                family = CounterMetricFamily if spec.kind == "counter" else GaugeMetricFamily
+                metric = family(spec.name, spec.help, labels=spec.labels)
+                for labels, value in self._values[spec.name].items():
+                    metric.add_metric(labels, value)
+                yield metric
+
     def __call__(self, event: Event) -> None:
         """Count *event*."""
+        values = self._values
         match event:
             case ConnectionOpened():
-                self._gauges["sproxy_connections_open"].inc()
+                values["sproxy_connections_open"][()] += 1
             case ConnectionClosed():
                 self._count_connection(event)
             case UdpAssociationClosed():
-                self._counters["sproxy_udp_associations_total"].inc()
-                datagrams = self._counters["sproxy_udp_datagrams_total"]
-                datagrams.labels("sent").inc(event.sent)
-                datagrams.labels("received").inc(event.received)
-                datagrams.labels("dropped").inc(event.dropped)
+                values["sproxy_udp_associations_total"][()] += 1
+                datagrams = values["sproxy_udp_datagrams_total"]
+                datagrams["sent",] += event.sent
+                datagrams["received",] += event.received
+                datagrams["dropped",] += event.dropped
             case UpstreamUp():
-                self._counters["sproxy_upstream_connects_total"].labels(event.upstream).inc()
-                self._histograms["sproxy_upstream_setup_seconds"].labels(event.upstream).observe(event.setup)
+                values["sproxy_upstream_connects_total"][event.upstream,] += 1
+                self._seconds["sproxy_upstream_setup_seconds"][event.upstream,].observe(event.setup)
             case UpstreamDown():
-                self._counters["sproxy_upstream_failures_total"].labels(event.upstream).inc()
+                values["sproxy_upstream_failures_total"][event.upstream,] += 1
             case LinksChanged():
-                self._gauges["sproxy_upstream_links"].labels(event.upstream).set(event.links)
+                values["sproxy_upstream_links"][event.upstream,] = event.links
             case Listening() | Notice():
                 pass
             case _:
                 assert_never(event)
 
     def _count_connection(self, event: ConnectionClosed) -> None:
-        self._gauges["sproxy_connections_open"].dec()
-        outcome = (event.protocol, event.upstream, event.outcome)
-        self._counters["sproxy_connections_total"].labels(*outcome).inc()
-        if not event.upstream:
+        values = self._values
+        upstream = event.upstream
+        values["sproxy_connections_open"][()] -= 1
+        values["sproxy_connections_total"][event.protocol, upstream, event.outcome] += 1
+        if not upstream:
             return
-        carried = self._counters["sproxy_bytes_total"]
-        carried.labels(event.upstream, "sent").inc(event.sent)
-        carried.labels(event.upstream, "received").inc(event.received)
-        self._histograms["sproxy_connection_seconds"].labels(event.upstream).observe(event.duration)
+        carried = values["sproxy_bytes_total"]
+        carried[upstream, "sent"] += event.sent
+        carried[upstream, "received"] += event.received
+        self._seconds["sproxy_connection_seconds"][upstream,].observe(event.duration)
         if event.connect_duration is not None:
-            self._histograms["sproxy_dial_seconds"].labels(event.upstream).observe(event.connect_duration)
+            self._seconds["sproxy_dial_seconds"][upstream,].observe(event.connect_duration)

@@ -29,7 +29,12 @@ class LineSink:
     dropped: int = 0
     _backlog: deque[bytes] = attrs.field(factory=deque[bytes], init=False, repr=False)
     _backlog_size: int = attrs.field(default=0, init=False)
+    _poll: select.poll = attrs.field(init=False, repr=False)
     _waiting: trio.Event = attrs.field(factory=trio.Event, init=False, repr=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._poll = select.poll()
+        self._poll.register(self.fd, select.POLLOUT)
 
     @property
     def backlog(self) -> int:
@@ -80,10 +85,8 @@ class LineSink:
             self.dropped += 1
 
     def _is_writable(self, seconds: float) -> bool:
-        poll = select.poll()
-        poll.register(self.fd, select.POLLOUT)
         # An error condition counts as writable: the write then says which.
-        return bool(poll.poll(math.ceil(seconds * 1000)))
+        return bool(self._poll.poll(math.ceil(seconds * 1000)))
 
     def _drop_backlog(self) -> None:
         self.dropped += len(self._backlog)
