@@ -11,9 +11,11 @@ import trio
 from session_proxy.errors import SessionProxyError, UpstreamStartError
 from session_proxy.outbound.direct import DirectTransport
 from session_proxy.outbound.ssh import open_ssh_transport
+from session_proxy.outbound.ssm import open_ssm_transport
+from session_proxy.outbound.ssm_port import open_ssm_port_transport
 from session_proxy.outbound.transport import Services, Transport
 from session_proxy.policy.rules import DIRECT
-from session_proxy.profile.model import Profile, SshUpstream, Upstream
+from session_proxy.profile.model import Profile, SshUpstream, SsmPortUpstream, SsmUpstream, Upstream
 from tunnel_relay.background import open_background
 
 
@@ -31,8 +33,10 @@ def open_transport(
     match upstream:
         case SshUpstream():
             return open_ssh_transport(name, upstream, services)
-        case _:
-            raise UpstreamStartError(name, f"kind {upstream.kind} is not there yet")
+        case SsmUpstream():
+            return open_ssm_transport(name, upstream, services)
+        case SsmPortUpstream():
+            return open_ssm_port_transport(name, upstream, services)
 
 
 @asynccontextmanager

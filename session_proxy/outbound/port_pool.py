@@ -7,6 +7,7 @@ now and then later, by a session that carries nothing.
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Protocol
@@ -190,19 +191,21 @@ class PortTransport:
     async def _prove(self, instance: str) -> None:
         began = trio.current_time()
         try:
-            with trio.fail_after(SETUP_LIMIT):
+            with trio.move_on_after(SETUP_LIMIT) as setup:
                 async with self._source.connect(instance, PROBE_TARGET):
-                    pass
+                    setup.deadline = math.inf
+                    self._proven(instance, trio.current_time() - began)
+            if setup.cancelled_caught:
+                self._failed(instance, LinkFailedError(f"not connected within {SETUP_LIMIT:g} s"))
         except LinkFailedError as exc:
             self._failed(instance, exc)
-        except trio.TooSlowError:
-            self._failed(instance, LinkFailedError(f"not connected within {SETUP_LIMIT:g} s"))
-        else:
-            self._rotation.proven(instance)
-            if self._instance is None:
-                self._notify(UpstreamUp(self.name, instance, trio.current_time() - began))
-            self._instance = instance
-            self._update("")
+
+    def _proven(self, instance: str, setup: float) -> None:
+        self._rotation.proven(instance)
+        if self._instance is None:
+            self._notify(UpstreamUp(self.name, instance, setup))
+        self._instance = instance
+        self._update("")
 
     def _open_session(self, instance: str, target: Target) -> _Session:
         if len(self._sessions) >= MOST_SESSIONS:
@@ -229,7 +232,7 @@ class PortTransport:
             try:
                 with trio.move_on_after(SETUP_LIMIT) as setup:
                     async with self._source.connect(session.instance, session.target) as link:
-                        setup.deadline = float("inf")
+                        setup.deadline = math.inf
                         session.link = link
                         session.settled.set()
                         self._update("")

@@ -21,6 +21,7 @@ from tunnel_relay.ssh.agent import agent_identities
 from tunnel_relay.ssh.hostkeys import KnownHosts
 from tunnel_relay.ssh.keys import Identity, key_file_warning, load_key_file
 from tunnel_relay.ssh.session import SshSession, open_ssh_session
+from tunnel_relay.ssh.settings import SshSettings
 
 # What ssh(1) tries where nothing is said, in its order.
 DEFAULT_KEYS = ("id_ed25519", "id_ecdsa", "id_rsa")
@@ -66,7 +67,12 @@ class SshLogin:
 
     @asynccontextmanager
     async def open_link(
-        self, stream: trio.abc.Stream, host: str, identities: Sequence[Identity]
+        self,
+        stream: trio.abc.Stream,
+        host: str,
+        identities: Sequence[Identity],
+        *,
+        settings: SshSettings | None = None,
     ) -> AsyncGenerator[SshLink, None]:
         """Log in over *stream*, which is closed at the end of the block; *host* is its name in known_hosts.
 
@@ -77,7 +83,12 @@ class SshLogin:
         known_hosts = KnownHosts(self.ssh.known_hosts.expanduser(), mode=self.ssh.host_keys)
         try:
             async with open_ssh_session(
-                stream, user=self.user(), identities=identities, host_keys=known_hosts, host=host
+                stream,
+                user=self.user(),
+                identities=identities,
+                host_keys=known_hosts,
+                host=host,
+                settings=settings,
             ) as session:
                 self._tell_about(session, host)
                 yield SshLink(session)
