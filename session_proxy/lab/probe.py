@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import statistics
 from collections.abc import Callable, Iterator
@@ -48,12 +49,9 @@ async def download(stream: trio.abc.Stream, length: int) -> int:
 
 async def upload(stream: trio.abc.Stream, length: int) -> int:
     """Send *length* bytes and compare the SHA-256 that comes back; returns *length*."""
-    digest = hashlib.sha256()
-    for piece in pattern(length):
-        digest.update(piece)
     answer = bytearray()
     await exchange(stream, "PUT", "/upload", answer.extend, length)
-    if bytes(answer) != digest.hexdigest().encode():
+    if bytes(answer) != pattern_digest(length).encode():
         raise WrongAnswerError(f"the target received other bytes than the {length} sent")
     return length
 
@@ -82,32 +80,49 @@ def pattern(length: int) -> Iterator[bytes]:
         yield BLOCK[: min(READ_SIZE, length - start)]
 
 
+@functools.cache
+def pattern_digest(length: int) -> str:
+    """Return the SHA-256 of *length* bytes of the pattern; worked out once, for it takes its time."""
+    digest = hashlib.sha256()
+    for piece in pattern(length):
+        digest.update(piece)
+    return digest.hexdigest()
+
+
 async def exchange(
     stream: trio.abc.Stream, method: str, path: str, take: Callable[[bytes], None], length: int = 0
 ) -> None:
     """Send a request, with *length* bytes of the pattern as its body; *take* gets the answer's body.
 
     Raises:
-      WrongAnswerError: the answer is no success, or not HTTP.
+      WrongAnswerError: the answer is no success, or not HTTP, or cut short.
 
     """
     connection = h11.Connection(h11.CLIENT)
     headers = [("Host", "lab"), ("Content-Length", str(length)), ("Connection", "close")]
+    request = h11.Request(method=method, target=path, headers=headers)
     try:
-        await stream.send_all(
-            connection.send(h11.Request(method=method, target=path, headers=headers)) or b""
-        )
+        await stream.send_all(connection.send(request) or b"")
         for piece in pattern(length):
-            await stream.send_all(connection.send(h11.Data(data=piece)) or b"")
-        connection.send(h11.EndOfMessage())
-        while not isinstance(event := connection.next_event(), h11.EndOfMessage):
-            if event is h11.NEED_DATA:
-                connection.receive_data(bytes(await stream.receive_some(READ_SIZE)))
-            elif isinstance(event, h11.Response) and event.status_code != 200:
-                raise WrongAnswerError(f"{method} {path} was answered with status {event.status_code}")
-            elif isinstance(event, h11.Data):
-                take(bytes(event.data))
+            await stream.send_all(piece)
+        left = await _receive_head(stream, connection)
+        piece = connection.trailing_data[0]
+        while left:
+            take(piece[:left])
+            left -= min(len(piece), left)
+            if left and not (piece := bytes(await stream.receive_some(READ_SIZE))):
+                raise WrongAnswerError(f"{method} {path}: the answer is {left} bytes short")
     except h11.RemoteProtocolError as exc:
-        raise WrongAnswerError(f"{method} {path} was answered by no HTTP server, or cut short") from exc
+        raise WrongAnswerError(f"{method} {path} was answered by no HTTP server") from exc
     except trio.BrokenResourceError as exc:
         raise WrongAnswerError(f"{method} {path}: the connection broke") from exc
+
+
+async def _receive_head(stream: trio.abc.Stream, connection: h11.Connection) -> int:
+    """Receive the head of the answer; return how long its body is. The body is left to the caller."""
+    while (event := connection.next_event()) is h11.NEED_DATA:
+        connection.receive_data(bytes(await stream.receive_some(READ_SIZE)))
+    if not isinstance(event, h11.Response) or event.status_code != 200:
+        status = event.status_code if isinstance(event, h11.Response) else "none"
+        raise WrongAnswerError(f"the answer's status is {status}, not 200")
+    return int(dict(event.headers)[b"content-length"])

@@ -14,7 +14,7 @@ import tomli_w
 from session_proxy.lab.listening import has_ipv6
 from session_proxy.lab.targets import PAGE
 from tests.support.curl import COULD_NOT_CONNECT, OK, PROXY_HANDSHAKE, RECEIVE_ERROR, curl, needs_curl
-from tests.support.programs import Lab, Sproxy, start_lab, start_sproxy
+from tests.support.programs import Lab, Sproxy, start_sproxy
 
 pytestmark = needs_curl
 
@@ -23,13 +23,6 @@ USER, PASSWORD = "admin", "open sesame: ünïcode"
 # curl's name for each protocol, whether the proxy resolves names, and whether it carries IPv6 addresses.
 SCHEMES = ["socks5h", "socks5", "socks4a", "socks4", "http"]
 SCHEMES_WITH_CREDENTIALS = ["socks5h", "socks5", "http"]
-
-
-@pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Generator[Lab]:
-    """A lab, for its targets."""
-    with start_lab(tmp_path_factory.mktemp("lab")) as running:
-        yield running
 
 
 @pytest.fixture(scope="module")

@@ -79,9 +79,9 @@ async def test_a_wrong_page_a_wrong_digest_and_a_wrong_echo_are_found() -> None:
 @pytest.mark.parametrize(
     ("answer", "says"),
     [
-        (b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n", "status 502"),
+        (b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n", "status is 502"),
         (b"SSH-2.0-OpenSSH_9.2\r\n\r\n", "no HTTP server"),
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nshort", "cut short"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nshort", "5 bytes short"),
         (b"", "no HTTP server"),
     ],
 )
