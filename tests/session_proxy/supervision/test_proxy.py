@@ -37,6 +37,13 @@ class Served:
     address: ListenAddress
     log: list[dict[str, object]]
 
+    async def connection_line(self) -> dict[str, object]:
+        """Return the log's line about the only connection, when it has ended."""
+        while self.daemon.traffic.status().open:
+            await trio.testing.wait_all_tasks_blocked()
+        [line] = [fields for fields in self.log if fields["event"] == "connection"]
+        return line
+
     async def socks(self, host: str, port: int) -> tuple[trio.SocketStream, int]:
         """Return a connection after its SOCKS5 reply, and the code in that."""
         stream = await trio.open_tcp_stream(self.address.host, self.address.port)
@@ -84,10 +91,8 @@ async def test_a_connection_is_carried_counted_and_logged() -> None:
             assert (traffic.open, traffic.total) == (1, 1)
             await stream.send_eof()
             assert await stream.receive_some() == b""
-        while served.daemon.traffic.status().open:
-            await trio.testing.wait_all_tasks_blocked(0.001)
 
-        [line] = [fields for fields in served.log if fields["event"] == "connection"]
+        line = await served.connection_line()
         assert (line["target"], line["rule"], line["upstream"], line["outcome"]) == (
             f"127.0.0.1:{port}",
             "default",
@@ -106,7 +111,7 @@ async def test_a_rejected_destination_says_so_everywhere() -> None:
             assert code == 2, "connection not allowed by ruleset (RFC 1928, section 6)"
             assert await stream.receive_some() == b""
 
-        [line] = [fields for fields in served.log if fields["event"] == "connection"]
+        line = await served.connection_line()
         assert (line["rule"], line["outcome"]) == ("routes[0]", "not-allowed")
 
 
