@@ -4,23 +4,17 @@ from __future__ import annotations
 
 import json
 import os
-from pathlib import Path
-from typing import Annotated
 
 import attrs
 import typer
 
+from session_proxy.cli.options import JsonOption, ProfileArgument
 from session_proxy.errors import ExitCode, ProfileError
 from session_proxy.profile.loading import load_profile
 from session_proxy.profile.model import Profile
 
-Argument = Annotated[
-    Path | None, typer.Argument(metavar="[PROFILE]", help="The profile; absent, ./config.toml and so on.")
-]
-Json = Annotated[bool, typer.Option("--json", help="Print a JSON object.")]
 
-
-def check(profile: Argument = None, as_json: Json = False) -> None:
+def check(profile: ProfileArgument = None, as_json: JsonOption = False) -> None:
     """Check a profile and report every problem in it: exit 0 if it is good, 78 if not."""
     warnings: list[str] = []
     error: ProfileError | None = None

@@ -10,7 +10,8 @@ from session_proxy.cli.options import NameOption, ProfileArgument
 def drain(profile: ProfileArgument = None, name: NameOption = None) -> None:
     """Let a running sproxy finish and end.
 
-    It accepts nothing new and finishes what is open. Returns at once. Connections that are still open after the profile's limits.drain are cut.
+    It accepts nothing new and finishes what is open; what is still open after the profile's limits.drain is
+    cut. This command returns at once.
     """
     from session_proxy.cli.asking import ask_running
 

@@ -12,6 +12,7 @@ from typing import Annotated
 import attrs
 import typer
 
+from session_proxy.cli.options import JsonOption
 from session_proxy.errors import ExitCode, ProfileError
 from session_proxy.policy.explain import Explanation
 from session_proxy.policy.explain import explain as explain_target
@@ -24,10 +25,9 @@ EXIT_CODES = {"rule": 0, "default": 3, "reject": 4}
 
 ProfileArgument = Annotated[Path, typer.Argument(metavar="PROFILE", help="The profile.")]
 TargetArgument = Annotated[str, typer.Argument(metavar="HOST:PORT", help="The destination.")]
-Json = Annotated[bool, typer.Option("--json", help="Print a JSON object.")]
 
 
-def explain(profile: ProfileArgument, target: TargetArgument, as_json: Json = False) -> None:
+def explain(profile: ProfileArgument, target: TargetArgument, as_json: JsonOption = False) -> None:
     """Show which route takes HOST:PORT, and why: exit 0 for a route, 3 for the default, 4 for reject."""
     try:
         destination = Target.parse(target)

@@ -16,6 +16,7 @@ import typer
 
 from session_proxy.cli.check import check
 from session_proxy.cli.completion import PROGRAM, completion, prepare_completion
+from session_proxy.cli.demo import demo
 from session_proxy.cli.drain import drain
 from session_proxy.cli.explain import explain
 from session_proxy.cli.lab import fault_table, lab
@@ -42,7 +43,8 @@ app.command(short_help="Report every problem of a profile.")(check)
 app.command(short_help="Show which route takes a destination, and why.")(explain)
 app.command()(status)
 app.command()(drain)
-app.command(epilog=fault_table())(lab)
+app.command(short_help="See every transport work, on this machine alone.")(demo)
+app.command(short_help="Play AWS, its agents and targets, for tests.", epilog=fault_table())(lab)
 app.command()(completion)
 
 

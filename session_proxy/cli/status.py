@@ -18,7 +18,8 @@ COLUMNS = ("UPSTREAM", "STATE", "FOR", "LINKS", "REASON")
 def status(profile: ProfileArgument = None, name: NameOption = None, as_json: JsonOption = False) -> None:
     """Show how a running sproxy is.
 
-    Its addresses, connections and upstreams. Without PROFILE and --name it is the only one that runs. Exits 0 if it answers, 69 if none does.
+    Its addresses, connections and upstreams. Without PROFILE and --name it is the only one that runs. Exits
+    with 0 if it answers, 69 if none does.
     """
     from session_proxy.cli.asking import ask_running, structure
     from session_proxy.supervision.status import ProxyStatus, ServiceStatus
