@@ -82,6 +82,7 @@ class AgentSession:
         self._client: ClientAbilities | None = None
         self._received: deque[DataReceived | PortDisconnected] = deque()
         self._waiting = 0
+        self._cut_at = 0
         self._reason: str | None = None
         self._poked = trio.Event()
         self._changed = trio.Event()
@@ -114,19 +115,9 @@ class AgentSession:
         """Take in one WebSocket message from the client."""
         for frame in self._input.pass_on(message):
             self._channel.receive_message(frame, trio.current_time())
-        if self.faults.cut_after and self._frames % self.faults.cut_after == 0:
-            self.cut()
+        self._cut_when_due()
         self._handle_events()
         self._notify()
-
-    @property
-    def _frames(self) -> int:
-        return self._input.stream_frames + self._output.stream_frames
-
-    def cut(self) -> None:
-        """Cut the client's link, with the loss that the faults say."""
-        if self._link is not None:
-            self._link.cut(lose=self.faults.cut_loses)
 
     def end(self, reason: str) -> None:
         """End the session; clients are told *reason*. The first one stands."""
@@ -216,8 +207,17 @@ class AgentSession:
             for frame in self._output.pass_on(message):
                 if not await link.send(frame):
                     self.detach(link)
-            if self.faults.cut_after and self._frames % self.faults.cut_after == 0:
-                self.cut()
+            self._cut_when_due()
+
+    def _cut_when_due(self) -> None:
+        frames = self._input.stream_frames + self._output.stream_frames
+        if (
+            self._link is not None
+            and self.faults.cut_after
+            and frames >= self._cut_at + self.faults.cut_after
+        ):
+            self._cut_at = frames
+            self._link.cut(lose=self.faults.cut_loses)
 
     def _notify(self) -> None:
         self._poked.set()

@@ -75,6 +75,7 @@ class ClientLink:
     _websocket: WebSocket
     _stream: FrailStream
     _scope: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
+    _closing: int | None = attrs.field(default=None, init=False)
     _doomed: int | None = attrs.field(default=None, init=False)
 
     async def serve(self, receive: Callable[[bytes], None]) -> None:
@@ -87,8 +88,11 @@ class ClientLink:
                         receive(message.encode() if isinstance(message, str) else message)
             except WebSocketClosedError:
                 return
-        # Its own deadline cuts it too.
-        self._stream.cut |= self._scope.cancelled_caught
+        if self._closing is not None:
+            await self._websocket.aclose(self._closing)
+        elif self._scope.cancelled_caught:
+            # Its own deadline cuts it too.
+            self._stream.cut = True
 
     async def send(self, message: bytes) -> bool:
         """Send one frame; `False` where the WebSocket is gone, and the frame with it."""
@@ -100,9 +104,10 @@ class ClientLink:
             return False
         return True
 
-    async def close(self, code: int, reason: str = "") -> None:
-        """Close by the book."""
-        await self._websocket.aclose(code, reason)
+    def close(self, code: int) -> None:
+        """Have `serve` close the WebSocket by the book, and return."""
+        self._closing = code
+        self._scope.cancel()
 
     def cut(self, *, lose: int = 0) -> None:
         """Drop the connection without a word, after the next *lose* frames of either side went nowhere."""

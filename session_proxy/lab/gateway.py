@@ -7,7 +7,6 @@ replayed here; the peers resend.
 from __future__ import annotations
 
 import json
-import math
 import secrets
 import uuid
 from collections.abc import AsyncGenerator, Mapping
@@ -105,7 +104,7 @@ class Gateway:
         """Close every client's WebSocket by the book; the sessions stay."""
         links = self._links()
         for link in links:
-            self._nursery.start_soon(link.close, GOING_AWAY)
+            link.close(GOING_AWAY)
         return len(links)
 
     def end_sessions(self, reason: str = "") -> int:
@@ -129,7 +128,7 @@ class Gateway:
         link = session.link
         if link is not None and await link.send(self._channel_closed(session, reason)):
             await trio.sleep(PARTING_TIME)
-            await link.close(NORMAL)
+            link.close(NORMAL)
 
     def _channel_closed(self, session: AgentSession, reason: str) -> bytes:
         message_id = ORIGINS.new_id()
@@ -165,7 +164,12 @@ class Gateway:
                     missing = f"Channel {channel}: request to open data channel does not contain token."
                     await websocket.aclose(UNSUPPORTED_DATA, missing[:123])
                     return
-                await self._serve_session(session, ClientLink(websocket, frail))
+                try:
+                    await self._serve_session(session, ClientLink(websocket, frail))
+                except trio.Cancelled:
+                    # The lab ends: a client that does not answer a close must not hold it up.
+                    frail.cut = True
+                    raise
         except WebSocketError:
             return
 
@@ -190,10 +194,10 @@ class Gateway:
         if before is not None:
             before.cut()
         try:
-            with trio.move_on_after(self._faults.close_after or math.inf) as aging:
+            async with open_background() as nursery:
+                if self._faults.close_after:
+                    nursery.start_soon(_close_after, link, self._faults.close_after)
                 await link.serve(receive)
-            if aging.cancelled_caught:
-                await link.close(GOING_AWAY)
         finally:
             session.detach(link)
 
@@ -204,6 +208,11 @@ async def _end_when_idle(session: AgentSession) -> None:
         if idle >= IDLE_TIME:
             session.end("Your session timed out due to inactivity.")
         await trio.sleep(max(1.0, IDLE_TIME - idle))
+
+
+async def _close_after(link: ClientLink, seconds: float) -> None:
+    await trio.sleep(seconds)
+    link.close(GOING_AWAY)
 
 
 async def _receive_token(websocket: WebSocket) -> str:

@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from session_proxy.lab.retransmission import RoundTrip, SentFrames
+
+VECTORS = json.loads((Path(__file__).parents[2] / "vectors/ssm.json").read_text())
+
+
+@pytest.mark.parametrize("vector", VECTORS["rto"])
+def test_timeouts_are_the_references(vector: dict[str, list[dict[str, float]]]) -> None:
+    round_trip = RoundTrip()
+    for step in vector["steps"]:
+        round_trip.sample(step["sample_ms"] / 1000)
+        assert round_trip.rtt == pytest.approx(step["rtt_ns"] / 1e9)
+        assert round_trip.timeout == pytest.approx(step["rto_ns"] / 1e9, abs=1e-9)
+
+
+def test_frames_are_resent_when_overdue_until_they_are_acknowledged() -> None:
+    sent = SentFrames()
+    for number in range(3):
+        sent.add(number, b"frame %d" % number, 0.0)
+
+    assert sent.overdue(0.2) == []
+    sent.acknowledge(1, 0.1)
+    assert sent.overdue(0.25) == [b"frame 0", b"frame 2"]
+    assert sent.overdue(0.3) == []
+    assert sent.overdue(1.5) == [b"frame 0", b"frame 2"]
+    sent.acknowledge(0, 1.5)
+    sent.acknowledge(2, 1.5)
+    sent.acknowledge(9, 1.5)
+    assert (len(sent), sent.bytes) == (0, 0)
+
+
+def test_awss_agent_resends_the_oldest_only() -> None:
+    sent = SentFrames(head_only=True)
+    sent.add(0, b"head", 0.0)
+    sent.add(1, b"next", 0.0)
+
+    assert sent.overdue(1.0) == [b"head"]
+    assert sent.overdue(1.05) == []
