@@ -12,7 +12,7 @@ from session_proxy.cli.options import JsonOption, NameOption, ProfileArgument
 if TYPE_CHECKING:
     from session_proxy.supervision.status import ProxyStatus, ServiceStatus
 
-COLUMNS = ("UPSTREAM", "STATE", "FOR", "LINKS", "REASON")
+COLUMNS = ("UPSTREAM", "STATE", "FOR", "DETAIL")
 
 
 def status(profile: ProfileArgument = None, name: NameOption = None, as_json: JsonOption = False) -> None:
@@ -58,7 +58,6 @@ def _upstream_rows(proxy: ProxyStatus) -> list[tuple[str, ...]]:
             name,
             upstream.state,
             "" if upstream.seconds is None else human_seconds(upstream.seconds),
-            str(upstream.links or ""),
             "; ".join(filter(None, [upstream.reason, *(f"{k} {v}" for k, v in upstream.details.items())])),
         )
         for name, upstream in proxy.upstreams.items()

@@ -33,10 +33,15 @@ def _where(task: trio.lowlevel.Task) -> str:
     if task is trio.lowlevel.current_task():
         return "(this dump)"
     places = [_place(frame, line) for frame, line in task.iter_await_frames()]
-    # Trio's own frames at the end are the same for every task that waits.
-    own = [place for place in places if not place.startswith("trio._core")] or places
-    shown = own if len(own) <= MAX_FRAMES else [*own[: MAX_FRAMES // 2], "…", *own[-MAX_FRAMES // 2 :]]
-    return " > ".join(shown)
+    own = [index for index, place in enumerate(places) if not place.startswith("trio.")]
+    if own:
+        # Of Trio's frames at the end the first says what is waited for, but for the end of a nursery: the
+        # children below are that. The others are how Trio waits.
+        last = own[-1] + 1
+        places = places[:last] + [place for place in places[last : last + 1] if "trio._core" not in place]
+    if len(places) > MAX_FRAMES:
+        places = [*places[: MAX_FRAMES // 2], "…", *places[-MAX_FRAMES // 2 :]]
+    return " > ".join(places)
 
 
 def _place(frame: FrameType, line: int) -> str:

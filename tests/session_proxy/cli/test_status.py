@@ -49,9 +49,9 @@ dev is ready, but not for clients (process 123, version 0.1.0, up 1 h 1 min)
   connections  3 open, 17 in total, 1.2 MB sent, 999 B received
   not ready    upstream dev: down: no answer for 75 s
 
-UPSTREAM  STATE  FOR        LINKS  REASON
+UPSTREAM  STATE  FOR        DETAIL
 direct    ready
-dev       down   1 min 5 s  2      no answer for 75 s; via i-1
+dev       down   1 min 5 s  no answer for 75 s; via i-1
 """
 
 
