@@ -101,6 +101,17 @@ class Target:
         return cls(canonical_host(host), port)
 
     @classmethod
+    def of_address(cls, address: ipaddress.IPv4Address | ipaddress.IPv6Address, port: int) -> Self:
+        """Return the target *address*:*port*; raises `InvalidTargetError`."""
+        if not 1 <= port <= 65535:
+            raise InvalidTargetError(f"{port} is not a port; ports are numbers from 1 to 65535")
+        mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+        target = cls(str(mapped or address), port)
+        # What `address` would find by reading the host again; every connection asks for it.
+        object.__setattr__(target, "address", mapped or address)
+        return target
+
+    @classmethod
     def parse(cls, text: str) -> Self:
         """Return the target that ``HOST:PORT`` names; raises `InvalidTargetError`."""
         return cls.of(*split_host_port(text))
@@ -108,11 +119,13 @@ class Target:
     @cached_property
     def address(self) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
         """The IP address, or `None` where the host is a name."""
-        # Most hosts are names, and finding that out by an exception takes as long as deciding where they go.
-        if ":" not in self.host and not self.host[-1:].isdigit():
+        # Finding out by exceptions what a canonical host is takes longer than deciding where it goes.
+        if ":" in self.host:
+            return ipaddress.IPv6Address(self.host)
+        if not self.host[-1:].isdigit():
             return None
         try:
-            return ipaddress.ip_address(self.host)
+            return ipaddress.IPv4Address(self.host)
         except ValueError:
             return None
 

@@ -18,13 +18,12 @@ ABRUPT = frozenset({"reset", "idle-timeout", "drained"})
 
 
 async def serve_client(door: FrontDoor, near: PlainSocketStream, client: str) -> None:
-    """Serve the client at *client* (``HOST:PORT``) on *near*, and close that.
+    """Serve the client at *client* (``HOST:PORT``) on *near*, and close that; the door has counted it already.
 
     What a client or a destination can do to us ends here, so that it never takes the front door down.
     Anything else is a bug, and propagates.
     """
     visit = Visit(door.next_id(), client, trio.current_time())
-    door.open_connections += 1
     door.notify(ConnectionOpened(visit.id, client))
     try:
         await _serve(door, visit, near)
@@ -35,15 +34,19 @@ async def serve_client(door: FrontDoor, near: PlainSocketStream, client: str) ->
     except trio.BrokenResourceError:
         visit.ended("reset", "the client left before its connection was there")
     finally:
-        near.abort() if visit.outcome in ABRUPT else near.close()
+        if visit.outcome in ABRUPT:
+            near.reset_on_close()
+        # No other task uses it, so nobody needs to be told, as `near.close` would.
+        near.socket.close()
         door.open_connections -= 1
         door.notify(visit.closed(trio.current_time()))
 
 
 async def _serve(door: FrontDoor, visit: Visit, near: PlainSocketStream) -> None:
-    first = b""
-    with trio.fail_after(door.limits.handshake), door.pause():
-        first = await near.receive_eagerly(HANDSHAKE_READ)
+    # Mostly the first bytes are there before we hear of the client: then it takes no time limit to read them.
+    first = near.receive_nowait(HANDSHAKE_READ)
+    if first is None:
+        first = await _wait_for_word(door, near)
     protocol = sniff(first)
     if protocol is None:
         visit.ended("ok", "the client left without a word")
@@ -61,3 +64,10 @@ async def _serve(door: FrontDoor, visit: Visit, near: PlainSocketStream) -> None
             raise ClientProtocolError("the client speaks TLS; give it the proxy as http:// or socks5h://")
         case ClientProtocol.UNKNOWN:
             raise ClientProtocolError("the client speaks neither SOCKS nor HTTP")
+
+
+async def _wait_for_word(door: FrontDoor, near: PlainSocketStream) -> bytes:
+    """Return a client's first bytes; none where it has left, or it is time to stop before it has said any."""
+    with trio.fail_after(door.limits.handshake), door.pause():
+        return await near.receive_eagerly(HANDSHAKE_READ)
+    return b""

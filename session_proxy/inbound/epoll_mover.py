@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import select
 import sys
 from collections import deque
@@ -69,7 +68,7 @@ class EpollMover:
         """Drive *relay* until it has ended. Its sockets are the caller's again afterwards."""
         try:
             self._register(relay)
-            await relay.ended.wait()
+            await relay.wait_ended()
         finally:
             self._forget(relay)
 
@@ -87,9 +86,11 @@ class EpollMover:
     def _forget(self, relay: SocketRelay) -> None:
         for descriptor in (relay.near, relay.far):
             del self._ends[descriptor]
-            # Not registered where that failed, or where the instance is closed already.
-            with contextlib.suppress(OSError, ValueError):
+            try:
                 self._epoll.unregister(descriptor)
+            except (OSError, ValueError):
+                # Registering it had failed, or the instance is closed already.
+                continue
         relay.upward.abandon()
         relay.downward.abandon()
 

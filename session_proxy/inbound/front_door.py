@@ -12,8 +12,9 @@ from typing import Protocol
 import attrs
 import trio
 
-from session_proxy.errors import DialError, DialTimeoutError
+from session_proxy.errors import DialError
 from session_proxy.events import ConnectionClosed, Notify
+from session_proxy.inbound.patience import Patience
 from session_proxy.inbound.relaying import Relays, Traffic
 from session_proxy.outbound.failover import Connected
 from session_proxy.outbound.transport import Transport
@@ -46,7 +47,7 @@ class Dialer(Protocol):
         ...
 
     async def connect(self, target: Target, decision: Decision) -> Connected:
-        """Open a stream to *target*; raises `DialError`."""
+        """Open a stream to *target* within the dialer's own limit; raises `DialError`."""
         ...
 
 
@@ -101,10 +102,14 @@ class FrontDoor:
     limits: Limits
     notify: Notify
     relays: Relays
+    patience: Patience = attrs.field(init=False)
     open_connections: int = attrs.field(default=0, init=False)
     draining: bool = attrs.field(default=False, init=False)
     _ids: Iterator[int] = attrs.field(factory=lambda: itertools.count(1), init=False)
     _pauses: set[trio.CancelScope] = attrs.field(factory=set[trio.CancelScope], init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.patience = Patience(self.limits.handshake)
 
     def next_id(self) -> int:
         """Return a number that no other connection of this door has."""
@@ -119,7 +124,7 @@ class FrontDoor:
         return user_matches and password_matches
 
     async def dial(self, visit: Visit, target: Target) -> trio.abc.Stream:
-        """Open a stream to *target*, by the routes and within the limit; note in *visit* how that went.
+        """Open a stream to *target*, by the routes; note in *visit* how that went. The dialer has its limit.
 
         Raises:
           DialError: it cannot be reached.
@@ -128,18 +133,13 @@ class FrontDoor:
         visit.target = target
         started = trio.current_time()
         try:
-            with trio.fail_after(self.limits.connect):
-                decision = await self.dialer.decide(target)
-                visit.rule = decision.rule
-                connected = await self.dialer.connect(target, decision)
+            decision = await self.dialer.decide(target)
+            visit.rule = decision.rule
+            connected = await self.dialer.connect(target, decision)
         except DialError as exc:
             visit.upstream = exc.upstream
             visit.ended(exc.reason, str(exc))
             raise
-        except trio.TooSlowError as exc:
-            late = DialTimeoutError(f"{target}: no connection within {self.limits.connect:g} s")
-            visit.ended(late.reason, str(late))
-            raise late from exc
         visit.upstream = connected.upstream
         visit.connect_duration = trio.current_time() - started
         return connected.stream

@@ -74,17 +74,16 @@ async def _next_request(
     for as long as any connection may be idle, and may leave.
     """
     limit = door.limits.handshake if is_first else door.limits.idle
+    event = server.next_event()
+    if isinstance(event, Tunnel | Forward):
+        return event
     with door.pause(), trio.move_on_after(limit) as waiting:
-        while True:
-            event = server.next_event()
-            if isinstance(event, Tunnel | Forward):
-                return event
-            if not server.takes_data:
-                return None
+        while event is None and server.takes_data:
             server.receive_data(await near.receive_eagerly(READ))
+            event = server.next_event()
     if is_first and waiting.cancelled_caught:
         raise trio.TooSlowError
-    return None
+    return event if isinstance(event, Tunnel | Forward) else None
 
 
 def _admits(door: FrontDoor, request: Tunnel | Forward) -> bool:

@@ -53,6 +53,7 @@ async def serve_front_door(
             door = FrontDoor(dialer, auth, limits, notify, relays)
             async with trio.open_nursery() as connections:
                 async with trio.open_nursery() as accepting:
+                    accepting.start_soon(door.patience.run)
                     for listener in listeners:
                         accepting.start_soon(_accept, door, listener, connections)
                     bound = [socket_name(listener) for listener in listeners]
@@ -89,6 +90,7 @@ async def _accept(door: FrontDoor, listener: socket.socket, connections: trio.Nu
             # Some systems refuse this for a client that has left already; that shows soon enough.
             with contextlib.suppress(OSError):
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            door.open_connections += 1
             connections.start_soon(serve_client, door, PlainSocketStream(sock), client)
 
 

@@ -80,6 +80,8 @@ class Pump:
     def step(self) -> Waiting:
         """Move bytes until there are no more now, the sink is full, or it is others' turn.
 
+        `Waiting.NOTHING` is the end of the source, and all before it has been sent.
+
         Raises:
           OSError: one of the connections broke; call `abandon`.
 
@@ -103,7 +105,7 @@ class Pump:
             wanted = self._read_size
             count = self.source.recv_into(self.workshop.buffer, wanted)
             if count == 0:
-                return self._end()
+                return Waiting.NOTHING
             if not self._write(count):
                 self._read_size = SMALLEST_READ
                 return Waiting.SINK
@@ -149,7 +151,7 @@ class Pump:
         try:
             while self.moved < until:
                 if pipe.fill(source) == 0:
-                    return self._end()
+                    return Waiting.NOTHING
                 try:
                     while pipe.held:
                         self.moved += pipe.drain(sink)
@@ -159,10 +161,6 @@ class Pump:
         finally:
             if not pipe.held:
                 self._return_pipe()
-
-    def _end(self) -> Waiting:
-        self.sink.shutdown(socket.SHUT_WR)
-        return Waiting.NOTHING
 
     def _return_pipe(self) -> None:
         pipe, self._pipe = self._pipe, None

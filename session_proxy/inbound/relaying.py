@@ -19,6 +19,7 @@ from session_proxy.inbound.pipes import PipePool, can_splice
 from session_proxy.inbound.pumping import Workshop
 from session_proxy.outbound.socket_stream import PlainSocketStream
 from tunnel_relay.background import open_background
+from tunnel_relay.streams import SpliceableStream
 
 # A read for the general path: what it carries is framed and encrypted in pieces smaller than this.
 GENERAL_READ = 128 * 1024
@@ -34,6 +35,14 @@ class Traffic:
 
     sent: int = 0
     received: int = 0
+
+    def count_sent(self, size: int) -> None:
+        """Add *size* bytes that the client sent."""
+        self.sent += size
+
+    def count_received(self, size: int) -> None:
+        """Add *size* bytes that the client received."""
+        self.received += size
 
 
 @attrs.define(eq=False)
@@ -115,9 +124,12 @@ class Relays:
     async def _carry_up(self, relay: StreamRelay) -> None:
         near, far, traffic = relay.near, relay.far, relay.traffic
         try:
-            while data := await self._read(near):
-                await far.send_all(data)
-                traffic.sent += len(data)
+            if isinstance(far, SpliceableStream):
+                await far.soak(near.socket, traffic.count_sent)
+            else:
+                while data := await self._read(near):
+                    await far.send_all(data)
+                    traffic.count_sent(len(data))
             if isinstance(far, trio.abc.HalfCloseableStream):
                 await far.send_eof()
             else:
@@ -140,9 +152,12 @@ class Relays:
     async def _carry_down(self, relay: StreamRelay) -> None:
         near, far, traffic = relay.near, relay.far, relay.traffic
         try:
-            while data := await far.receive_some():
-                await near.send_eagerly(data)
-                traffic.received += len(data)
+            if isinstance(far, SpliceableStream):
+                await far.pour(near.socket, traffic.count_received)
+            else:
+                while data := await far.receive_some():
+                    await near.send_eagerly(data)
+                    traffic.count_received(len(data))
             await near.send_eof()
         except trio.BrokenResourceError:
             relay.finish(RelayEnd.RESET)

@@ -43,11 +43,17 @@ async def serve_socks5(door: FrontDoor, visit: Visit, near: PlainSocketStream, f
 
     """
     server = socks5.Socks5Server(require_credentials=door.auth is not None)
+    in_time = True
     try:
-        with trio.fail_after(door.limits.handshake):
-            server.receive_data(first)
+        server.receive_data(first)
+        door.patience.begin(near)
+        try:
             request = await _negotiate(door, near, server)
-    except ClientProtocolError:
+        finally:
+            in_time = door.patience.end(near)
+    except ClientProtocolError as exc:
+        if not in_time:
+            raise trio.TooSlowError from exc
         await part(near, server.data_to_send())
         raise
     if request is None:
@@ -112,10 +118,12 @@ async def serve_socks4(door: FrontDoor, visit: Visit, near: PlainSocketStream, f
     """Serve a SOCKS4 or SOCKS4a client whose first bytes are *first*; raises as `serve_socks5` does."""
     server = socks4.Socks4Server()
     try:
-        with trio.fail_after(door.limits.handshake):
-            server.receive_data(first)
-            while (request := server.next_event()) is None:
-                server.receive_data(await near.receive_eagerly(HANDSHAKE_READ))
+        server.receive_data(first)
+        request = server.next_event()
+        if request is None:
+            with trio.fail_after(door.limits.handshake):
+                while (request := server.next_event()) is None:
+                    server.receive_data(await near.receive_eagerly(HANDSHAKE_READ))
     except ClientProtocolError:
         await part(near, server.data_to_send())
         raise

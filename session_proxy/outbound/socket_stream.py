@@ -50,14 +50,19 @@ class PlainSocketStream(trio.abc.HalfCloseableStream):
 
         For a handshake, whose bytes are few and mostly there; it is not always a checkpoint.
         """
-        while True:
-            self._check_open()
-            try:
-                return self.socket.recv(max_bytes)
-            except BlockingIOError:
-                await trio.lowlevel.wait_readable(self.socket)
-            except OSError as exc:
-                raise self._broken(exc) from exc
+        while (data := self.receive_nowait(max_bytes)) is None:
+            await trio.lowlevel.wait_readable(self.socket)
+        return data
+
+    def receive_nowait(self, max_bytes: int) -> bytes | None:
+        """Return bytes, or ``b""`` at the end of the stream; `None` where there is nothing now."""
+        self._check_open()
+        try:
+            return self.socket.recv(max_bytes)
+        except BlockingIOError:
+            return None
+        except OSError as exc:
+            raise self._broken(exc) from exc
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Send all of *data*; where this is cancelled, any part of it may have been sent."""
@@ -113,9 +118,13 @@ class PlainSocketStream(trio.abc.HalfCloseableStream):
 
     def abort(self) -> None:
         """Close so that the peer sees a reset, not an end of file. Does not wait."""
+        self.reset_on_close()
+        self.close()
+
+    def reset_on_close(self) -> None:
+        """See to it that the peer sees a reset, and no end of file, when this is closed."""
         if self.socket.fileno() >= 0:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, ABORT)
-        self.close()
 
     def close(self) -> None:
         """Close without waiting; tasks that use the stream get `trio.ClosedResourceError`."""

@@ -28,6 +28,9 @@ IPV4, DOMAIN_NAME, IPV6 = 1, 3, 4
 # none, and what follows the request is bounded by the driver, which stops reading there.
 MAX_MESSAGE = 513
 
+# "0.0.0.0:0", the address of a reply where no address of the proxy's means anything to the client.
+NO_ADDRESS = bytes((IPV4, 0, 0, 0, 0, 0, 0))
+
 
 class Reply(enum.IntEnum):
     """What became of a request (RFC 1928, section 6)."""
@@ -82,6 +85,14 @@ class State(enum.Enum):
     FAILED = enum.auto()
 
 
+Host = str | ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+def target_of(host: Host, port: int) -> Target:
+    """Return the target that an address was read for; raises `InvalidTargetError`."""
+    return Target.of(host, port) if isinstance(host, str) else Target.of_address(host, port)
+
+
 def encode_address(host: str, port: int) -> bytes:
     """Return ATYP, address and port (RFC 1928, section 5) of an IP address or a name of at most 255 bytes."""
     try:
@@ -93,18 +104,18 @@ def encode_address(host: str, port: int) -> bytes:
     return bytes((kind,)) + address.packed + port.to_bytes(2, "big")
 
 
-def read_address(cursor: Cursor) -> tuple[str, int] | None:
+def read_address(cursor: Cursor) -> tuple[Host, int] | None:
     """Read ATYP, address and port; `None` for an unknown type.
 
-    The host is as it was sent; bytes of a name that are not UTF-8 come out so that no target accepts them.
+    A name is as it was sent; where its bytes are not UTF-8, it comes out so that no target accepts it.
     """
     kind = cursor.byte()
     if kind == IPV4:
-        host = str(ipaddress.IPv4Address(cursor.take(4)))
+        host: Host = ipaddress.IPv4Address(cursor.take(4))
     elif kind == DOMAIN_NAME:
         host = cursor.take(cursor.byte()).decode("utf-8", "replace")
     elif kind == IPV6:
-        host = str(ipaddress.IPv6Address(cursor.take(16)))
+        host = ipaddress.IPv6Address(cursor.take(16))
     else:
         return None
     return host, int.from_bytes(cursor.take(2), "big")
@@ -179,13 +190,14 @@ class Socks5Server:
         self._outgoing += bytes((NEGOTIATION_VERSION, 1))
         self.state = State.FAILED
 
-    def reply(self, code: Reply, host: str = "0.0.0.0", port: int = 0) -> None:  # noqa: S104
+    def reply(self, code: Reply, host: str = "", port: int = 0) -> None:
         """Answer the request; `Reply.SUCCEEDED` only once what it asks for is there.
 
         *host* and *port* are the address that the proxy uses: of interest for `UdpAssociate` only.
         """
         self._expect(State.ANSWER)
-        self._outgoing += bytes((VERSION, code, 0)) + encode_address(host, port)
+        address = encode_address(host, port) if host else NO_ADDRESS
+        self._outgoing += bytes((VERSION, code, 0)) + address
         self.state = State.OPEN if code is Reply.SUCCEEDED else State.FAILED
 
     def _read_greeting(self, cursor: Cursor) -> None:
@@ -222,12 +234,12 @@ class Socks5Server:
             self._refuse(Reply.ADDRESS_TYPE_NOT_SUPPORTED, "the client sent an unknown address type")
         self.state = State.ANSWER
         if command == UDP_ASSOCIATE:
-            return UdpAssociate(*address)
+            return UdpAssociate(str(address[0]), address[1])
         if command != CONNECT:
             name = "BIND" if command == BIND else f"command {command}"
             self._refuse(Reply.COMMAND_NOT_SUPPORTED, f"{name} is not supported")
         try:
-            return Connect(Target.of(*address))
+            return Connect(target_of(*address))
         except InvalidTargetError as exc:
             self._refuse(Reply.GENERAL_FAILURE, str(exc))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from session_proxy.protocol.cursor import Cursor, NeedMoreError
-from session_proxy.protocol.socks5 import encode_address, read_address
+from session_proxy.protocol.socks5 import encode_address, read_address, target_of
 from session_proxy.target import InvalidTargetError, Target
 
 # RSV and FRAG: standalone datagrams only, which is all that a relay without reassembly may send.
@@ -26,6 +26,6 @@ def decode_datagram(datagram: bytes) -> tuple[Target, bytes] | None:
         if cursor.take(3) != STANDALONE:
             return None
         address = read_address(cursor)
-        return None if address is None else (Target.of(*address), datagram[cursor.at :])
+        return None if address is None else (target_of(*address), datagram[cursor.at :])
     except (NeedMoreError, InvalidTargetError):
         return None
