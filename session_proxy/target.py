@@ -120,12 +120,10 @@ class Target:
     def address(self) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
         """The IP address, or `None` where the host is a name."""
         # Finding out by exceptions what a canonical host is takes longer than deciding where it goes.
-        if ":" in self.host:
-            return ipaddress.IPv6Address(self.host)
-        if not self.host[-1:].isdigit():
-            return None
         try:
-            return ipaddress.IPv4Address(self.host)
+            if ":" in self.host:
+                return ipaddress.IPv6Address(self.host)
+            return ipaddress.IPv4Address(self.host) if self.host[-1:].isdigit() else None
         except ValueError:
             return None
 
