@@ -112,3 +112,18 @@ def test_any_text_is_a_host_or_a_documented_error(text: str) -> None:
 
     assert host.isascii()
     assert canonical_host(host) == host
+
+
+@given(st.ip_addresses() | st.just(ipaddress.ip_address("::ffff:10.0.0.1")), st.integers(1, 65535))
+def test_targets_of_addresses_are_those_of_their_text(
+    address: ipaddress.IPv4Address | ipaddress.IPv6Address, port: int
+) -> None:
+    target = Target.of_address(address, port)
+
+    assert target == Target.of(str(address), port)
+    assert target.address == Target.of(str(address), port).address
+
+
+def test_a_target_of_an_address_has_a_port_to_connect_to() -> None:
+    with pytest.raises(InvalidTargetError, match="0 is not a port"):
+        Target.of_address(ipaddress.ip_address("::1"), 0)
