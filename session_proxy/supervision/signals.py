@@ -16,8 +16,14 @@ async def obey_signals(
     *,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Let SIGTERM and SIGINT end the service, and SIGUSR1 show its tasks, until cancelled."""
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGUSR1) as signals:
+    """Let SIGTERM, SIGINT and SIGHUP end the service, and SIGUSR1 show its tasks, until cancelled.
+
+    A terminal that goes away ends its sessions with it, but not under nohup(1), which ignores SIGHUP.
+    """
+    watched = [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        watched.append(signal.SIGHUP)
+    with trio.open_signal_receiver(*watched) as signals:
         task_status.started()
         async for signum in signals:
             if signum == signal.SIGUSR1:

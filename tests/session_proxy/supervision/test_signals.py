@@ -10,6 +10,30 @@ from session_proxy.supervision.lifecycle import Lifecycle, Phase
 from session_proxy.supervision.signals import obey_signals
 
 
+async def test_a_terminal_that_goes_away_ends_a_service_gracefully() -> None:
+    lifecycle = Lifecycle()
+    lifecycle.become_ready([])
+
+    async with trio.open_nursery() as nursery:
+        await nursery.start(obey_signals, lifecycle, lambda: None)
+        os.kill(os.getpid(), signal.SIGHUP)
+        await lifecycle.stop.wait()
+        nursery.cancel_scope.cancel()
+
+    assert lifecycle.exit_code is ExitCode.OK
+
+
+async def test_under_nohup_it_stays() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(obey_signals, Lifecycle(), lambda: None)
+            assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+            nursery.cancel_scope.cancel()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 async def test_signals_end_a_service_and_show_its_tasks() -> None:
     lifecycle = Lifecycle()
     lifecycle.become_ready([])
