@@ -98,14 +98,17 @@ def explain(
 def _judge(rule: Rule, target: Target, addresses: Sequence[Address]) -> tuple[bool, str]:
     known = addresses if rule.resolve == "local" else ()
     taking = next((match for match in rule.match if matches(match, target, known)), None)
-    if taking is None:
-        named = rule.match[:MAX_REASONS]
-        reasons = [_why_not(match, rule, target, addresses) for match in named]
-        more = len(rule.match) - len(reasons)
-        return False, "; ".join([*reasons, *([f"nor do {more} more"] if more else [])])
-    if rule.ports is not None and not rule.ports.contains(target.port):
-        return False, f"{_why(taking, target, known)}, but port {target.port} is not among {rule.ports}"
-    return True, _why(taking, target, known)
+    closed = rule.ports is not None and not rule.ports.contains(target.port)
+    port = f"port {target.port} is not among {rule.ports}"
+    if taking is not None:
+        why = _why(taking, target, known)
+        return not closed, f"{why}, but {port}" if closed else why
+    if closed and rule.resolve == "local":
+        # Nobody looks a name up for a rule that is not for its port, so no more can be said.
+        return False, port
+    reasons = [_why_not(match, rule, target, addresses) for match in rule.match[:MAX_REASONS]]
+    more = len(rule.match) - len(reasons)
+    return False, "; ".join([*reasons, *([f"nor do {more} more"] if more else [])])
 
 
 def _why(match: Match, target: Target, addresses: Sequence[Address]) -> str:

@@ -57,13 +57,20 @@ def test_each_rule_says_why(tmp_path: Path) -> None:
     assert result.exit_code == 0
     assert result.stdout == (
         "web.internal:80\n"
-        "  - routes[0]: 10.0.0.0/8 takes addresses, and web.internal has none here\n"
+        "  - routes[0]: port 80 is not among 443\n"
         "  - routes[1]: *.ads.example does not take web.internal\n"
         "  + routes[2]: web.internal is below internal\n"
         "  routes[2] decides: dev, then direct\n"
         "  dev: the name is resolved at the far end of dev\n"
         "  direct: the name is resolved on this machine\n"
     )
+
+
+def test_a_name_without_addresses_matches_no_network(tmp_path: Path) -> None:
+    result = invoke(tmp_path, "web.internal:443")
+
+    assert "  - routes[0]: 10.0.0.0/8 takes addresses, and web.internal has none here\n" in result.stdout
+    assert "  routes[2] decides" in result.stdout
 
 
 def test_a_name_is_looked_up_where_a_rule_wants_it(tmp_path: Path) -> None:
