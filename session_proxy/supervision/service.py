@@ -130,11 +130,12 @@ async def run_service(
     *,
     log: Log,
     dump: Callable[[Sequence[str]], None],
+    on_ready: Callable[[], None] = lambda: None,
 ) -> ExitCode:
     """Run *daemon* until it has drained; returns what to exit with.
 
     Admin address and control socket answer from the first moment, so that a start that hangs can be looked
-    into. *dump* gets the task tree, line by line, on SIGUSR1.
+    into. *dump* gets the task tree, line by line, on SIGUSR1; *on_ready* is called when clients are accepted.
 
     Raises:
       ListenError: the admin address is taken, or the control socket belongs to a running process.
@@ -159,7 +160,7 @@ async def run_service(
             log.debug("admin", listen=",".join(shell.admin))
         if settings.control is not None:
             await stack.enter_async_context(_serve_control(shell, settings.control, log))
-        await _serve_until_drained(shell, log)
+        await _serve_until_drained(shell, log, on_ready)
     log.info("stopped")
     return lifecycle.exit_code
 
@@ -179,7 +180,7 @@ async def _serve_control(shell: Shell, path: Path, log: Log) -> AsyncGenerator[N
             yield
 
 
-async def _serve_until_drained(shell: Shell, log: Log) -> None:
+async def _serve_until_drained(shell: Shell, log: Log, on_ready: Callable[[], None]) -> None:
     lifecycle = shell.lifecycle
     done = trio.Event()
 
@@ -192,6 +193,7 @@ async def _serve_until_drained(shell: Shell, log: Log) -> None:
             watching.start_soon(_enforce, lifecycle, life, shell.settings.drain, log)
             async with open_background() as nursery:
                 lifecycle.become_ready([str(address) for address in await nursery.start(serve)])
+                on_ready()
                 addresses = {"listen": ",".join(lifecycle.listen), "admin": ",".join(shell.admin)}
                 log.info("ready", name=shell.settings.name, pid=os.getpid(), **addresses)
                 await done.wait()

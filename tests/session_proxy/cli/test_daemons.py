@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import gc
 import json
 import logging
 import os
@@ -20,6 +22,19 @@ from session_proxy.observability.sink import LineSink
 from session_proxy.profile.model import ListenAddress
 from session_proxy.supervision.lifecycle import Lifecycle
 from session_proxy.supervision.service import ServiceSettings
+
+
+@pytest.fixture(autouse=True)
+def settled(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Note what would be done to the garbage collector, and leave that of the tests alone."""
+    done: list[str] = []
+
+    def note(name: str, *_arguments: int) -> None:
+        done.append(name)
+
+    for name in ("collect", "freeze", "set_threshold"):
+        monkeypatch.setattr(gc, name, functools.partial(note, name))
+    return done
 
 
 @attrs.frozen(eq=False)
@@ -59,13 +74,16 @@ def compose(_log: Log, _sink: LineSink, failure: Exception | None = None) -> Com
     return Composition(daemon=BriefDaemon(lifecycle, failure), settings=settings, lifecycle=lifecycle)
 
 
-def test_a_daemon_logs_to_stderr_and_decides_the_exit_code(capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_daemon_logs_to_stderr_and_decides_the_exit_code(
+    capfd: pytest.CaptureFixture[str], settled: list[str]
+) -> None:
     code = run_daemon(compose, LogSettings(log_format=LogFormat.JSON))
 
     out, err = capfd.readouterr()
     assert code is ExitCode.INTERRUPTED
     assert out == ""
     events = [json.loads(line)["event"] for line in err.splitlines()]
+    assert settled == ["collect", "freeze", "set_threshold"]
     assert sorted(events) == ["draining", "library", "ready", "stopped"]
 
 

@@ -72,6 +72,7 @@ class Running:
     nursery: trio.Nursery
     lines: list[dict[str, str]] = attrs.field(factory=list[dict[str, str]])
     tree: list[str] = attrs.field(factory=list[str])
+    readied: list[str] = attrs.field(factory=list[str])
     exit_code: ExitCode | None = None
     ended: trio.Event = attrs.field(factory=trio.Event)
 
@@ -85,7 +86,12 @@ class Running:
             lambda line: self.lines.append(json.loads(line)), LogSettings(log_format=LogFormat.JSON)
         )
         self.exit_code = await run_service(
-            self.daemon, settings, self.lifecycle, log=log, dump=lambda lines: self.tree.extend(lines)
+            self.daemon,
+            settings,
+            self.lifecycle,
+            log=log,
+            dump=lambda lines: self.tree.extend(lines),
+            on_ready=lambda: self.readied.append("once"),
         )
         self.ended.set()
 
@@ -117,6 +123,7 @@ async def test_a_daemon_is_ready_when_it_listens(tmp_path: Path) -> None:
         status = json.loads(await running.get("/status"))
 
         [line] = running.lines
+        assert running.readied == ["once"]
         assert (line["event"], line["name"], line["listen"]) == ("ready", "dev", "127.0.0.1:4711")
         assert line["admin"] == status["admin"][0]
         assert (status["state"], status["ready"], status["listen"]) == ("ready", True, ["127.0.0.1:4711"])
@@ -210,6 +217,7 @@ async def test_a_signal_during_the_start_ends_it(tmp_path: Path) -> None:
 
         assert running.exit_code is ExitCode.INTERRUPTED
         assert "ready" not in running.said
+        assert running.readied == []
 
 
 async def test_a_daemon_that_does_not_drain_in_time_is_cut(
