@@ -17,9 +17,6 @@ from session_proxy.policy.route_table import RouteTable
 from session_proxy.policy.rules import Rule, matches
 from session_proxy.target import Target
 
-# What a decision may cost with 10 000 CIDR and 10 000 domain rules.
-MOST_MICROSECONDS = 20.0
-
 # A scan of 20 000 rules takes tens of milliseconds; so many of them show it.
 SCANNED = 8
 
@@ -38,7 +35,7 @@ class Workload:
 
 
 def routing(scale: Scale) -> Outcome:
-    """Measure decisions by table and by scan; fails where they differ or the table is too slow."""
+    """Measure decisions by table and by scan; fails where they differ."""
     rows: list[Row] = []
     failures: list[str] = []
     figure = Figure("decision", "µs", digits=2)
@@ -56,13 +53,7 @@ def routing(scale: Scale) -> Outcome:
             print(f"  {workload.name}, round {turn + 1}", file=sys.stderr, flush=True)
             for name, (decide, targets) in contestants.items():
                 samples[name].append(_microseconds(decide, targets))
-        row = Row(workload.name, figure, samples)
-        rows.append(row)
-        median = row.median("route table")
-        if median is not None and median > MOST_MICROSECONDS:
-            failures.append(
-                f"{workload.name}: the table takes {median:.1f} µs, more than {MOST_MICROSECONDS:g}"
-            )
+        rows.append(Row(workload.name, figure, samples))
         failures += [
             f"{workload.name}: table and scan differ about {target}"
             for target in workload.targets[:SCANNED]
