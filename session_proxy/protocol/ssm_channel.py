@@ -11,6 +11,7 @@ server speaks first.
 
 from __future__ import annotations
 
+import itertools
 import math
 import uuid
 from collections import deque
@@ -46,6 +47,10 @@ FIRST_DATA_HOLD = 0.1
 # Frames that may go back to back: AWS looks at the rate over about two seconds.
 BURST_SECONDS = 0.05
 
+# Acknowledgements go first, but one of so many frames is left to the others: else a download at the agent's
+# fastest would hold up what the user types, and what the SSH session must answer.
+OTHERS_SHARE = 8
+
 SESSION_TYPE = "SessionType"
 PORT = "Port"
 
@@ -61,7 +66,7 @@ class Ready:
 
 @attrs.frozen
 class HandshakeRefused:
-    """The agent asked for something that a port session cannot have; it will end the session."""
+    """The agent asked for something that a port session cannot have, or for nothing that can be read."""
 
     reason: str
 
@@ -118,13 +123,16 @@ class Channel:
     _counters: Counters = attrs.field(factory=Counters, init=False)
     _pacer: Pacer = attrs.field(init=False)
     _events: deque[Event] = attrs.field(factory=deque[Event], init=False)
-    _acks: dict[int, Frame] = attrs.field(factory=dict[int, Frame], init=False)
+    # What is to be acknowledged, by sequence number: a frame that comes twice meanwhile needs one answer.
+    _acks: dict[int, uuid.UUID] = attrs.field(factory=dict[int, uuid.UUID], init=False)
     _control: deque[tuple[PayloadType, bytes]] = attrs.field(
         factory=deque[tuple[PayloadType, bytes]], init=False
     )
     _data: bytearray = attrs.field(factory=bytearray, init=False, repr=False)
     _agent_version: str = attrs.field(default="", init=False)
+    _complete: bool = attrs.field(default=False, init=False)
     _data_from: float = attrs.field(default=math.inf, init=False)
+    _others_turn: int = attrs.field(default=0, init=False)
     _ended: bool = attrs.field(default=False, init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -174,41 +182,45 @@ class Channel:
     def _receive_stream_frame(self, frame: Frame, now: float) -> None:
         number = frame.sequence_number
         if self.receiving.is_next(number):
-            # Delivered first, then acknowledged: what cannot be read is not, and the agent says it again.
-            self._deliver(frame, now)
+            self._acks[number] = frame.message_id
             self.receiving.advance()
-            self._acknowledge(frame)
+            self._deliver(frame, now)
             while (early := self.receiving.pop()) is not None:
                 self._deliver(early, now)
         elif self.receiving.keep(number, frame, len(frame.payload)):
-            self._acknowledge(frame)
-
-    def _acknowledge(self, frame: Frame) -> None:
-        ack = Acknowledge(frame.message_type, str(frame.message_id), frame.sequence_number)
-        self._acks[frame.sequence_number] = Frame(
-            message_type=MessageType.ACKNOWLEDGE,
-            message_id=self.new_id(),
-            created_date=1,
-            flags=UNSEQUENCED_FLAGS,
-            payload=ack.to_payload(),
-        )
+            self._acks[number] = frame.message_id
 
     def _deliver(self, frame: Frame, now: float) -> None:
         match frame.payload_type:
             case PayloadType.OUTPUT:
-                self._data_from = min(self._data_from, now)
+                if self._complete:
+                    # The agent's port answers: no need to hold data any longer.
+                    self._data_from = min(self._data_from, now)
                 self._events.append(DataReceived(frame.payload))
-            case PayloadType.HANDSHAKE_REQUEST:
-                self._answer(HandshakeRequest.from_payload(frame.payload))
-            case PayloadType.HANDSHAKE_COMPLETE:
-                complete = HandshakeComplete.from_payload(frame.payload)
-                self._data_from = now + self.hold
-                features = AgentFeatures.of(self._agent_version)
-                self._events.append(Ready(self._agent_version, features, complete.customer_message))
+            case PayloadType.HANDSHAKE_REQUEST | PayloadType.HANDSHAKE_COMPLETE:
+                self._shake_hands(frame, now)
             case PayloadType.FLAG:
-                self._events.append(FlagReceived(int.from_bytes(frame.payload, "big")))
+                self._events.append(FlagReceived(int.from_bytes(frame.payload[:4], "big")))
             case _:
                 self._counters.ignored += 1
+
+    def _shake_hands(self, frame: Frame, now: float) -> None:
+        try:
+            if frame.payload_type == PayloadType.HANDSHAKE_REQUEST:
+                self._answer(HandshakeRequest.from_payload(frame.payload))
+            else:
+                self._finish(HandshakeComplete.from_payload(frame.payload), now)
+        except MalformedMessageError as exc:
+            # Its digest was right, so the agent would only say the same again. The reference acknowledges it
+            # and then waits for ever.
+            self._counters.malformed += 1
+            self._events.append(HandshakeRefused(str(exc)))
+
+    def _finish(self, complete: HandshakeComplete, now: float) -> None:
+        self._complete = True
+        self._data_from = now + self.hold
+        features = AgentFeatures.of(self._agent_version)
+        self._events.append(Ready(self._agent_version, features, complete.customer_message))
 
     def _answer(self, request: HandshakeRequest) -> None:
         self._agent_version = request.agent_version
@@ -225,6 +237,11 @@ class Channel:
     def ended(self) -> bool:
         """Whether the service has ended the session."""
         return self._ended
+
+    @property
+    def unacknowledged(self) -> int:
+        """Frames from the agent whose acknowledgement waits for its turn; the caller bounds them."""
+        return len(self._acks)
 
     @property
     def unsent(self) -> int:
@@ -247,15 +264,34 @@ class Channel:
     def messages_to_send(self, now: float) -> list[bytes]:
         """Return the messages that may be sent now: acknowledgements, then repeats, then new frames."""
         budget = self._pacer.available(now)
-        messages: list[bytes] = []
-        while self._acks and len(messages) < budget:
-            number = next(iter(self._acks))
-            messages.append(attrs.evolve(self._acks.pop(number), created_date=self._date(now)).encode())
+        if not budget:
+            return []
+        messages = self._acknowledgements(budget, now)
         messages += self.sending.overdue(now, budget - len(messages))
         while len(messages) < budget and (following := self._next_frame(now)) is not None:
             messages.append(following)
         self._pacer.spend(len(messages))
         return messages
+
+    def _acknowledgements(self, budget: int, now: float) -> list[bytes]:
+        most = budget
+        others = self._control or self._data_may_go(now) or self.sending.next_deadline() <= now
+        if len(self._acks) >= budget and others:
+            self._others_turn += budget
+            most -= min(budget, self._others_turn // OTHERS_SHARE)
+            self._others_turn %= OTHERS_SHARE
+        date = self._date(now)
+        return [self._acknowledgement(number, date) for number in list(itertools.islice(self._acks, most))]
+
+    def _acknowledgement(self, number: int, date: int) -> bytes:
+        ack = Acknowledge(MessageType.OUTPUT_STREAM_DATA, str(self._acks.pop(number)), number)
+        return Frame(
+            message_type=MessageType.ACKNOWLEDGE,
+            message_id=self.new_id(),
+            created_date=date,
+            flags=UNSEQUENCED_FLAGS,
+            payload=ack.to_payload(),
+        ).encode()
 
     def next_timer(self, now: float) -> float:
         """Return when `messages_to_send` wants to be called, though nothing has arrived; may be infinite."""
@@ -274,10 +310,11 @@ class Channel:
         if self._control:
             # Few and small: they need no room in the window.
             payload_type, payload = self._control.popleft()
-        elif self._data and now >= self._data_from and self.sending.has_room:
+        elif self._data_may_go(now):
             payload_type = PayloadType.OUTPUT
-            payload = bytes(self._data[: self.payload])
-            del self._data[: self.payload]
+            with memoryview(self._data) as view:
+                payload = bytes(view[: self.payload])
+            del self._data[: len(payload)]
         else:
             return None
         message = Frame(
@@ -290,6 +327,9 @@ class Channel:
         ).encode()
         self.sending.add(message, now)
         return message
+
+    def _data_may_go(self, now: float) -> bool:
+        return bool(self._data) and now >= self._data_from and self.sending.has_room
 
     def _date(self, now: float) -> int:
         return int((self.epoch + now) * 1000)

@@ -3,16 +3,22 @@
 Theory: each direction numbers its frames from 0 and keeps each until *that* frame is acknowledged (acks are
 selective, never cumulative). The counters belong to the session and outlive every WebSocket. TCP below loses
 nothing; what is lost is what was under way when a WebSocket broke, or what the agent refused because it was not
-ready. The reference resends only its oldest frame, every 100 ms, which recovers from a burst at 10 KiB/s. Here
-every frame has its own deadline, and a frame that later ones overtook goes again at once.
+ready. The reference resends only its oldest frame, every 100 ms, which recovers from a burst at 10 KiB/s.
 
-What the path cannot take piles up in buffers on the way, where waiting looks like loss. So the window of
-unacknowledged bytes grows only while the round trip stays short (as LEDBAT does, RFC 6817), and deadlines double.
+Three things send a frame again here, and none of them can set off a storm:
+
+* Later frames were acknowledged: it is lost, and goes at once (RFC 9002, section 6.1).
+* Nothing at all was acknowledged for a timeout: the oldest few go, then only the oldest, ever more slowly
+  (RFC 6298). An agent acknowledges what it has handed on, so this is also what a slow port looks like.
+* One of those was answered promptly: the far end is back, and twice as many go with every answer.
+
+What the path cannot take piles up in buffers on the way. So the window of unacknowledged bytes grows only while
+the round trip stays short, as LEDBAT's does (RFC 6817).
 """
 
 from __future__ import annotations
 
-import heapq
+import itertools
 import math
 from collections.abc import Iterator
 from typing import Generic, TypeVar
@@ -27,7 +33,10 @@ INITIAL_RTO = 0.2
 MAX_RTO = 1.0
 CLOCK_GRANULARITY = 0.01
 
-# A deadline doubles with every retransmission of a frame, up to this.
+# How many of the oldest frames go when nothing is acknowledged. The timeout then doubles, but the oldest frame
+# finds out whether the far end is there again, so it does not wait for longer than this, in seconds.
+PROBES = 8
+PROBE_INTERVAL = 1.0
 MAX_BACKOFF = 8.0
 
 # Later frames that must have been acknowledged before one is taken for lost (RFC 9002, section 6.1.1), unless a
@@ -37,6 +46,13 @@ REORDERING = 3
 # Unacknowledged bytes: where a session starts, and how far it may grow. The far end buffers them all.
 INITIAL_WINDOW = 64 * 1024
 MAX_WINDOW = 1024 * 1024
+# Unacknowledged frames, however small: more than the pace sends in a second, a tenth of what the reference keeps.
+MAX_UNACKED = 1024
+
+# Queueing that the window tolerates on the path, in seconds (RFC 6817 allows at most 0.1).
+TARGET_DELAY = 0.05
+# How long a shortest round trip is believed: routes change.
+BASE_LIFETIME = 60.0
 
 # Frames that may wait for an earlier one; the peer keeps them until then, so refusing more loses nothing.
 MAX_REORDERED = 10_000
@@ -50,21 +66,39 @@ class RoundTrip:
     rtt: float = INITIAL_RTT
     variation: float = 0.0
     timeout: float = INITIAL_RTO
-    shortest: float = math.inf
 
     def sample(self, elapsed: float) -> None:
         """Count one measured round trip."""
         self.variation += (abs(self.rtt - elapsed) - self.variation) / 4
         self.rtt += (elapsed - self.rtt) / 8
-        self.timeout = min(MAX_RTO, self.rtt + max(CLOCK_GRANULARITY, 4 * self.variation))
-        self.shortest = min(self.shortest, elapsed)
+        self.timeout = min(MAX_RTO, self.patience)
+
+    @property
+    def patience(self) -> float:
+        """The timeout without the reference's ceiling, which on a slow line is below the round trip itself."""
+        return self.rtt + max(CLOCK_GRANULARITY, 4 * self.variation)
+
+
+@attrs.define(eq=False)
+class BaseDelay:
+    """The shortest round trip of the last minute or two: the path without its queues."""
+
+    _before: float = math.inf
+    _now: float = math.inf
+    _since: float = -math.inf
+
+    def update(self, elapsed: float, now: float) -> float:
+        """Count one measured round trip, and return the shortest."""
+        if now - self._since > BASE_LIFETIME:
+            self._before, self._now, self._since = self._now, math.inf, now
+        self._now = min(self._now, elapsed)
+        return min(self._before, self._now)
 
 
 @attrs.define(eq=False)
 class _Sent:
     message: bytes
     sent_at: float
-    deadline: float
     times: int = 1
     overtaken: int = 0
 
@@ -78,22 +112,28 @@ class SendBuffer:
     unacked_bytes: int = 0
     next_sequence: int = 0
     retransmitted: int = 0
+    _base: BaseDelay = attrs.field(factory=BaseDelay, init=False)
+    # In the order of their numbers, because they are added in it.
     _sent: dict[int, _Sent] = attrs.field(factory=dict[int, _Sent], init=False)
+    _lost: set[int] = attrs.field(factory=set[int], init=False)
+    _progress_at: float = attrs.field(default=-math.inf, init=False)
+    _backoff: int = attrs.field(default=0, init=False)
+    _probes: int = attrs.field(default=PROBES, init=False)
 
     @property
     def has_room(self) -> bool:
         """Whether another frame may be sent."""
-        return self.unacked_bytes < self.window
+        return self.unacked_bytes < self.window and len(self._sent) < MAX_UNACKED
 
     def __len__(self) -> int:
         return len(self._sent)
 
     def __iter__(self) -> Iterator[int]:
-        return iter(sorted(self._sent))
+        return iter(self._sent)
 
     def add(self, message: bytes, now: float) -> None:
         """Keep *message*, sent now with the number `next_sequence`."""
-        self._sent[self.next_sequence] = _Sent(message, now, now + self._timeout(1))
+        self._sent[self.next_sequence] = _Sent(message, now)
         self.next_sequence += 1
         self.unacked_bytes += len(message)
 
@@ -102,53 +142,85 @@ class SendBuffer:
         acked = self._sent.pop(sequence, None)
         if acked is None:
             return
+        self._lost.discard(sequence)
+        self._progress_at = now
         self.unacked_bytes -= len(acked.message)
+        elapsed = now - acked.sent_at
         if acked.times == 1:
             # Karn's rule: an ack of a resent frame does not say which of the two it answers.
-            elapsed = now - acked.sent_at
             self.round_trip.sample(elapsed)
-            self._adjust_window(elapsed, len(acked.message))
+            self._backoff, self._probes = 0, PROBES
+            self._adjust_window(elapsed, len(acked.message), now)
+        elif elapsed <= self._timeout(0):
+            self._recover(now)
+        self._overtake(sequence, acked, now)
+
+    def _overtake(self, sequence: int, acked: _Sent, now: float) -> None:
         for earlier, frame in self._sent.items():
-            if earlier < sequence and frame.sent_at <= acked.sent_at:
-                frame.overtaken += 1
-                if frame.overtaken >= REORDERING or now - frame.sent_at > self.round_trip.rtt:
-                    frame.deadline = min(frame.deadline, now)
             if earlier > sequence:
                 break
+            if frame.sent_at <= acked.sent_at:
+                frame.overtaken += 1
+                if frame.overtaken >= REORDERING or now - frame.sent_at > self.round_trip.rtt:
+                    self._lost.add(earlier)
 
-    def _adjust_window(self, elapsed: float, size: int) -> None:
-        shortest = self.round_trip.shortest
-        if elapsed <= max(2 * shortest, shortest + 0.05):
+    def _recover(self, now: float) -> None:
+        self._backoff = 0
+        self._probes = min(2 * self._probes, MAX_UNACKED)
+        for number, frame in itertools.islice(self._sent.items(), self._probes):
+            if now - frame.sent_at > self._timeout(0):
+                self._lost.add(number)
+
+    def _adjust_window(self, elapsed: float, size: int, now: float) -> None:
+        base = self._base.update(elapsed, now)
+        if elapsed <= max(2 * base, base + TARGET_DELAY):
             self.window = min(MAX_WINDOW, self.window + size)
         else:
             self.window = max(INITIAL_WINDOW, self.window - size // 2)
 
     def overdue(self, now: float, most: int) -> list[bytes]:
-        """Return up to *most* frames whose time is up, oldest first, to be sent again, byte for byte."""
-        if most <= 0:
+        """Return up to *most* frames to be sent again, oldest first and byte for byte."""
+        if most <= 0 or not self._sent:
             return []
-        due = heapq.nsmallest(most, (number for number, frame in self._sent.items() if frame.deadline <= now))
+        timed_out = [number for number, deadline in self._deadlines() if deadline <= now]
+        if timed_out:
+            if self._backoff:
+                # The first probes were in vain.
+                self._probes = 1
+            self._backoff += 1
+        due = sorted(self._lost.union(timed_out))[:most]
         for number in due:
             frame = self._sent[number]
             frame.times += 1
             frame.overtaken = 0
             frame.sent_at = now
-            frame.deadline = now + self._timeout(frame.times)
-            self.retransmitted += 1
+        self._lost.difference_update(due)
+        self.retransmitted += len(due)
         return [self._sent[number].message for number in due]
 
     def next_deadline(self) -> float:
         """Return when `overdue` next has something; infinite where nothing waits."""
-        return min((frame.deadline for frame in self._sent.values()), default=math.inf)
+        if self._lost:
+            return -math.inf
+        return min((deadline for _, deadline in self._deadlines()), default=math.inf)
+
+    def _deadlines(self) -> Iterator[tuple[int, float]]:
+        patience = self._timeout(self._backoff)
+        oldest = min(patience, max(PROBE_INTERVAL, self._timeout(0)))
+        for number, frame in itertools.islice(self._sent.items(), self._probes):
+            yield number, max(frame.sent_at, self._progress_at) + oldest
+            oldest = patience
 
     def resend_all(self, now: float) -> None:
-        """Take everything unacknowledged for lost: the connection below is a new one."""
+        """Take everything unacknowledged for lost: the connection below is a new one, maybe by another way."""
         self.window = INITIAL_WINDOW
-        for frame in self._sent.values():
-            frame.deadline = now
+        self._base = BaseDelay()
+        self._backoff, self._probes = 0, PROBES
+        self._progress_at = now
+        self._lost.update(self._sent)
 
-    def _timeout(self, times: int) -> float:
-        return min(MAX_BACKOFF, max(INITIAL_RTO, self.round_trip.timeout) * 2 ** min(times - 1, 10))
+    def _timeout(self, backoff: int) -> float:
+        return min(MAX_BACKOFF, max(INITIAL_RTO, self.round_trip.patience) * 2 ** min(backoff, 10))
 
 
 @attrs.define(eq=False)
