@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import h11
+import pytest
+
+from session_proxy.protocol.http_connect import Forward, HttpServer
+from session_proxy.protocol.http_forward import (
+    end_to_end,
+    has_body,
+    interim_for_client,
+    request_for_origin,
+    response_for_client,
+    tokens,
+    upgrade_of,
+)
+
+
+def request(*lines: str) -> Forward:
+    server = HttpServer()
+    head = ["GET http://Example.com:81/a?b HTTP/1.1", "Host: other", *lines, "", ""]
+    server.receive_data("\r\n".join(head).encode())
+    event = server.next_event()
+    assert isinstance(event, Forward)
+    return event
+
+
+def test_the_origin_server_sees_its_own_host_and_path() -> None:
+    event = request_for_origin(request("Accept: text/html"))
+
+    assert event.target == b"/a?b"
+    assert event.headers.raw_items() == [(b"Host", b"Example.com:81"), (b"Accept", b"text/html")]
+
+
+def test_what_concerns_one_connection_is_not_passed_on() -> None:
+    event = request_for_origin(
+        request(
+            "Connection: keep-alive, X-Private",
+            "Keep-Alive: timeout=5",
+            "Proxy-Connection: keep-alive",
+            "Proxy-Authorization: Basic c2VjcmV0OnNlY3JldA==",
+            "TE: trailers",
+            "Trailer: X",
+            "X-Private: 1",
+            "X-Public: 2",
+        )
+    )
+
+    assert event.headers.raw_items()[1:] == [(b"X-Public", b"2")]
+
+
+def test_a_message_with_two_lengths_is_passed_on_with_one() -> None:
+    """RFC 9112, section 6.3: whoever passes both on helps to smuggle a request past the next server."""
+    event = request_for_origin(request("Content-Length: 3", "Transfer-Encoding: chunked"))
+    assert event.headers.raw_items()[1:] == [(b"Transfer-Encoding", b"chunked")]
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        ((), None),
+        (("Upgrade: websocket",), None),
+        (("Connection: Upgrade",), None),
+        (("Connection: keep-alive, Upgrade", "Upgrade: websocket"), b"websocket"),
+        (("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c"), None),
+    ],
+)
+def test_an_upgrade_is_offered_on(lines: tuple[str, ...], expected: bytes | None) -> None:
+    event = request(*lines)
+
+    assert upgrade_of(event.headers) == expected
+    offered = dict(request_for_origin(event).headers.raw_items()).get(b"Upgrade")
+    assert offered == expected
+
+
+def test_a_response_is_framed_anew() -> None:
+    response = h11.Response(
+        status_code=200,
+        reason=b"Fine",
+        headers=[
+            ("Transfer-Encoding", "chunked"),
+            ("Connection", "close"),
+            ("ETag", "x"),
+            ("Content-Length", "3"),
+        ],
+    )
+
+    passed = response_for_client(response)
+
+    assert (passed.status_code, passed.reason) == (200, b"Fine")
+    assert passed.headers.raw_items() == [(b"ETag", b"x")]
+
+
+def test_a_length_is_passed_on() -> None:
+    response = h11.Response(status_code=200, headers=[("Content-Length", "3")])
+    assert response_for_client(response).headers.raw_items() == [(b"Content-Length", b"3")]
+
+
+def test_an_interim_response_keeps_its_upgrade() -> None:
+    switch = h11.InformationalResponse(
+        status_code=101, headers=[("Connection", "upgrade"), ("Upgrade", "websocket"), ("X", "1")]
+    )
+    assert interim_for_client(switch).headers.raw_items() == [
+        (b"X", b"1"),
+        (b"Connection", b"Upgrade"),
+        (b"Upgrade", b"websocket"),
+    ]
+    hints = h11.InformationalResponse(status_code=103, headers=[("Connection", "x"), ("Link", "<a>")])
+    assert interim_for_client(hints).headers.raw_items() == [(b"Link", b"<a>")]
+
+
+def test_tokens_of_all_fields_count() -> None:
+    headers = [(b"Connection", b"a, B"), (b"Other", b"c"), (b"connection", b",d,")]
+    assert tokens(headers, b"connection") == {b"a", b"b", b"d"}
+    assert end_to_end([(b"A", b"1"), *headers]) == [(b"Other", b"c")]
+
+
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [([], False), ([(b"Content-Length", b"0")], True), ([(b"transfer-encoding", b"chunked")], True)],
+)
+def test_a_length_announces_a_body(headers: list[tuple[bytes, bytes]], expected: bool) -> None:
+    assert has_body(headers) is expected
