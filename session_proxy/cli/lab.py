@@ -31,7 +31,9 @@ def lab(
     ],
     sshd: Annotated[
         str | None,
-        typer.Option(metavar="HOST:PORT", help="Use this SSH server, not the embedded one.", show_default=False),
+        typer.Option(
+            metavar="HOST:PORT", help="Use this SSH server, not the embedded one.", show_default=False
+        ),
     ] = None,
     ssh_user: Annotated[
         str | None, typer.Option(metavar="USER", help="Whom to log in as there.", show_default=False)

@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import json
+import stat
+from pathlib import Path
+
+import attrs
+
+from session_proxy.lab.authorized_keys import parse_public_key
+from session_proxy.lab.files import (
+    Ways,
+    environ_of,
+    render_environ,
+    render_profile,
+    render_ready,
+    write_key,
+    write_private,
+)
+from session_proxy.lab.targets import Targets
+from session_proxy.profile.loading import load_profile
+from tunnel_relay.ssh.keys import load_key_file
+
+WAYS = Ways(
+    listen="127.0.0.1:21001",
+    admin="127.0.0.1:21002",
+    endpoint="http://127.0.0.1:21003",
+    targets={
+        "direct": Targets("127.0.0.1:1001", "127.0.0.1:1002"),
+        "ssm-port": Targets("127.0.0.1:1003", "127.0.0.1:1004"),
+    },
+    instances=["i-0123456789abcdef0"],
+    sshd="127.0.0.1:2222",
+    user="lab",
+    key=Path("/lab/id_ed25519"),
+)
+
+
+def test_ready_json_has_the_promised_shape() -> None:
+    assert json.loads(render_ready(WAYS)) == {
+        "listen": "127.0.0.1:21001",
+        "admin": "127.0.0.1:21002",
+        "targets": {
+            "direct": {"http": "127.0.0.1:1001", "echo": "127.0.0.1:1002"},
+            "ssm-port": {"http": "127.0.0.1:1003", "echo": "127.0.0.1:1004"},
+        },
+        "ssm_endpoint": "http://127.0.0.1:21003",
+        "instances": ["i-0123456789abcdef0"],
+    }
+
+
+def test_the_environment_is_key_value_lines() -> None:
+    lines = render_environ(environ_of(WAYS)).splitlines()
+
+    assert "AWS_ENDPOINT_URL_SSM=http://127.0.0.1:21003" in lines
+    assert all(line.count("=") == 1 and " " not in line for line in lines)
+
+
+def test_the_profile_is_good_and_routes_by_port(tmp_path: Path) -> None:
+    key = tmp_path / "id_ed25519"
+    write_key(key)
+    pairs = {
+        name: Targets(f"127.0.0.1:{number}", f"127.0.0.1:{number + 1}")
+        for number, name in zip(range(1001, 1009, 2), ("direct", "ssh", "ssm", "ssm-port"), strict=True)
+    }
+    (tmp_path / "profile.toml").write_text(
+        render_profile(attrs.evolve(WAYS, key=key, targets=pairs), tmp_path)
+    )
+    warnings: list[str] = []
+    profile = load_profile(tmp_path / "profile.toml", environ={}, warn=warnings.append)
+
+    assert warnings == []
+    assert list(profile.upstreams) == ["ssh", "ssm", "ssm-port"]
+    assert [rule.upstream for rule in profile.routes] == [(name,) for name in pairs]
+    ports = profile.routes[2].ports
+    assert ports is not None
+    assert [ports.contains(port) for port in (1004, 1005, 1006, 1007)] == [False, True, True, False]
+
+
+def test_a_profile_may_leave_the_key_to_the_agent(tmp_path: Path) -> None:
+    text = render_profile(attrs.evolve(WAYS, key=None), tmp_path)
+
+    assert "key =" not in text
+
+
+def test_files_with_secrets_are_their_owners_only(tmp_path: Path) -> None:
+    write_private(tmp_path / "secret", "one")
+    write_private(tmp_path / "secret", "two")
+
+    assert (tmp_path / "secret").read_text() == "two"
+    assert stat.S_IMODE((tmp_path / "secret").stat().st_mode) == 0o600
+    assert [path.name for path in tmp_path.iterdir()] == ["secret"]
+
+
+async def test_a_key_can_be_loaded_and_its_public_line_is_returned(tmp_path: Path) -> None:
+    line = write_key(tmp_path / "id")
+
+    assert await load_key_file(tmp_path / "id")
+    assert (tmp_path / "id.pub").read_text() == f"{line}\n"
+    assert parse_public_key(line)
