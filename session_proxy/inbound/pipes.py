@@ -67,6 +67,11 @@ class PipePool:
     _idle: list[Pipe] = attrs.field(factory=list[Pipe], init=False)
     _made: int = attrs.field(default=0, init=False)
 
+    @property
+    def idle(self) -> int:
+        """How many pipes are there to be lent."""
+        return len(self._idle)
+
     def take(self) -> Pipe | None:
         """Return an empty pipe, or `None` where there is none to be had."""
         if self._idle:

@@ -63,20 +63,17 @@ async def test_a_closed_port_is_refused() -> None:
 LINK_LOCAL = SocketAddress(socket.AF_INET6, ("fe80::1", 80))
 
 
-class DistantSocket(socket.socket):
-    """A socket whose peer does not answer at once, as on any real network."""
-
-    asked = False
-
-    def connect_ex(self, address: tuple[str, int], /) -> int:
-        if self.asked:
-            return errno.EALREADY
-        self.asked = True
-        return super().connect_ex(address)
-
-
 async def test_an_answer_that_takes_a_while_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connecting.socket, "socket", DistantSocket)
+    really_connect = socket.socket.connect_ex
+    asked: set[socket.socket] = set()
+
+    def connect_slowly(sock: socket.socket, address: tuple[str, int]) -> int:
+        if sock in asked:
+            return errno.EALREADY
+        asked.add(sock)
+        return really_connect(sock, address)
+
+    monkeypatch.setattr(socket.socket, "connect_ex", connect_slowly)
     async with open_server(echo) as port:
         with await connect(v4(LOOPBACK, port)) as sock:
             assert sock.getpeername() == (LOOPBACK, port)
