@@ -9,7 +9,7 @@ from __future__ import annotations
 import ipaddress
 import math
 import socket
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 import attrs
@@ -27,6 +27,9 @@ from session_proxy.target import Target
 # that it matches no address rule. A resolver's own time-out (5 s a try, resolv.conf(5)) is about as long.
 LOOKUP_LIMIT = 5.0
 
+# A resolver that hangs must not take the threads that everything else shares.
+MOST_LOOKUPS = 32
+
 # Finish this long before the caller's own deadline, so that it learns who was tried instead of a bare
 # time-out.
 MARGIN = 0.1
@@ -40,23 +43,43 @@ class Connected:
     stream: trio.abc.Stream
 
 
+def system_addresses(name: str) -> tuple[Address, ...]:
+    """Return the addresses of *name* by this machine's resolver, none where it has none; blocks."""
+    try:
+        found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        return ()
+    # A scoped address ("fe80::1%eth0") compares without its scope.
+    texts = (str(entry[4][0]).partition("%")[0] for entry in found)
+    return tuple(ipaddress.ip_address(text) for text in dict.fromkeys(texts))
+
+
 @attrs.frozen(eq=False)
 class Dialer:
     """Decides where connections go, and opens them.
 
     *transports* holds every upstream by name, ``direct`` included; *connect_limit* is how many seconds one
-    connection may take where the caller has set no deadline of its own.
+    connection may take where the caller has set no deadline of its own; *look_up* is called in threads.
     """
 
     table: RouteTable
     transports: Mapping[str, Transport]
     connect_limit: float = 30.0
+    look_up: Callable[[str], tuple[Address, ...]] = system_addresses
+    _threads: trio.CapacityLimiter = attrs.field(
+        factory=lambda: trio.CapacityLimiter(MOST_LOOKUPS), init=False, repr=False
+    )
 
     async def decide(self, target: Target) -> Decision:
         """Return the first rule that matches *target*; a name is looked up only where a rule asks for it."""
         if not self.table.wants_addresses(target):
             return self.table.decide(target)
-        return self.table.decide(target, await _look_up(target.host))
+        addresses: tuple[Address, ...] = ()
+        with trio.move_on_after(LOOKUP_LIMIT):
+            addresses = await trio.to_thread.run_sync(
+                self.look_up, target.host, abandon_on_cancel=True, limiter=self._threads
+            )
+        return self.table.decide(target, addresses)
 
     async def connect(self, target: Target, decision: Decision) -> Connected:
         """Open a stream to *target* through the first upstream of *decision* that can.
@@ -162,19 +185,6 @@ def _summary(target: Target, failures: Sequence[DialError]) -> DialError:
     tried = "; ".join(f"through {failure.upstream}: {failure}" for failure in failures)
     text = f"{target}: {failures[-1]}" if failures[-1].upstream == REJECT else f"{target} {tried}"
     return type(told)(text, upstream=told.upstream)
-
-
-async def _look_up(name: str) -> tuple[Address, ...]:
-    """Return the addresses of *name*, none where it has none or the resolver takes too long."""
-    with trio.move_on_after(LOOKUP_LIMIT):
-        try:
-            found = await trio.socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
-        except OSError:
-            return ()
-        # A scoped address ("fe80::1%eth0") compares without its scope.
-        texts = (str(entry[4][0]).partition("%")[0] for entry in found)
-        return tuple(ipaddress.ip_address(text) for text in dict.fromkeys(texts))
-    return ()
 
 
 @asynccontextmanager

@@ -282,7 +282,7 @@ class PortTransport:
             state, reason = HealthState.READY, ""
         elif self._rotation.exhausted:
             state = HealthState.DOWN
-            reason = "; ".join(f"{via}: {why}" for via, why in self._rotation.reasons())
+            reason = self._rotation.reason()
         else:
             state = HealthState.STARTING
         before = self._health

@@ -211,7 +211,7 @@ class PoolTransport:
             state, reason = HealthState.READY, ""
         elif rotation.exhausted:
             state = HealthState.DOWN
-            reason = "; ".join(f"{via}: {why}" for via, why in rotation.reasons())
+            reason = rotation.reason()
         else:
             state = HealthState.STARTING
         since = self._health.since if state is self._health.state else trio.current_time()

@@ -157,9 +157,13 @@ class Rotation:
         """Whether everything has failed in a way that no retry heals soon."""
         return self.exhausted and all(record.slow for _, record in self._current())
 
-    def reasons(self) -> tuple[tuple[str, str], ...]:
-        """Return (instance or entry, why it failed last) for all that failed, in failover order."""
-        return tuple((name, record.reason) for name, record in self._current() if record.reason)
+    def reason(self) -> str:
+        """Return why nothing works, in failover order: ``i-1, i-2: no answer; i-3: access denied``."""
+        by_reason: dict[str, list[str]] = {}
+        for name, record in self._current():
+            if record.reason:
+                by_reason.setdefault(record.reason, []).append(name)
+        return "; ".join(f"{', '.join(names)}: {reason}" for reason, names in by_reason.items())
 
     def _current(self) -> Iterator[tuple[str, _Record]]:
         for entry in self.entries:

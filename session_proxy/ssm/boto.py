@@ -19,7 +19,7 @@ from botocore.parsers import ResponseParserError
 from session_proxy.profile.model import Aws
 from session_proxy.profile.secret import Secret
 from session_proxy.ssm.aws_errors import Call, translate
-from session_proxy.ssm.errors import AwsConfigurationError
+from session_proxy.ssm.errors import AwsConfigurationError, AwsCredentialsError
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2 import EC2Client
@@ -143,11 +143,12 @@ class AwsClients:
             return self._connect
 
     def close(self) -> None:
-        """Give back the sockets that boto3 keeps open for reuse."""
+        """Give back the sockets that boto3 keeps open, and forget the credentials that it has read."""
         with self._lock:
             for client in (self._ssm, self._ec2, self._connect):
                 if client is not None:
                     client.close()
+            self._ssm = self._ec2 = self._connect = self._session = None
 
     def _open(self) -> boto3.session.Session:
         if self._session is None:
@@ -191,7 +192,11 @@ class AwsClients:
         try:
             yield
         except (BotoCoreError, ClientError, ResponseParserError) as exc:
-            raise translate(exc, call, self.aws.profile) from exc
+            error = translate(exc, call, self.aws.profile)
+            if isinstance(error, AwsCredentialsError):
+                # boto3 keeps what it once read from ~/.aws; a person who renews it should not have to restart us.
+                self.close()
+            raise error from exc
         except ValueError as exc:
             # botocore checks an endpoint's form with a bare ValueError.
             raise AwsConfigurationError(f"{call.operation} cannot be sent: {exc}") from exc

@@ -1,7 +1,8 @@
 from __future__ import annotations
 
+import ipaddress
 import math
-import socket
+import threading
 from collections.abc import Callable, Mapping
 
 import attrs
@@ -19,10 +20,10 @@ from session_proxy.errors import (
     UdpUnsupportedError,
     UnreachableError,
 )
-from session_proxy.outbound.failover import LOOKUP_LIMIT, Dialer
+from session_proxy.outbound.failover import LOOKUP_LIMIT, Dialer, system_addresses
 from session_proxy.outbound.transport import DatagramAssociation, Health, HealthState
 from session_proxy.policy.route_table import RouteTable
-from session_proxy.policy.rules import Decision, Rule
+from session_proxy.policy.rules import Address, Decision, Rule
 from session_proxy.target import Target
 
 DB = Target.of("db.internal", 5432)
@@ -244,47 +245,48 @@ async def test_cancelling_a_connect_goes_through() -> None:
     assert scope.cancelled_caught
 
 
-class FakeResolver(trio.abc.HostnameResolver):
-    """Knows one name, and hangs on another."""
-
-    async def getaddrinfo(  # pyright: ignore[reportIncompatibleMethodOverride]
-        self,
-        host: bytes | None,
-        port: bytes | str | int | None,
-        family: int = 0,
-        type: int = 0,  # noqa: A002
-        proto: int = 0,
-        flags: int = 0,
-    ) -> list[tuple[socket.AddressFamily, socket.SocketKind, int, str, tuple[str, int]]]:
-        if host == b"slow.internal":
-            await trio.sleep_forever()
-        if host != b"db.internal":
-            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
-        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("10.1.2.3", 0))]
-
-    async def getnameinfo(self, sockaddr: object, flags: int) -> tuple[str, str]:
-        raise AssertionError(sockaddr)
+def fake_look_up(name: str) -> tuple[Address, ...]:
+    return (ipaddress.ip_address("10.1.2.3"),) if name == "db.internal" else ()
 
 
-@pytest.mark.parametrize(
-    ("host", "rule"),
-    [("db.internal", "routes[0]"), ("other.internal", "default"), ("slow.internal", "default")],
-)
-async def test_names_are_looked_up_where_a_rule_says_so(
-    autojump_clock: trio.testing.MockClock, host: str, rule: str
-) -> None:
-    """A name that cannot be looked up in time matches no address rule."""
-    trio.socket.set_custom_hostname_resolver(FakeResolver())
+@pytest.mark.parametrize(("host", "rule"), [("db.internal", "routes[0]"), ("other.internal", "default")])
+async def test_names_are_looked_up_where_a_rule_says_so(host: str, rule: str) -> None:
     local = attrs.evolve(Rule.of("10.0.0.0/8", "dev"), resolve="local")
-    began = trio.current_time()
+    table = RouteTable.build([local], "direct")
 
-    decision = await dialer({}, local).decide(Target.of(host, 443))
+    decision = await Dialer(table, {}, look_up=fake_look_up).decide(Target.of(host, 443))
 
     assert decision.rule == rule
-    assert trio.current_time() - began <= LOOKUP_LIMIT
+
+
+async def test_a_name_that_cannot_be_looked_up_in_time_matches_no_address_rule(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    local = attrs.evolve(Rule.of("10.0.0.0/8", "dev"), resolve="local")
+    gone = threading.Event()
+
+    def hang(name: str) -> tuple[Address, ...]:
+        assert gone.wait(10)
+        return (ipaddress.ip_address("10.1.2.3"),)
+
+    began = trio.current_time()
+    decision = await Dialer(RouteTable.build([local], "direct"), {}, look_up=hang).decide(DB)
+    gone.set()
+
+    assert decision.rule == "default"
+    assert trio.current_time() - began == pytest.approx(LOOKUP_LIMIT, abs=0.1)
 
 
 async def test_names_are_not_looked_up_otherwise() -> None:
-    decision = await dialer({}, Rule.of("10.0.0.0/8", "dev")).decide(Target.of("slow.internal", 443))
+    def never(name: str) -> tuple[Address, ...]:
+        raise AssertionError(name)
 
-    assert decision.rule == "default"
+    table = RouteTable.build([Rule.of("10.0.0.0/8", "dev")], "direct")
+
+    assert (await Dialer(table, {}, look_up=never).decide(DB)).rule == "default"
+
+
+def test_the_systems_resolver() -> None:
+    assert ipaddress.ip_address("127.0.0.1") in system_addresses("localhost")
+    assert system_addresses("no-such-name.invalid") == ()
+    assert system_addresses(f"{'x' * 70}.invalid") == ()

@@ -92,7 +92,7 @@ def test_a_tag_is_asked_again_when_all_its_instances_failed() -> None:
     assert made.next_step(0.0) == Resolve("tag:a=b")
     made.resolved("tag:a=b", ("i-2",), 0.0)
     assert made.next_step(0.0) == Attempt("i-2")
-    assert made.reasons() == ()
+    assert made.reason() == ""
 
 
 def test_a_tag_that_matches_nothing_rests() -> None:
@@ -100,7 +100,7 @@ def test_a_tag_that_matches_nothing_rests() -> None:
     made.failed("tag:a=b", "nothing has it", 5.0)
 
     assert made.exhausted
-    assert made.reasons() == (("tag:a=b", "nothing has it"),)
+    assert made.reason() == "tag:a=b: nothing has it"
     step = made.next_step(5.0)
     assert isinstance(step, Rest)
     assert 6 <= step.until <= 7
@@ -136,7 +136,7 @@ def test_success_clears_the_reason_only() -> None:
     made.failed("i-1", "no", 0.0)
     made.succeeded("i-1")
 
-    assert made.reasons() == ()
+    assert made.reason() == ""
     # Whether it was worth anything is known when the link ends.
     assert 2 <= made.lost("i-1", "cut", 1.0, lived=1.0) <= 4
 

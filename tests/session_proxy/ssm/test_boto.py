@@ -323,3 +323,21 @@ def test_profile_of_the_environment(fake_aws: FakeAws, tmp_path: Path) -> None:
     clients.close()
 
     assert "Credential=AKIDWORK/" in fake_aws.requests[0][1]["Authorization"]
+
+
+def test_renewed_credentials_are_noticed(fake_aws: FakeAws, tmp_path: Path) -> None:
+    """Tools that write new temporary keys to ~/.aws/credentials need no restart of the proxy."""
+    keys = tmp_path / "credentials"
+    keys.write_text("[default]\naws_access_key_id=AKIDOLD\naws_secret_access_key=x\n")
+    clients = AwsClients(Aws(region="eu-west-1"), fake_aws.environ)
+    fake_aws.fail(400, "ExpiredTokenException", "expired")
+    with pytest.raises(AwsCredentialsError):
+        start(clients)
+
+    keys.write_text("[default]\naws_access_key_id=AKIDNEW\naws_secret_access_key=x\n")
+    fake_aws.status, fake_aws.body = 200, b"{}"
+    start(clients)
+    clients.close()
+
+    used = [headers["Authorization"] for _, headers, _ in fake_aws.requests]
+    assert ["AKIDOLD" in used[0], "AKIDNEW" in used[-1]] == [True, True]
