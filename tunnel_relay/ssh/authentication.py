@@ -84,12 +84,12 @@ class _Mailbox:
             await self._changed.wait()
         return self._unread.popleft()
 
-    def _on_message(self, body: bytes, end: int) -> None:
+    def _on_message(self, message: memoryview) -> None:
         if len(self._unread) >= MAX_UNREAD:
             raise SshDisconnectedError("the server sends more than an authentication needs")
-        self._unread.append(body[1:end])
+        self._unread.append(bytes(message))
         self._changed.set()
-        if body[1] == number.USERAUTH_SUCCESS:
+        if message[0] == number.USERAUTH_SUCCESS:
             self._on_success()
 
     def _on_end(self) -> None:

@@ -3,21 +3,21 @@
 A *packet* here is ``length (4 bytes) · padding length (1) · payload · padding``, in the clear; what travels is
 the same with the cipher applied and a tag behind it. The kinds differ in what they hide and authenticate:
 
-===================  ================  ====================================================
+===================  ================  =====================================================
 kind                 length is hidden  the tag is over
-===================  ================  ====================================================
-`ClearPackets`       no                –  (before the first key exchange)
+===================  ================  =====================================================
+`ClearPackets`       no                there is none (before the first key exchange)
 `GcmPackets`         no                everything (RFC 5647, as OpenSSH uses it)
 `EtmPackets`         no                sequence number and ciphertext (OpenSSH's ``-etm``)
 `MacPackets`         yes               sequence number and plaintext
-===================  ================  ====================================================
+===================  ================  =====================================================
 """
 
 from __future__ import annotations
 
 import hmac
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+import struct
+from typing import Protocol
 
 import attrs
 from cryptography.exceptions import InvalidTag
@@ -26,20 +26,24 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from tunnel_relay.errors import SshDisconnectedError
 
-if TYPE_CHECKING:
-    import hashlib
-
-# One of hashlib's constructors.
-Digest = Callable[[], "hashlib._Hash"]
-
 LENGTH = 4
 GCM_TAG = 16
 _COUNTER_MASK = (1 << 64) - 1
+_LENGTH = struct.Struct(">I")
 _TAMPERED = "a packet was changed on its way, or the two sides disagree about the keys"
 
 
+def clear_length(view: memoryview, start: int) -> int:
+    """Return the length that stands at *start*, not encrypted."""
+    (length,) = _LENGTH.unpack_from(view, start)
+    return length
+
+
 class PacketCipher(Protocol):
-    """Seals the packets of one direction, or opens them; holds that direction's keys."""
+    """Seals the packets of one direction, or opens them; holds that direction's keys.
+
+    Positions are given as *start* and *stop* in a buffer, because a slice of a view costs as much as a call.
+    """
 
     block: int
     """Packets are padded to a multiple of this."""
@@ -48,19 +52,19 @@ class PacketCipher(Protocol):
     tag: int
     """Bytes behind each packet."""
 
-    def seal(self, sequence: int, packet: memoryview, out: memoryview) -> None:
-        """Write *packet* sealed, and its tag, to *out*, which is exactly that long."""
+    def seal(self, sequence: int, packet: memoryview, size: int, out: memoryview, start: int) -> None:
+        """Write the first *size* bytes of *packet* sealed, and a tag, to *out* from *start* on."""
         ...
 
-    def length(self, head: memoryview) -> int:
-        """Return what the packet that starts with *head* says of its length.
+    def length(self, view: memoryview, start: int) -> int:
+        """Return what the packet at *start* says of its length; called once per packet.
 
-        *head* is as long as a block where the length is hidden, else `LENGTH` bytes; it is looked at once.
+        A block is there where the length is hidden, else `LENGTH` bytes.
         """
         ...
 
-    def open(self, sequence: int, sealed: memoryview) -> bytes:
-        """Return the packet without its length; *sealed* ends with the tag.
+    def open(self, sequence: int, view: memoryview, start: int, stop: int, into: memoryview) -> None:
+        """Write the sealed packet that lies between *start* and *stop* to *into*, without length and tag.
 
         Raises:
           SshDisconnectedError: the tag does not fit.
@@ -77,58 +81,60 @@ class ClearPackets:
     hides_length: bool = True
     tag: int = 0
 
-    def seal(self, sequence: int, packet: memoryview, out: memoryview) -> None:
+    def seal(self, sequence: int, packet: memoryview, size: int, out: memoryview, start: int) -> None:
         """See `PacketCipher.seal`."""
         del sequence
-        out[:] = packet
+        out[start : start + size] = packet[:size]
 
-    def length(self, head: memoryview) -> int:
+    def length(self, view: memoryview, start: int) -> int:
         """See `PacketCipher.length`."""
-        return int.from_bytes(head[:LENGTH], "big")
+        return clear_length(view, start)
 
-    def open(self, sequence: int, sealed: memoryview) -> bytes:
+    def open(self, sequence: int, view: memoryview, start: int, stop: int, into: memoryview) -> None:
         """See `PacketCipher.open`."""
         del sequence
-        return bytes(sealed[LENGTH:])
+        into[:] = view[start + LENGTH : stop]
 
 
 class GcmPackets:
     """AES-GCM: the length is authenticated but not hidden (RFC 5647, section 7.3)."""
 
-    __slots__ = ("_aead", "_counter", "_fixed", "block", "hides_length", "tag")
+    __slots__ = ("_counter", "_decrypt_into", "_encrypt_into", "_fixed", "block", "hides_length", "tag")
 
     def __init__(self, aead: AESGCM, nonce: bytes) -> None:
         self.block = 16
         self.hides_length = False
         self.tag = GCM_TAG
-        self._aead = aead
+        self._encrypt_into = aead.encrypt_into
+        self._decrypt_into = aead.decrypt_into
         # RFC 5647, section 7.1: four fixed bytes and an invocation counter of eight.
         self._fixed = nonce[:4]
         self._counter = int.from_bytes(nonce[4:], "big")
 
-    def seal(self, sequence: int, packet: memoryview, out: memoryview) -> None:
+    def seal(self, sequence: int, packet: memoryview, size: int, out: memoryview, start: int) -> None:
         """See `PacketCipher.seal`."""
         del sequence
-        out[:LENGTH] = length = packet[:LENGTH]
         counter = self._counter
         self._counter = (counter + 1) & _COUNTER_MASK
-        self._aead.encrypt_into(
-            self._fixed + counter.to_bytes(8, "big"), packet[LENGTH:], length, out[LENGTH:]
-        )
+        body = start + LENGTH
+        length = packet[:LENGTH]
+        out[start:body] = length
+        nonce = self._fixed + counter.to_bytes(8, "big")
+        self._encrypt_into(nonce, packet[LENGTH:size], length, out[body : start + size + GCM_TAG])
 
-    def length(self, head: memoryview) -> int:
+    def length(self, view: memoryview, start: int) -> int:
         """See `PacketCipher.length`."""
-        return int.from_bytes(head, "big")
+        return clear_length(view, start)
 
-    def open(self, sequence: int, sealed: memoryview) -> bytes:
+    def open(self, sequence: int, view: memoryview, start: int, stop: int, into: memoryview) -> None:
         """See `PacketCipher.open`."""
         del sequence
         counter = self._counter
         self._counter = (counter + 1) & _COUNTER_MASK
+        body = start + LENGTH
+        nonce = self._fixed + counter.to_bytes(8, "big")
         try:
-            return self._aead.decrypt(
-                self._fixed + counter.to_bytes(8, "big"), sealed[LENGTH:], sealed[:LENGTH]
-            )
+            self._decrypt_into(nonce, view[body:stop], view[start:body], into)
         except InvalidTag as exc:
             raise SshDisconnectedError(_TAMPERED) from exc
 
@@ -138,16 +144,17 @@ class Mac:
     """An HMAC over the sequence number and a packet (RFC 4253, section 6.4)."""
 
     key: bytes = attrs.field(repr=False)
-    digest: Digest
+    digest: str
+    """The hash, as hashlib calls it."""
     size: int
 
-    def over(self, sequence: int, data: memoryview) -> bytes:
+    def over(self, sequence: int, data: bytes | memoryview) -> bytes:
         """Return the tag of *data*."""
         mac = hmac.new(self.key, sequence.to_bytes(4, "big"), self.digest)
         mac.update(data)
         return mac.digest()[: self.size]
 
-    def check(self, sequence: int, data: memoryview, tag: memoryview) -> None:
+    def check(self, sequence: int, data: bytes | memoryview, tag: memoryview) -> None:
         """Raise `SshDisconnectedError` where *tag* is not the tag of *data*."""
         if not hmac.compare_digest(self.over(sequence, data), tag):
             raise SshDisconnectedError(_TAMPERED)
@@ -161,24 +168,27 @@ class EtmPackets:
     _mac: Mac
     block: int = 16
     hides_length: bool = False
-    tag: int = attrs.field(default=attrs.Factory(lambda self: self._mac.size, takes_self=True))
+    tag: int = attrs.field(init=False)
 
-    def seal(self, sequence: int, packet: memoryview, out: memoryview) -> None:
+    def __attrs_post_init__(self) -> None:
+        self.tag = self._mac.size
+
+    def seal(self, sequence: int, packet: memoryview, size: int, out: memoryview, start: int) -> None:
         """See `PacketCipher.seal`."""
-        end = len(packet)
-        out[:LENGTH] = packet[:LENGTH]
-        self._cipher.update_into(packet[LENGTH:], out[LENGTH:end])
-        out[end:] = self._mac.over(sequence, out[:end])
+        end = start + size
+        out[start : start + LENGTH] = packet[:LENGTH]
+        out[start + LENGTH : end] = self._cipher.update(packet[LENGTH:size])
+        out[end : end + self.tag] = self._mac.over(sequence, out[start:end])
 
-    def length(self, head: memoryview) -> int:
+    def length(self, view: memoryview, start: int) -> int:
         """See `PacketCipher.length`."""
-        return int.from_bytes(head, "big")
+        return clear_length(view, start)
 
-    def open(self, sequence: int, sealed: memoryview) -> bytes:
+    def open(self, sequence: int, view: memoryview, start: int, stop: int, into: memoryview) -> None:
         """See `PacketCipher.open`."""
-        end = len(sealed) - self.tag
-        self._mac.check(sequence, sealed[:end], sealed[end:])
-        return self._cipher.update(sealed[LENGTH:end])
+        end = stop - self.tag
+        self._mac.check(sequence, view[start:end], view[end:stop])
+        into[:] = self._cipher.update(view[start + LENGTH : end])
 
 
 @attrs.define(eq=False)
@@ -189,23 +199,26 @@ class MacPackets:
     _mac: Mac
     block: int = 16
     hides_length: bool = True
-    tag: int = attrs.field(default=attrs.Factory(lambda self: self._mac.size, takes_self=True))
+    tag: int = attrs.field(init=False)
     _first: bytes = attrs.field(default=b"", init=False, repr=False)
 
-    def seal(self, sequence: int, packet: memoryview, out: memoryview) -> None:
-        """See `PacketCipher.seal`."""
-        end = len(packet)
-        self._cipher.update_into(packet, out[:end])
-        out[end:] = self._mac.over(sequence, packet)
+    def __attrs_post_init__(self) -> None:
+        self.tag = self._mac.size
 
-    def length(self, head: memoryview) -> int:
+    def seal(self, sequence: int, packet: memoryview, size: int, out: memoryview, start: int) -> None:
+        """See `PacketCipher.seal`."""
+        end = start + size
+        out[start:end] = self._cipher.update(packet[:size])
+        out[end : end + self.tag] = self._mac.over(sequence, packet[:size])
+
+    def length(self, view: memoryview, start: int) -> int:
         """See `PacketCipher.length`."""
-        self._first = self._cipher.update(head)
+        self._first = self._cipher.update(view[start : start + self.block])
         return int.from_bytes(self._first[:LENGTH], "big")
 
-    def open(self, sequence: int, sealed: memoryview) -> bytes:
+    def open(self, sequence: int, view: memoryview, start: int, stop: int, into: memoryview) -> None:
         """See `PacketCipher.open`."""
-        end = len(sealed) - self.tag
-        packet = self._first + self._cipher.update(sealed[len(self._first) : end])
-        self._mac.check(sequence, memoryview(packet), sealed[end:])
-        return packet[LENGTH:]
+        end = stop - self.tag
+        packet = self._first + self._cipher.update(view[start + self.block : end])
+        self._mac.check(sequence, packet, view[end:stop])
+        into[:] = packet[LENGTH:]

@@ -10,8 +10,9 @@ import trio
 from tunnel_relay.errors import SshDisconnectedError, SshError
 from tunnel_relay.protocol import ssh_numbers as number
 from tunnel_relay.protocol.ssh_fields import FieldError, Fields, string, uint32
+from tunnel_relay.ssh.carrier import Flusher, Sender
 from tunnel_relay.ssh.channel import SshChannel
-from tunnel_relay.ssh.packets import Part
+from tunnel_relay.ssh.packets import Part, Read
 from tunnel_relay.ssh.settings import SshSettings
 from tunnel_relay.ssh.transport import SshTransport
 from tunnel_relay.ssh.window import ReceiveWindow, WindowBudget
@@ -23,8 +24,8 @@ OUTPUT_LIMIT = 256 * 1024
 MAX_PINGS = 100
 
 _COUNT = struct.Struct(">II")
-_COUNT_AT = 2  # behind padding length and message number: channel, and how many bytes
-_DATA_AT = 10
+_COUNT_AT = 1  # behind the message's number: channel, and how many bytes
+_DATA_AT = 9
 _NO_CHANNEL = "the server used a channel that does not exist"
 
 
@@ -40,7 +41,8 @@ class Connection:
         self._settings = settings
         self._next_number = 0
         self._budget = WindowBudget(settings.window_budget)
-        self._ready: deque[SshChannel] = deque()
+        self._ready: deque[Sender] = deque()
+        self._flushers: dict[Flusher, None] = {}
         self._pings: deque[trio.Event] = deque()
         transport.on_end.append(self._on_end)
 
@@ -50,6 +52,7 @@ class Connection:
         """Take the messages of the connection protocol from now on."""
         self.started.set()
         self._transport.on_data = self._on_data
+        self._transport.on_batch_end = self._flush
         self._transport.handlers.update(
             {
                 number.GLOBAL_REQUEST: self._on_global_request,
@@ -75,7 +78,7 @@ class Connection:
     @property
     def unsent(self) -> int:
         """Bytes that wait to be sent."""
-        return self._transport.writer.used + sum(channel.unsent for channel in self.channels.values())
+        return self._transport.writer.used + sum(channel.sending.unsent for channel in self.channels.values())
 
     def open_direct_tcpip(self, host: str, port: int) -> SshChannel:
         """Ask the server to connect to *host* and *port* (RFC 4254, section 7.2)."""
@@ -110,14 +113,14 @@ class Connection:
 
     def fill(self) -> bool:
         """Let channels that wait write, in turn, until the output is full; return whether it holds anything."""
-        writer = self._transport.writer
-        ready = self._ready
-        while ready and writer.used < OUTPUT_LIMIT and not self._transport.exchanging_keys:
-            channel = ready.popleft()
-            channel.queued = False
-            if channel.sendable:
-                channel.write()
-                self._enqueue(channel)
+        transport = self._transport
+        writer = transport.writer
+        while self._ready and writer.used < OUTPUT_LIMIT and not transport.exchanging_keys:
+            sender = self._ready.popleft()
+            sender.queued = False
+            if sender.sendable:
+                sender.write()
+                self._enqueue(sender)
         return writer.used > 0
 
     # -- what its channels call
@@ -127,24 +130,36 @@ class Connection:
         self._transport.send(*parts)
         self._transport.push()
 
+    def room(self) -> int:
+        """Return how many bytes of data may be written now; 0: there are others before."""
+        transport = self._transport
+        if self._ready or transport.exchanging_keys:
+            return 0
+        return max(0, OUTPUT_LIMIT - transport.writer.used)
+
+    def offer(self, sender: Sender) -> None:
+        """Send what *sender* has pending: at once where nobody waits, else in turn."""
+        room = self.room()
+        if room and sender.sendable:
+            sender.write(room)
+        self._enqueue(sender)
+        self._transport.push()
+
     def write_data(self, recipient: int, data: memoryview, most: int) -> None:
-        """Write channel data; whoever lets a channel write sends them."""
+        """Write *data*; whoever lets a channel write sends what it has written."""
         self._transport.writer.write_data(recipient, data, most)
         self._transport.check_age()
 
-    def offer(self, channel: SshChannel) -> None:
-        """Send what *channel* has pending: at once where nobody waits, else in turn."""
-        transport = self._transport
-        room = OUTPUT_LIMIT - transport.writer.used
-        if not self._ready and channel.sendable and room > 0 and not transport.exchanging_keys:
-            channel.write(room)
-        self._enqueue(channel)
-        transport.push()
+    def read_data(self, recipient: int, read: Read, most: int, limit: int) -> int:
+        """Send what *read* reads, up to *limit* bytes and never more than `room`; return how many."""
+        count = self._transport.writer.read_data(recipient, read, most, limit)
+        self._transport.check_age()
+        self._transport.push()
+        return count
 
-    def forget(self, channel: SshChannel) -> None:
-        """Drop a channel that both sides have closed."""
-        channel.window.release()
-        self.channels.pop(channel.number, None)
+    def flush_later(self, flusher: Flusher) -> None:
+        """Call *flusher* when everything that has arrived has been handed out."""
+        self._flushers[flusher] = None
 
     # -- internals
 
@@ -155,10 +170,20 @@ class Connection:
         self._next_number = (found + 1) & 0xFFFFFFFF
         return found
 
-    def _enqueue(self, channel: SshChannel) -> None:
-        if channel.sendable and not channel.queued:
-            channel.queued = True
-            self._ready.append(channel)
+    def _enqueue(self, sender: Sender) -> None:
+        if sender.sendable and not sender.queued:
+            sender.queued = True
+            self._ready.append(sender)
+
+    def _forget(self, channel: SshChannel) -> None:
+        """Drop a channel that is closed on both sides: its number is free."""
+        channel.receiving.window.release()
+        del self.channels[channel.number]
+
+    def _flush(self) -> None:
+        flushers, self._flushers = self._flushers, {}
+        for flusher in flushers:
+            flusher.flush()
 
     def _on_end(self) -> None:
         for channel in list(self.channels.values()):
@@ -175,58 +200,63 @@ class Connection:
             raise SshDisconnectedError(_NO_CHANNEL)
         return channel
 
-    def _on_data(self, body: bytes, end: int) -> None:
-        name, length = _COUNT.unpack_from(body, _COUNT_AT)
-        if _DATA_AT + length > end:
+    def _on_data(self, message: memoryview) -> None:
+        name, length = _COUNT.unpack_from(message, _COUNT_AT)
+        data = message[_DATA_AT : _DATA_AT + length]
+        if len(data) < length:
             raise FieldError("channel data end too early")
         channel = self.channels.get(name)
         if channel is None:
             raise SshDisconnectedError(_NO_CHANNEL)
-        channel.on_data(memoryview(body)[_DATA_AT : _DATA_AT + length])
+        channel.receiving.on_data(data)
 
-    def _on_extended_data(self, body: bytes, end: int) -> None:
-        fields = Fields(body[:end], 2)
+    def _on_extended_data(self, message: memoryview) -> None:
+        fields = Fields(bytes(message), 1)
         channel = self._channel(fields.uint32())
         fields.uint32()
-        channel.on_extended_data(len(fields.string()))
+        channel.receiving.on_dropped(len(fields.string()))
 
-    def _on_window_adjust(self, body: bytes, end: int) -> None:
-        fields = Fields(body[:end], 2)
-        self._channel(fields.uint32()).on_window_adjust(fields.uint32())
+    def _on_window_adjust(self, message: memoryview) -> None:
+        fields = Fields(bytes(message), 1)
+        self._channel(fields.uint32()).sending.on_window_adjust(fields.uint32())
 
-    def _on_eof(self, body: bytes, end: int) -> None:
-        self._channel(Fields(body[:end], 2).uint32()).on_eof()
+    def _on_eof(self, message: memoryview) -> None:
+        self._channel(Fields(bytes(message), 1).uint32()).receiving.on_eof()
 
-    def _on_close(self, body: bytes, end: int) -> None:
-        self._channel(Fields(body[:end], 2).uint32()).on_close()
+    def _on_close(self, message: memoryview) -> None:
+        channel = self._channel(Fields(bytes(message), 1).uint32())
+        channel.on_close()
+        self._forget(channel)
 
-    def _on_request(self, body: bytes, end: int) -> None:
-        fields = Fields(body[:end], 2)
+    def _on_request(self, message: memoryview) -> None:
+        fields = Fields(bytes(message), 1)
         self._channel(fields.uint32()).on_request(fields)
 
-    def _on_confirmation(self, body: bytes, end: int) -> None:
-        fields = Fields(body[:end], 2)
+    def _on_confirmation(self, message: memoryview) -> None:
+        fields = Fields(bytes(message), 1)
         self._channel(fields.uint32()).on_confirmation(fields)
 
-    def _on_refusal(self, body: bytes, end: int) -> None:
-        fields = Fields(body[:end], 2)
-        self._channel(fields.uint32()).on_refusal(fields)
+    def _on_refusal(self, message: memoryview) -> None:
+        fields = Fields(bytes(message), 1)
+        channel = self._channel(fields.uint32())
+        channel.on_refusal(fields)
+        self._forget(channel)
 
-    def _on_open(self, body: bytes, end: int) -> None:
+    def _on_open(self, message: memoryview) -> None:
         # A server has nothing to open towards us: we never asked it to listen for us.
-        fields = Fields(body[:end], 2)
+        fields = Fields(bytes(message), 1)
         fields.string()
         refusal = uint32(fields.uint32()) + uint32(1) + string(b"") + string(b"")
         self.send(bytes([number.CHANNEL_OPEN_FAILURE]), refusal)
 
-    def _on_global_request(self, body: bytes, end: int) -> None:
-        fields = Fields(body[:end], 2)
+    def _on_global_request(self, message: memoryview) -> None:
+        fields = Fields(bytes(message), 1)
         fields.string()
         if fields.boolean():
             self.send(bytes([number.REQUEST_FAILURE]))
 
-    def _on_reply(self, body: bytes, end: int) -> None:
-        del body, end
+    def _on_reply(self, message: memoryview) -> None:
+        del message
         if not self._pings:
             raise SshDisconnectedError("the server answered a request that nobody made")
         self._pings.popleft().set()

@@ -35,7 +35,7 @@ class HostKey:
 
     @property
     def kind(self) -> str:
-        """The type: ``ssh-ed25519``, ``ssh-rsa`` …"""
+        """The type, ``ssh-ed25519`` for one."""
         try:
             return Fields(self.blob).string().decode("ascii", "replace")
         except FieldError:

@@ -24,7 +24,7 @@ from paramiko.ssh_exception import IncompatiblePeer
 from tunnel_relay.errors import HostKeyError, SshHandshakeError
 from tunnel_relay.protocol.ssh_numbers import DEBUG, IGNORE, KEXINIT, NEWKEYS
 from tunnel_relay.ssh.algorithms import CIPHERS, HOST_KEYS, KEY_EXCHANGES, MACS, Offer, explain_mismatch
-from tunnel_relay.ssh.ciphers import Digest, EtmPackets, GcmPackets, Mac, MacPackets, PacketCipher
+from tunnel_relay.ssh.ciphers import EtmPackets, GcmPackets, Mac, MacPackets, PacketCipher
 from tunnel_relay.ssh.packets import PacketReader, PacketWriter
 
 LOCAL_VERSION = "SSH-2.0-tunnel_relay"
@@ -88,7 +88,7 @@ class _PacketSeam(Packetizer):
         self,
         block_engine: object,
         block_size: int,
-        mac_engine: Digest | None,
+        mac_engine: object,
         mac_size: int,
         mac_key: bytes | bytearray | None,
         sdctr: bool = False,
@@ -104,7 +104,7 @@ class _PacketSeam(Packetizer):
         self,
         block_engine: object,
         block_size: int,
-        mac_engine: Digest | None,
+        mac_engine: object,
         mac_size: int,
         mac_key: bytes | bytearray | None,
         etm: bool = False,
@@ -118,7 +118,7 @@ class _PacketSeam(Packetizer):
 
 def _cipher(
     engine: object,
-    digest: Digest | None,
+    digest: object,
     mac_size: int,
     mac_key: bytes | bytearray | None,
     nonce: bytes | None,
@@ -129,33 +129,26 @@ def _cipher(
         assert nonce is not None
         return GcmPackets(engine, nonce)
     assert isinstance(engine, CipherContext)
-    assert digest is not None
+    assert callable(digest)
     assert mac_key is not None
-    mac = Mac(bytes(mac_key), digest, mac_size)
+    # paramiko names a hash by hashlib's constructor of it.
+    mac = Mac(bytes(mac_key), str(getattr(digest(), "name")), mac_size)  # noqa: B009
     return EtmPackets(engine, mac) if etm else MacPackets(engine, mac)
 
 
-class Negotiation(paramiko.Transport):
-    """Agrees on algorithms and keys, the first time and again; sets them on `reader` and `writer`.
+# RFC 8731's name is added for what paramiko only knows by its older one.
+_KEX_INFO = {
+    **cast("dict[str, object]", vars(paramiko.Transport)["_kex_info"]),
+    "curve25519-sha256": KexCurve25519,
+}
 
-    It answers into the writer.
-    """
+if TYPE_CHECKING:
 
-    _preferred_kex: ClassVar[tuple[str, ...]] = tuple(
-        name for name in KEY_EXCHANGES if name in {*paramiko.Transport._kex_info, "curve25519-sha256"}
-    )
-    _preferred_ciphers: ClassVar[tuple[str, ...]] = CIPHERS
-    _preferred_macs: ClassVar[tuple[str, ...]] = MACS
-    # RFC 8731's name for what paramiko only knows by its older one.
-    _kex_info: ClassVar[dict[str, object]] = {
-        **paramiko.Transport._kex_info,
-        "curve25519-sha256": KexCurve25519,
-    }
+    class _Transport(paramiko.Transport):
+        """Exactly what we use of paramiko that it does not promise."""
 
-    if TYPE_CHECKING:
-        _expected_packet: tuple[int, ...]
         agreed_on_strict_kex: bool
-        initial_kex_done: bool
+        _expected_packet: tuple[int, ...]
 
         def _expect_packet(self, *ptypes: int) -> None: ...
         def _send_kex_init(self) -> None: ...
@@ -163,13 +156,29 @@ class Negotiation(paramiko.Transport):
         def _parse_newkeys(self, m: paramiko.Message) -> None: ...
         def _verify_key(self, host_key: bytes, sig: bytes) -> None: ...
 
+else:
+    _Transport = paramiko.Transport
+
+
+class Negotiation(_Transport):
+    """Agrees on algorithms and keys, the first time and again; sets them on `reader` and `writer`.
+
+    It answers into the writer.
+    """
+
+    _kex_info: ClassVar[dict[str, object]] = _KEX_INFO
+    # ML-KEM is missing where the cryptography library has none.
+    _preferred_kex: ClassVar[tuple[str, ...]] = tuple(name for name in KEY_EXCHANGES if name in _KEX_INFO)
+    _preferred_ciphers: ClassVar[tuple[str, ...]] = CIPHERS
+    _preferred_macs: ClassVar[tuple[str, ...]] = MACS
+
     def __init__(self, host_keys: tuple[str, ...] = HOST_KEYS) -> None:
         super().__init__(cast("paramiko.Channel", _NoSocket()), packetizer_class=_PacketSeam)
         self.local_version = LOCAL_VERSION
         self.kex_name = ""
         self._preferred_keys = host_keys
         self._first_host_key: bytes | None = None
-        seam = cast(_PacketSeam, self.packetizer)
+        seam = cast("_PacketSeam", self.packetizer)
         self.reader = seam.reader
         self.writer = seam.writer
 

@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import os
 import struct
+from collections.abc import Callable, Sequence
 
 from tunnel_relay.errors import SshDisconnectedError, SshHandshakeError
 from tunnel_relay.protocol.ssh_numbers import CHANNEL_DATA
 from tunnel_relay.ssh.ciphers import LENGTH, ClearPackets, PacketCipher
 
 Part = bytes | bytearray | memoryview
+Read = Callable[[Sequence[memoryview]], int]
+"""Reads into buffers, one after another; returns how many bytes."""
 
 # OpenSSH's PACKET_MAX_SIZE. RFC 4253, section 6.1 asks for 35000 at least.
 MAX_PACKET = 256 * 1024
 # No packet of ours is longer: the longest are channel data, cut to what the peer takes.
 MAX_PAYLOAD = MAX_PACKET - 1024
+MAX_DATA = MAX_PAYLOAD - 9
 # Room for the longest packet, and for a read of this size at the same time.
 READ_SIZE = 256 * 1024
 # The output buffer starts like this and grows where replies pile up.
@@ -33,6 +37,7 @@ _CHANNEL_DATA = struct.Struct(">BII")
 _DATA_AT = PAYLOAD_AT + _CHANNEL_DATA.size
 _MASK = 0xFFFFFFFF
 _MIN_PADDING = 4
+_MAX_PADDING = 32  # a block more than what is needed, at most
 _RANDOM_POOL = 4096
 
 
@@ -50,6 +55,8 @@ class PacketWriter:
         self._view = memoryview(self._buffer)
         self._spare: bytearray | None = bytearray(OUTPUT_SIZE)
         self._plain = memoryview(bytearray(MAX_PACKET))
+        self._slots: list[memoryview] = []
+        self._slot_size = 0
         self._random = b""
         self._random_used = 0
 
@@ -60,12 +67,13 @@ class PacketWriter:
 
     def write(self, *parts: Part) -> None:
         """Seal one packet whose payload is *parts*, one after another; at most `MAX_PAYLOAD` bytes."""
+        plain = self._plain
         end = PAYLOAD_AT
         for part in parts:
             start = end
             end += len(part)
-            self._plain[start:end] = part
-        self._seal(self._plain[: self._finish(end)])
+            plain[start:end] = part
+        self._seal(plain, self._finish(plain, end))
 
     def write_data(self, recipient: int, data: memoryview, most: int) -> None:
         """Seal *data* for the channel *recipient*, in as many messages of *most* bytes as that takes.
@@ -73,35 +81,63 @@ class PacketWriter:
         This is where the time goes in a bulk transfer: a message costs one copy, besides its encryption.
         """
         plain = self._plain
-        filled = 0
-        packet = plain[:0]
+        filled = total = 0
         for start in range(0, len(data), most):
             piece = data[start : start + most]
             size = len(piece)
             if size != filled:
                 # All but the last are of one size: what surrounds the data is written once.
                 filled = size
-                _CHANNEL_DATA.pack_into(plain, PAYLOAD_AT, CHANNEL_DATA, recipient, size)
-                packet = plain[: self._finish(PAYLOAD_AT + _CHANNEL_DATA.size + size)]
+                total = self._frame(plain, recipient, size)
             plain[_DATA_AT : _DATA_AT + size] = piece
-            self._seal(packet)
+            self._seal(plain, total)
 
-    def _finish(self, end: int) -> int:
-        """Put the padding behind the payload that ends at *end*, the header before it; return where it ends now."""
+    def read_data(self, recipient: int, read: Read, most: int, limit: int) -> int:
+        """Seal what *read* puts into the buffers that it is given, *limit* bytes at most; return how many.
+
+        Like `write_data`, and without its copy. Raises what *read* does.
+        """
+        slots = self._slots_of(most)
+        buffers = [slot[_DATA_AT : _DATA_AT + most] for slot in slots[: -(-limit // most)]]
+        if limit < len(buffers) * most:
+            buffers[-1] = buffers[-1][: limit - (len(buffers) - 1) * most]
+        left = count = read(buffers)
+        for slot in slots:
+            if left <= 0:
+                break
+            self._seal(slot, self._frame(slot, recipient, min(left, most)))
+            left -= most
+        return count
+
+    def _slots_of(self, most: int) -> list[memoryview]:
+        """Return places for packets with *most* bytes of data each; a connection asks for one size only."""
+        if self._slot_size != most:
+            self._slot_size = most
+            count = max(1, READ_SIZE // most)
+            self._slots = [memoryview(bytearray(_DATA_AT + most + _MAX_PADDING)) for _ in range(count)]
+        return self._slots
+
+    def _frame(self, plain: memoryview, recipient: int, size: int) -> int:
+        """Put what surrounds *size* bytes of channel data round them; return where the packet ends."""
+        _CHANNEL_DATA.pack_into(plain, PAYLOAD_AT, CHANNEL_DATA, recipient, size)
+        return self._finish(plain, _DATA_AT + size)
+
+    def _finish(self, plain: memoryview, end: int) -> int:
+        """Put padding behind the payload that ends at *end*, a header before it; return where the packet ends."""
         cipher = self.cipher
         padding = cipher.block - (end if cipher.hides_length else end - LENGTH) % cipher.block
         if padding < _MIN_PADDING:
             padding += cipher.block
-        self._plain[end : end + padding] = self._padding(padding)
-        _HEADER.pack_into(self._plain, 0, end - LENGTH + padding, padding)
+        plain[end : end + padding] = self._padding(padding)
+        _HEADER.pack_into(plain, 0, end - LENGTH + padding, padding)
         return end + padding
 
-    def _seal(self, packet: memoryview) -> None:
+    def _seal(self, packet: memoryview, size: int) -> None:
         used = self.used
-        after = used + len(packet) + self.cipher.tag
+        after = used + size + self.cipher.tag
         if after > len(self._buffer):
             self._grow(after)
-        self.cipher.seal(self.sequence, packet, self._view[used:after])
+        self.cipher.seal(self.sequence, packet, size, self._view, used)
         self.used = after
         self.sequence = (self.sequence + 1) & _MASK
         self.sealed_bytes += after - used
@@ -139,7 +175,7 @@ class PacketWriter:
 
 
 class PacketReader:
-    """Takes packets out of what arrived. Read into `space`, say how much with `filled`."""
+    """Takes packets out of what arrived. Read into `space`, say how much with `filled`, then take `packet`s."""
 
     def __init__(self) -> None:
         self.cipher: PacketCipher = ClearPackets()
@@ -152,9 +188,13 @@ class PacketReader:
         self._start = 0
         self._end = 0
         self._length: int | None = None
+        # What is opened takes less room than it did before: one batch always fits.
+        self._opened = memoryview(bytearray(MAX_PACKET + READ_SIZE))
+        self._opened_end = 0
 
     def space(self) -> memoryview:
-        """Return where the next bytes go: `READ_SIZE` bytes at least, once whole packets have been taken."""
+        """Return where the next bytes go, about `READ_SIZE` at least. Packets taken before are lost by it."""
+        self._opened_end = 0
         if self._start:
             rest = self._end - self._start
             self._view[:rest] = bytes(self._view[self._start : self._end])
@@ -166,7 +206,7 @@ class PacketReader:
         self._end += size
 
     def line(self, limit: int) -> bytes | None:
-        """Return the next line without its end, or `None` where it has not all arrived (RFC 4253, section 4.2).
+        """Return the next line without its end, or `None` where it has not all arrived (RFC 4253, 4.2).
 
         Raises:
           SshHandshakeError: it is longer than *limit* bytes.
@@ -185,11 +225,10 @@ class PacketReader:
         """Return what arrived and was not taken."""
         return bytes(self._view[self._start : self._end])
 
-    def packet(self) -> tuple[bytes, int] | None:
-        """Return the next packet, or `None` where it has not all arrived.
+    def packet(self) -> memoryview | None:
+        """Return the payload of the next packet, or `None` where it has not all arrived.
 
-        It comes as (*body*, *end*): the payload is ``body[1:end]``. It is left in place because cutting it out
-        would copy it.
+        The payload is valid until the next call of `space`: copy what is to stay.
 
         Raises:
           SshDisconnectedError: the packet is malformed, or was tampered with.
@@ -200,10 +239,9 @@ class PacketReader:
         available = self._end - start
         length = self._length
         if length is None:
-            head = cipher.block if cipher.hides_length else LENGTH
-            if available < head:
+            if available < (cipher.block if cipher.hides_length else LENGTH):
                 return None
-            length = cipher.length(self._view[start : start + head])
+            length = cipher.length(self._view, start)
             padded = length + LENGTH if cipher.hides_length else length
             if not cipher.block <= padded <= MAX_PACKET or padded % cipher.block:
                 raise SshDisconnectedError(f"a packet cannot be {length} bytes long")
@@ -211,12 +249,17 @@ class PacketReader:
         size = LENGTH + length + cipher.tag
         if available < size:
             return None
-        body = cipher.open(self.sequence, self._view[start : start + size])
-        self._start = start + size
+        stop = start + size
+        opened = self._opened_end
+        after = opened + length
+        cipher.open(self.sequence, self._view, start, stop, self._opened[opened:after])
+        self._start = stop
+        self._opened_end = after
         self._length = None
         self.sequence = (self.sequence + 1) & _MASK
         self.opened_bytes += size
-        end = length - body[0]
-        if end < 2:
+        end = after - self._opened[opened]
+        opened += 1
+        if end <= opened:
             raise SshDisconnectedError("a packet has no payload")
-        return body, end
+        return self._opened[opened:end]

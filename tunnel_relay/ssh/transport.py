@@ -30,11 +30,11 @@ MAX_HELD = 20_000
 # A server announces two or three extensions (RFC 8308).
 MAX_EXTENSIONS = 64
 
-Handler = Callable[[bytes, int], None]
-"""Takes a packet: the message is ``body[1:end]``, its number ``body[1]``."""
+Handler = Callable[[memoryview], None]
+"""Takes a message, its number first. The message is gone when the handler returns: it copies what is to stay."""
 
 
-def nothing(body: bytes, end: int) -> None:
+def nothing(message: memoryview) -> None:
     """Be a `Handler` that does nothing."""
 
 
@@ -71,10 +71,12 @@ class SshTransport:
             number.EXT_INFO: self._on_ext_info,
             number.KEXINIT: self._on_key_exchange,
             number.NEWKEYS: self._on_key_exchange,
-            **{kind: self._on_key_exchange for kind in range(number.KEX_FIRST, number.KEX_LAST + 1)},
+            **dict.fromkeys(range(number.KEX_FIRST, number.KEX_LAST + 1), self._on_key_exchange),
         }
         self.on_data: Handler = self._on_unknown
         """Takes channel data while no keys are exchanged; `handlers` has it too."""
+        self.on_batch_end: Callable[[], None] = lambda: None
+        """Called when everything that had arrived has been handled."""
         self._rekey_bytes = rekey_bytes
         self._lines: deque[bytes] = deque(maxlen=1)
         self._line_count = 0
@@ -114,15 +116,15 @@ class SshTransport:
             return
         try:
             next_packet = reader.packet
-            while (packet := next_packet()) is not None:
-                body, end = packet
-                # Nearly every packet is channel data, and nearly never do keys change.
-                if body[1] != CHANNEL_DATA or self.exchanging_keys:
-                    self._dispatch(body, end)
+            while (message := next_packet()) is not None:
+                # Nearly every message is channel data, and nearly never do keys change.
+                if message[0] != CHANNEL_DATA or self.exchanging_keys:
+                    self._dispatch(message)
                 else:
-                    self.on_data(body, end)
+                    self.on_data(message)
         except (FieldError, struct.error) as exc:
             raise SshDisconnectedError("the server sent a malformed message") from exc
+        self.on_batch_end()
         self.check_age()
 
     def send(self, *parts: Part) -> None:
@@ -130,11 +132,18 @@ class SshTransport:
         if self.failure is not None:
             return
         if self.exchanging_keys:
-            if len(self._held) >= MAX_HELD:
-                raise SshDisconnectedError("the server makes us answer, but does not finish its key exchange")
-            self._held.append(b"".join(parts))
+            if len(self._held) < MAX_HELD:
+                self._held.append(b"".join(parts))
+            else:
+                self.fail(
+                    SshDisconnectedError("the server makes us answer, but does not finish its key exchange")
+                )
             return
-        self.writer.write(*parts)
+        try:
+            self.writer.write(*parts)
+        except SshError as exc:
+            # Whoever sends this message is not to blame, and learns of it like everybody else.
+            self.fail(exc)
         self.check_age()
 
     def check_age(self) -> None:
@@ -187,9 +196,9 @@ class SshTransport:
         self.negotiation.begin()
         self.push()
 
-    def _dispatch(self, body: bytes, end: int) -> None:
-        self.negotiation.admit(body[1])
-        self.handlers.get(body[1], self._on_unknown)(body, end)
+    def _dispatch(self, message: memoryview) -> None:
+        self.negotiation.admit(message[0])
+        self.handlers.get(message[0], self._on_unknown)(message)
         if not self.keys_agreed.is_set():
             self._early_packets += 1
             if self._early_packets > MAX_EARLY_PACKETS:
@@ -199,34 +208,35 @@ class SshTransport:
         """Return the number of the packet being handled."""
         return (self.reader.sequence - 1) & 0xFFFFFFFF
 
-    def _on_unknown(self, body: bytes, end: int) -> None:
-        del body, end
+    def _on_unknown(self, message: memoryview) -> None:
+        del message
         # RFC 4253, section 11.4.
         self.send(bytes([number.UNIMPLEMENTED]), uint32(self._sequence()))
         self.push()
 
-    def _on_key_exchange(self, body: bytes, end: int) -> None:
-        if body[1] == number.KEXINIT and not self.exchanging_keys:
+    def _on_key_exchange(self, message: memoryview) -> None:
+        kind = message[0]
+        if kind == number.KEXINIT and not self.exchanging_keys:
             self.keys_since = trio.current_time()
             self.exchanging_keys = True
-        self.negotiation.handle(body[1], body[1:end], self._sequence())
-        if body[1] == number.NEWKEYS:
+        self.negotiation.handle(kind, bytes(message), self._sequence())
+        if kind == number.NEWKEYS:
             self.keys_since = trio.current_time()
             self.exchanging_keys = False
             self.keys_agreed.set()
             held, self._held = self._held, deque()
-            for message in held:
-                self.send(message)
+            for kept in held:
+                self.send(kept)
         self.push()
 
-    def _on_disconnect(self, body: bytes, end: int) -> None:
-        fields = Fields(body[:end], 2)
+    def _on_disconnect(self, message: memoryview) -> None:
+        fields = Fields(bytes(message), 1)
         code = fields.uint32()
         said = fields.text()
         raise SshDisconnectedError(f"the server ended the connection: {said or f'reason {code}'}")
 
-    def _on_ext_info(self, body: bytes, end: int) -> None:
-        fields = Fields(body[:end], 2)
+    def _on_ext_info(self, message: memoryview) -> None:
+        fields = Fields(bytes(message), 1)
         for _ in range(min(fields.uint32(), MAX_EXTENSIONS)):
             name, value = fields.string(), fields.string()
             if name == b"server-sig-algs":
