@@ -100,8 +100,8 @@ async def test_an_unknown_host_key_is_one_line_and_77(tmp_path: Path) -> None:
     ("fault", "code", "says"),
     [
         ("ExpiredTokenException", 77, "expired"),
-        ("AccessDeniedException", 77, "ssm:StartSession"),
-        ("TargetNotConnected", 69, "connected"),
+        pytest.param("AccessDeniedException", 77, "ssm:StartSession", marks=pytest.mark.slow),
+        pytest.param("TargetNotConnected", 69, "connected", marks=pytest.mark.slow),
     ],
 )
 async def test_what_aws_refuses_is_one_line_and_its_code(

@@ -37,7 +37,6 @@ def test_an_unknown_shell_is_a_usage_error() -> None:
 @pytest.mark.parametrize(
     ("words", "completed"),
     [
-        ("sproxy sta", {"status"}),
         ("sproxy run --log-f", {"--log-format"}),
         ("sproxy run --log-format ", {"text", "json"}),
     ],
