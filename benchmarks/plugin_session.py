@@ -1,4 +1,4 @@
-"""An ssh ProxyCommand: ``python -m benchmarks.plugin_session PLUGIN INSTANCE`` hands a session over.
+"""An ssh ProxyCommand: ``python -m benchmarks.plugin_session PLUGIN INSTANCE PORT`` hands a session on.
 
 It does what ``aws ssm start-session`` does, without the CLI: AWS's plugin takes the place of this process.
 """
@@ -20,10 +20,11 @@ DOCUMENT = "AWS-StartSSHSession"
 
 def main() -> None:
     """Call StartSession, then become the plugin."""
-    binary, instance = sys.argv[1:]
-    request = {"Target": instance, "DocumentName": DOCUMENT, "Parameters": {"portNumber": ["22"]}}
+    binary, instance, port = sys.argv[1:]
+    parameters = {"portNumber": [port]}
+    request = {"Target": instance, "DocumentName": DOCUMENT, "Parameters": parameters}
     client: SSMClient = boto3.client("ssm")  # pyright: ignore[reportUnknownMemberType]
-    response = client.start_session(Target=instance, DocumentName=DOCUMENT, Parameters={"portNumber": ["22"]})
+    response = client.start_session(Target=instance, DocumentName=DOCUMENT, Parameters=parameters)
     session = {
         "SessionId": response["SessionId"],
         "TokenValue": response["TokenValue"],

@@ -11,7 +11,7 @@ import os
 import shutil
 import sys
 import tomllib
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -21,12 +21,15 @@ import trio
 from benchmarks import contestants
 from benchmarks.arena import Arena, Contestant, FailedError
 from benchmarks.contestants import SPROXY, AbsentError
-from benchmarks.measures import CONNECTS, LATENCY, MIB, Figure, Figures, Measure, Scale
+from benchmarks.measures import CONNECTS, IDLE, LATENCY, MIB, Figure, Figures, Measure, Scale
 from benchmarks.processes import program
 from benchmarks.tournament import Outcome, Row, play
 
 STRIPES = (1, 2, 3, 4, 8)
+QUICK_STRIPES = (1, 4)
 ONE = "1 session"
+# What a profile gets that says nothing about sessions.
+SUBJECT = "4 sessions"
 # The lab is up within a second; a busy machine may take longer to import it.
 LAB_PATIENCE = 30.0
 LAB_POLL = 0.05
@@ -39,18 +42,23 @@ NOTE = (
 
 
 @attrs.frozen
+class Login:
+    """How the lab's instances are logged in to, and on which port their sshd listens."""
+
+    user: str
+    key: str
+    known_hosts: str
+    port: int = 22
+
+
+@attrs.frozen
 class Lab:
     """A running lab: the environment for its AWS endpoints, and the ``ssm`` table of its profile."""
 
     env: dict[str, str]
     upstream: dict[str, object]
-
-    @property
-    def login(self) -> Mapping[str, str]:
-        """Return how the upstream logs in by SSH."""
-        ssh = self.upstream["ssh"]
-        assert isinstance(ssh, dict)
-        return ssh  # pyright: ignore[reportUnknownVariableType] - what the lab wrote
+    instances: list[str]
+    login: Login
 
 
 @asynccontextmanager
@@ -62,7 +70,8 @@ async def open_lab(folder: Path) -> AsyncGenerator[Lab]:
         profile = tomllib.loads(await trio.Path(world / "profile.toml").read_text())
         lines = (await trio.Path(world / "env").read_text()).splitlines()
         env = {**os.environ, **dict(line.split("=", 1) for line in lines if "=" in line)}
-        yield Lab(env, profile["upstreams"]["ssm"])
+        upstream = profile["upstreams"]["ssm"]
+        yield Lab(env, upstream, upstream["instances"], Login(**upstream["ssh"]))
 
 
 async def _wait_for_file(path: Path) -> None:
@@ -79,10 +88,9 @@ async def plugin(arena: Arena, folder: Path, lab: Lab) -> AsyncGenerator[Contest
     binary = os.environ.get("SESSION_MANAGER_PLUGIN") or shutil.which("session-manager-plugin")
     if binary is None:
         raise AbsentError("session-manager-plugin is not installed")
-    instances = lab.upstream["instances"]
-    assert isinstance(instances, list)
-    command = f"{sys.executable} -m benchmarks.plugin_session {binary} {instances[0]}"
-    login = contestants.Sshd(22, lab.login["user"], Path(lab.login["key"]), 0)
+    session = f"{binary} {lab.instances[0]} {lab.login.port}"
+    command = f"{sys.executable} -m benchmarks.plugin_session {session}"
+    login = contestants.Sshd(lab.login.port, lab.login.user, Path(lab.login.key), 0)
     async with contestants.ssh_dynamic(
         arena, folder, login, through=command, env=lab.env, name="plugin"
     ) as peer:
@@ -119,33 +127,42 @@ UP = Measure(
 )
 
 
+async def _many(arena: Arena, contestant: Contestant, scale: Scale) -> Figures:
+    size = scale.streams * scale.probe // 32
+    return {"many": size / await arena.download(contestant, size, scale.streams, checked=True) / 1e6}
+
+
 async def ssm(arena: Arena, folder: Path, scale: Scale) -> Outcome:
     """Measure one and several paced sessions, and AWS's plugin beside them."""
     quick = scale.rounds == 1
     scale = attrs.evolve(scale, probe=MIB // 8 if quick else MIB, seconds=1 if quick else 4)
     scale = attrs.evolve(scale, connections=64 if quick else 320, pings=50 if quick else 300)
     absent: dict[str, str] = {}
+    failed: tuple[str, ...] = ()
     async with AsyncExitStack() as stack:
         lab = await stack.enter_async_context(open_lab(folder))
         ours = [
             await stack.enter_async_context(_striped(arena, folder, lab, count))
-            for count in (STRIPES[:2] if quick else STRIPES)
+            for count in (QUICK_STRIPES if quick else STRIPES)
         ]
         peers: list[Contestant] = []
         try:
             peers.append(await stack.enter_async_context(plugin(arena, folder, lab)))
         except AbsentError as exc:
             absent["plugin"] = str(exc)
+        except FailedError as exc:
+            failed = (str(exc),)
         rows, failures = await play(arena, [*ours, *peers], [DOWN], scale)
-        single = [*ours[:1], *peers]
-        more, failures_of_single = await play(arena, single, [UP, CONNECTS, LATENCY], scale)
+        pair = [*(one for one in ours if one.name == SUBJECT), *peers]
+        many = Measure(f"{scale.streams} streams down", (Figure("many", "MB/s", more=True, digits=2),), _many)
+        more, failures_of_pair = await play(arena, pair, [IDLE, UP, many, CONNECTS, LATENCY], scale)
     return Outcome(
         suite="ssm",
-        subject=ONE,
+        subject=SUBJECT,
         peers=tuple(peer.name for peer in peers),
         rows=(*_per_stripe(rows), *more),
         absent=absent,
-        failures=(*failures, *failures_of_single),
+        failures=(*failed, *failures, *failures_of_pair),
         notes=(NOTE,),
     )
 
