@@ -64,6 +64,12 @@ class Lab:
         )
         return open_ssm_transport("dev", upstream or self.upstream, services)
 
+    async def wait_no_sessions(self) -> None:
+        """Wait until the gateway and its agents have parted with every session."""
+        with trio.fail_after(5):
+            while self.world.gateway.sessions:
+                await trio.lowlevel.checkpoint()
+
     def calls(self, operation: str) -> int:
         """How often an operation of AWS was called."""
         return sum(call.operation == operation for call in self.world.calls)
@@ -77,9 +83,7 @@ async def open_lab(directory: Path, settings: LabSettings | None = None) -> Asyn
         lab = Lab(world, attrs.evolve(upstream, startup="required"))
         yield lab
         # However a test ends: what was started at AWS was ended there.
-        with trio.fail_after(5):
-            while world.gateway.sessions:
-                await trio.lowlevel.checkpoint()
+        await lab.wait_no_sessions()
 
 
 async def download(transport: PoolTransport, target: Target, size: int) -> str:
@@ -279,3 +283,46 @@ async def test_a_message_for_the_customer_reaches_people(tmp_path: Path) -> None
         async with lab.transport():
             pass
         assert Notice("dev", "This session is recorded.") in lab.events
+
+
+async def test_a_session_that_cannot_be_resumed_is_replaced(tmp_path: Path) -> None:
+    async with open_lab(tmp_path) as lab, lab.transport() as transport:
+        stream = await transport.connect_tcp(lab.echo)
+        lab.world.faults.expired = True
+        lab.world.cut_websockets()
+        with trio.fail_after(10), pytest.raises(trio.BrokenResourceError):
+            await stream.receive_some()
+        with trio.fail_after(10):
+            await lab.told(lambda event: isinstance(event, UpstreamDown))
+            await transport.wait_usable()
+            await transport.connect_tcp(lab.echo)
+        assert lab.calls("StartSession") == 2
+
+
+async def test_many_connections_leave_nothing(tmp_path: Path) -> None:
+    """No task, socket or session stays behind."""
+
+    def holding() -> tuple[int, int]:
+        return len(list(Path("/proc/self/fd").iterdir())), trio.lowlevel.current_statistics().tasks_living
+
+    async def use(transport: PoolTransport, times: int) -> None:
+        for number in range(times):
+            stream = await transport.connect_tcp(lab.echo)
+            if number % 2:
+                await stream.send_all(b"hello")
+                assert await stream.receive_some() == b"hello"
+            await stream.aclose()
+
+    async with open_lab(tmp_path) as lab:
+        async with lab.transport() as transport:
+            await use(transport, 1)
+        await lab.wait_no_sessions()
+        before = holding()
+        for _ in range(2):
+            async with lab.transport() as transport, trio.open_nursery() as nursery:
+                for _ in range(5):
+                    nursery.start_soon(use, transport, 10)
+        # The lab's agents take a moment to part too.
+        with trio.fail_after(5):
+            while any(now > then for now, then in zip(holding(), before, strict=True)):
+                await trio.lowlevel.checkpoint()
