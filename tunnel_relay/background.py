@@ -26,6 +26,9 @@ async def open_background() -> AsyncGenerator[trio.Nursery, None]:
             finally:
                 nursery.cancel_scope.cancel()
     except BaseExceptionGroup as group:
-        if failure is None or group.exceptions != (failure,):
+        # The tasks may have been cancelled from outside at the same time: that is no news beside a failure.
+        others = group.split(lambda exc: exc is failure)[1]
+        bugs = others and others.split(trio.Cancelled)[1]
+        if failure is None or bugs or isinstance(failure, trio.Cancelled):
             raise
         raise failure from failure.__cause__

@@ -23,6 +23,11 @@ class Inbox:
         self.size = 0
         self._pieces: deque[memoryview | bytearray] = deque()
 
+    @property
+    def pieces(self) -> int:
+        """How many objects hold the bytes."""
+        return len(self._pieces)
+
     def put(self, data: memoryview) -> None:
         """Append a copy of *data*."""
         self.size += len(data)

@@ -80,7 +80,7 @@ class ReceiveWindow:
         elapsed, self._epoch = now - self._epoch, now
         taken, self._epoch_bytes = self._epoch_bytes, 0
         # At this pace, how much passes in a round trip?
-        busy = drained and taken * self.round_trip() * 2 >= self.size * elapsed
+        busy = drained and taken * self.round_trip() * 2 > self.size * elapsed
         more = min(self.size, self.limit - self.size)
         if not busy or more <= 0 or not self.budget.lease(more):
             return 0
