@@ -19,7 +19,7 @@ from session_proxy.inbound.pipes import PipePool, can_splice
 from session_proxy.inbound.pumping import Workshop
 from session_proxy.outbound.socket_stream import PlainSocketStream
 from tunnel_relay.background import open_background
-from tunnel_relay.streams import SpliceableStream
+from tunnel_relay.splicing import SpliceableStream
 
 # A read for the general path: what it carries is framed and encrypted in pieces smaller than this.
 GENERAL_READ = 128 * 1024

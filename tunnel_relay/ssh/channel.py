@@ -15,7 +15,7 @@ from tunnel_relay.ssh.carrier import Carrier, Standing
 from tunnel_relay.ssh.receiving import ReceivingHalf
 from tunnel_relay.ssh.sending import SendingHalf
 from tunnel_relay.ssh.window import ReceiveWindow
-from tunnel_relay.streams import Moved, SpliceableStream
+from tunnel_relay.splicing import Moved, SpliceableStream
 
 _NUMBER = struct.Struct(">BI")
 
