@@ -241,7 +241,8 @@ class PortTransport:
                 if setup.cancelled_caught:
                     session.failure = LinkFailedError(f"not connected within {SETUP_LIMIT:g} s")
             except LinkFailedError as exc:
-                session.failure = exc
+                # A session that was up may end badly too; that is no news about the instance.
+                session.failure = exc if session.link is None else None
             finally:
                 self._forget(session)
         if session.failure is not None and not self._sessions:

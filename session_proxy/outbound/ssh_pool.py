@@ -152,7 +152,9 @@ class PoolTransport:
             try:
                 await self._hold_link(step)
             except LinkFailedError as exc:
-                failure = exc
+                # A link that was up may end badly too; then its loss is what counts.
+                self._link_lost(step.link, str(exc))
+                failure = exc if self._pool.is_connecting(step.link) else None
             finally:
                 # Whatever ended the block, nobody may be given this link any more.
                 self._links.pop(step.link, None)

@@ -152,6 +152,10 @@ class Pool:
         """Whether `steps` would open another link beside those that are up."""
         return min(self._wanted, self.limit) > len(self._links)
 
+    def is_connecting(self, link: int) -> bool:
+        """Whether *link* has neither come up nor failed yet."""
+        return link in self._links and self._links[link].up_since is None
+
     def instance_of(self, link: int) -> str:
         """Return the instance that *link* leads to."""
         return self._links[link].instance

@@ -40,6 +40,7 @@ class FakeSource:
     links: list[FakeLink] = attrs.field(factory=list[FakeLink])
     attempts: list[tuple[float, str]] = attrs.field(factory=list[tuple[float, str]])
     answers: bool = True
+    ends_badly: bool = False
     closed: int = 0
 
     async def resolve(self, entry: str) -> tuple[str, ...]:
@@ -61,6 +62,8 @@ class FakeSource:
         finally:
             link.end(link.reason or "closed")
             self.closed += 1
+        if self.ends_badly:
+            raise LinkFailedError("it would not even close")
 
     began: float = attrs.field(factory=trio.current_time)
 
@@ -195,6 +198,18 @@ async def test_a_link_lost_while_a_stream_is_opened_is_replaced_under_it(autojum
         await transport.connect_tcp(DB)
 
         assert [link.streams for link in watched.source.links] == [0, 1]
+
+
+async def test_a_link_that_ends_badly_is_a_lost_link(autojump_clock: MockClock) -> None:
+    watched = Watched()
+    watched.source.ends_badly = True
+    async with watched.open() as transport:
+        await trio.sleep(60)
+        watched.source.links[0].end("cut")
+        await trio.testing.wait_all_tasks_blocked()
+        await transport.connect_tcp(DB)
+        assert [instance for _, instance in watched.source.attempts] == ["i-1", "i-1"]
+        assert UpstreamDown("dev", "i-1", "cut", 0.0) in watched.events
 
 
 async def test_a_refusal_leaves_the_link_alone(autojump_clock: MockClock) -> None:

@@ -267,7 +267,7 @@ async def test_a_refusal_is_the_destinations(tmp_path: Path) -> None:
         assert transport.health().state is HealthState.READY
 
 
-@pytest.mark.parametrize("after", [0.0, 0.02, 0.1, 0.3, 0.5, 0.7, 1.0])
+@pytest.mark.parametrize("after", [0.0, 0.1, 0.3, 0.5, 0.8])
 async def test_cancelled_at_any_time_it_leaves_no_session(tmp_path: Path, after: float) -> None:
     """TerminateSession comes on every way out, also while the session is being started."""
     async with open_lab(tmp_path) as lab:

@@ -71,9 +71,9 @@ class FakeAws:
         self.status, self.body = status, json.dumps({"__type": code, "message": message}).encode()
 
 
-@pytest.fixture
-def fake_aws() -> Generator[FakeAws, None, None]:
-    """Serve until the test ends."""
+@pytest.fixture(scope="module")
+def server() -> Generator[FakeAws, None, None]:
+    """Serve until all tests are through."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -97,9 +97,17 @@ def fake_aws() -> Generator[FakeAws, None, None]:
 
 
 @pytest.fixture
-def clients(fake_aws: FakeAws) -> Generator[AwsClients, None, None]:
-    """Clients that talk to the fake AWS."""
-    clients = AwsClients(INLINE, fake_aws.environ)
+def fake_aws(server: FakeAws) -> FakeAws:
+    """The server as if it were new."""
+    server.status, server.body = 200, b"{}"
+    server.requests.clear()
+    return server
+
+
+@pytest.fixture(scope="module")
+def clients(server: FakeAws) -> Generator[AwsClients, None, None]:
+    """Clients that talk to the fake AWS; making boto3's takes long, so tests share them."""
+    clients = AwsClients(INLINE, server.environ)
     yield clients
     clients.close()
 
