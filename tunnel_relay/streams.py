@@ -1,40 +1,61 @@
-"""A stream that can be joined to a socket without anybody in between."""
+"""Streams round streams."""
 
 from __future__ import annotations
 
-import socket
-from abc import abstractmethod
-from collections.abc import Callable
-
+import attrs
 import trio
 
-Moved = Callable[[int], None]
-"""Told how many bytes have just moved."""
+
+@attrs.define(eq=False)
+class ReplayedStream(trio.abc.Stream):
+    """A stream of which *read* has been read already: it comes again first."""
+
+    stream: trio.abc.Stream
+    read: bytes
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        """Receive from the stream below."""
+        if not self.read:
+            return await self.stream.receive_some(max_bytes)
+        await trio.lowlevel.checkpoint()
+        size = len(self.read) if max_bytes is None else max_bytes
+        data, self.read = self.read[:size], self.read[size:]
+        return data
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        """Send on the stream below."""
+        await self.stream.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        """Wait as the stream below does."""
+        await self.stream.wait_send_all_might_not_block()
+
+    async def aclose(self) -> None:
+        """Close the stream below."""
+        await self.stream.aclose()
 
 
-class SpliceableStream(trio.abc.HalfCloseableStream):
-    """A stream that reads from and writes to a non-blocking socket itself, as fast as it can.
+@attrs.define(eq=False)
+class GatheringStream(trio.abc.Stream):
+    """A stream whose reads may be made to wait a moment, so that each finds more."""
 
-    What a relay would do with `receive_some` and `send_all`, without a task's turn and a copy per piece. The
-    socket stays its owner's, who must not use the same direction of it meanwhile.
-    """
+    stream: trio.abc.Stream
+    pause: float = 0.0
 
-    @abstractmethod
-    async def pour(self, sink: socket.socket, moved: Moved) -> None:
-        """Write everything that arrives to *sink*, until the end of the stream. *sink* is not shut down.
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        """Receive from the stream below."""
+        if self.pause:
+            await trio.sleep(self.pause)
+        return await self.stream.receive_some(max_bytes)
 
-        Cancelling it may lose what has arrived.
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        """Send on the stream below."""
+        await self.stream.send_all(data)
 
-        Raises:
-          trio.BrokenResourceError: the stream or *sink* broke.
-          trio.ClosedResourceError: one of them was closed here.
-          trio.BusyResourceError: another task is receiving.
+    async def wait_send_all_might_not_block(self) -> None:
+        """Wait as the stream below does."""
+        await self.stream.wait_send_all_might_not_block()
 
-        """
-
-    @abstractmethod
-    async def soak(self, source: socket.socket, moved: Moved) -> None:
-        """Send everything that can be read from *source*, until its end. The end is not passed on.
-
-        Cancelling it may lose what has been read. Raises what `pour` does.
-        """
+    async def aclose(self) -> None:
+        """Close the stream below."""
+        await self.stream.aclose()

@@ -7,14 +7,13 @@ which permessage-deflate only makes slower.
 
 from __future__ import annotations
 
-import base64
 import os
-import socket
 import ssl
-import struct
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager
-from urllib.parse import SplitResult, unquote, urlsplit
+from collections import deque
+from collections.abc import AsyncGenerator, Generator, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import Any, cast
+from urllib.parse import urlsplit
 
 import attrs
 import h11
@@ -22,11 +21,14 @@ import trio
 from trio_websocket import ConnectionClosed, ConnectionRejected, WebSocketConnection, WebSocketRequest
 from wsproto import ConnectionType, WSConnection
 from wsproto.connection import ConnectionState
-from wsproto.events import BytesMessage, Event
+from wsproto.events import BytesMessage, Event, TextMessage
 from wsproto.utilities import ProtocolError
 
 from tunnel_relay.background import open_background
 from tunnel_relay.errors import WebSocketClosedError, WebSocketError, WebSocketRejectedError
+from tunnel_relay.http_tunnel import open_http_stream
+from tunnel_relay.protocol.websocket_frames import FrameSplitter, binary_frame
+from tunnel_relay.streams import GatheringStream, ReplayedStream
 
 # Reads of the stream below: trio-websocket's own 4 KiB cost two thirds of the throughput.
 READ_SIZE = 256 * 1024
@@ -34,45 +36,62 @@ READ_SIZE = 256 * 1024
 # No message of ours is longer than 64 KiB; a peer's may be a little, and a megabyte is an attack.
 MAX_MESSAGE = 1024 * 1024
 
-# Messages that may wait for their reader; small ones come in bursts, and one at a time would cost a task
-# switch each.
-QUEUE = 32
+# Bytes of messages that may wait for their reader, before no more are read from the stream.
+MAX_INBOX = 512 * 1024
 
 # A closing handshake that takes longer is not worth waiting for: the stream is closed all the same.
 CLOSE_LIMIT = 2.0
 
-# The answer of an HTTP proxy to CONNECT.
-MAX_PROXY_ANSWER = 16 * 1024
-
 NO_CLOSE_FRAME = 1006
+
+# The end of an HTTP head (RFC 9112, section 2.1).
+HEAD_END = b"\r\n\r\n"
 
 
 @attrs.define(eq=False)
 class WebSocket:
     """An open WebSocket. One task may receive, any number may send."""
 
-    _connection: WebSocketConnection
+    _connection: _BatchingConnection
+    _stream: GatheringStream
     path: str = ""
     """What the client asked for: path and query."""
+    _received: deque[str | bytes] = attrs.field(factory=deque[str | bytes], init=False, repr=False)
+
+    def gather(self, seconds: float) -> None:
+        """Let reads wait for so long from now on, so that many small messages come at once; 0 ends that."""
+        self._stream.pause = seconds
 
     async def send_text(self, text: str) -> None:
         """Send one text message; raises `WebSocketClosedError`."""
-        await self._send(text)
+        try:
+            await self._connection.send_message(text)
+        except ConnectionClosed as exc:
+            raise _closed(exc) from exc
 
     async def send_binary(self, data: bytes) -> None:
         """Send one binary message; raises `WebSocketClosedError`."""
-        await self._send(data)
+        await self.send_many((data,))
 
-    async def _send(self, message: str | bytes) -> None:
+    async def send_many(self, messages: Sequence[bytes]) -> None:
+        """Send binary messages in one piece, which spares most of their cost; raises `WebSocketClosedError`."""
         try:
-            await self._connection.send_message(message)
+            await self._connection.send_messages(messages)
         except ConnectionClosed as exc:
             raise _closed(exc) from exc
 
     async def receive(self) -> str | bytes:
         """Return the next message; raises `WebSocketClosedError` where there is none any more."""
+        if not self._received:
+            self._received.extend(await self.receive_many())
+        else:
+            await trio.lowlevel.checkpoint()
+        return self._received.popleft()
+
+    async def receive_many(self) -> list[str | bytes]:
+        """Return all messages that have arrived, waiting for one; raises `WebSocketClosedError`."""
         try:
-            return await self._connection.get_message()
+            return await self._connection.take_messages()
         except ConnectionClosed as exc:
             raise _closed(exc) from exc
 
@@ -82,11 +101,19 @@ class WebSocket:
             await self._connection.ping(payload)
         except ConnectionClosed as exc:
             raise _closed(exc) from exc
+        if self._connection.closed is not None:
+            # The reader wakes all who wait, when it ends.
+            raise _closed(ConnectionClosed(self._connection.closed))
 
     async def aclose(self, code: int = 1000, reason: str = "") -> None:
         """Close with *code* and *reason*; bounded, even where the peer does not answer."""
-        with trio.move_on_after(CLOSE_LIMIT, shield=True):
-            await self._connection.aclose(code, reason or None)
+        await _close(self._connection, code, reason or None)
+
+
+async def _close(connection: _BatchingConnection, code: int = 1000, reason: str | None = None) -> None:
+    connection.drop_messages()
+    with trio.move_on_after(CLOSE_LIMIT, shield=True):
+        await connection.aclose(code, reason)
 
 
 def _closed(exc: ConnectionClosed) -> WebSocketClosedError:
@@ -128,19 +155,17 @@ async def open_websocket(
             context = ssl_context or ssl.create_default_context()
             stream = trio.SSLStream(stream, context, server_hostname=parts.hostname, https_compatible=True)
         path = f"{parts.path or '/'}{f'?{parts.query}' if parts.query else ''}"
-        connection = WebSocketConnection(
-            stream,
+        gathering = GatheringStream(stream)
+        connection = _BatchingConnection(
+            gathering,
             FastConnection(ConnectionType.CLIENT),
             host=parts.netloc.rpartition("@")[2],
             path=path,
             client_extra_headers=[(name.encode(), value.encode()) for name, value in headers],
-            message_queue_size=QUEUE,
-            max_message_size=MAX_MESSAGE,
-            receive_buffer_size=READ_SIZE,
         )
         async with _running(connection, parts.hostname) as reader:
             await reader.wait_open()
-            yield WebSocket(connection, path)
+            yield WebSocket(connection, gathering, path)
     finally:
         await trio.aclose_forcefully(stream)
 
@@ -157,23 +182,17 @@ async def accept_websocket(
       WebSocketError: the client asked for something else, or hung up.
 
     """
-    replayed = _ReplayedStream(stream, initial) if initial else stream
-    connection = WebSocketConnection(
-        replayed,
-        FastConnection(ConnectionType.SERVER),
-        message_queue_size=QUEUE,
-        max_message_size=MAX_MESSAGE,
-        receive_buffer_size=READ_SIZE,
-    )
+    gathering = GatheringStream(ReplayedStream(stream, initial) if initial else stream)
+    connection = _BatchingConnection(gathering, FastConnection(ConnectionType.SERVER))
     async with _running(connection, "the client") as reader:
-        yield WebSocket(connection, await reader.accept())
+        yield WebSocket(connection, gathering, await reader.accept())
 
 
 @attrs.define(eq=False)
 class _Reader:
     """The task that reads for a connection, and how the upgrade went."""
 
-    connection: WebSocketConnection
+    connection: _BatchingConnection
     peer: str
     failure: WebSocketError | None = None
     _settled: trio.Event = attrs.field(factory=trio.Event, init=False)
@@ -191,6 +210,7 @@ class _Reader:
             self.failure = WebSocketError(f"{self.peer}: {printable(str(exc))}")
         finally:
             self._settled.set()
+            self.connection.wake_pings()
 
     async def wait_open(self) -> None:
         async def opened() -> None:
@@ -223,7 +243,7 @@ class _Reader:
 
 
 @asynccontextmanager
-async def _running(connection: WebSocketConnection, peer: str) -> AsyncGenerator[_Reader, None]:
+async def _running(connection: _BatchingConnection, peer: str) -> AsyncGenerator[_Reader, None]:
     # The reader outlives a cancellation of the block, so that the closing handshake still works; it is bounded.
     reading = trio.CancelScope(shield=True)
     reader = _Reader(connection, peer)
@@ -238,135 +258,143 @@ async def _running(connection: WebSocketConnection, peer: str) -> AsyncGenerator
             yield reader
         finally:
             # Nothing else would tell the peer that the end is intended.
-            with trio.move_on_after(CLOSE_LIMIT, shield=True):
-                await connection.aclose()
+            await _close(connection)
             reading.cancel()
 
 
-class FastConnection(WSConnection):
-    """wsproto's state machine, masking with C code where the ``websockets`` package is there.
+@attrs.define(eq=False)
+class _BinaryMessages(Event):
+    """Messages to go out in one piece."""
 
-    The masks themselves stay random (RFC 6455, section 5.3).
+    messages: Sequence[bytes]
+
+
+class FastConnection(WSConnection):
+    """wsproto's state machine, with a short way for whole binary messages in both directions.
+
+    Masks are random, as they must be (RFC 6455, section 5.3).
     """
+
+    def __init__(self, connection_type: ConnectionType) -> None:
+        """Be a client or a server."""
+        super().__init__(connection_type)
+        self._splitter = FrameSplitter(masked=not self.client, max_payload=MAX_MESSAGE)
+        self._head = b""
+        self._splitting = False
 
     def send(self, event: Event) -> bytes:
-        """Return the bytes that carry *event*; whole binary messages take a short way."""
-        if (
-            isinstance(event, BytesMessage)
-            and event.message_finished
-            and self.connection is not None
-            and self.state is ConnectionState.OPEN
-        ):
-            return _binary_frame(bytes(event.data), masked=self.client)
+        """Return the bytes that carry *event*."""
+        if self.connection is not None and self.state is ConnectionState.OPEN:
+            if isinstance(event, _BinaryMessages):
+                return b"".join(map(self._frame, event.messages))
+            if isinstance(event, BytesMessage) and event.message_finished:
+                return self._frame(bytes(event.data))
         return super().send(event)
 
+    def _frame(self, data: bytes) -> bytes:
+        return binary_frame(data, os.urandom(4) if self.client else None)
 
-def _binary_frame(data: bytes, *, masked: bool) -> bytes:
-    size = len(data)
-    mask_bit = 0x80 if masked else 0
-    if size < 126:
-        head = bytes((0x82, mask_bit | size))
-    elif size < 65536:
-        head = struct.pack("!BBH", 0x82, mask_bit | 126, size)
-    else:
-        head = struct.pack("!BBQ", 0x82, mask_bit | 127, size)
-    if not masked:
-        return head + data
-    key = os.urandom(4)
-    return b"".join((head, key, apply_mask(data, key)))
+    def receive_data(self, data: bytes | None) -> None:
+        """Take bytes from the peer; `None` is its end."""
+        if data is None or (self.connection is not None and not self._splitting):
+            super().receive_data(data)
+        elif self._splitting:
+            self._splitter.receive_data(data)
+        else:
+            self._receive_head(data)
+
+    def _receive_head(self, data: bytes) -> None:
+        # What follows the HTTP head are frames, and wsproto must not have seen the beginning of one.
+        self._head = (self._head + data)[-len(data) - len(HEAD_END) + 1 :]
+        end = self._head.find(HEAD_END)
+        if end < 0:
+            super().receive_data(data)
+            return
+        left = len(self._head) - end - len(HEAD_END)
+        super().receive_data(data[: len(data) - left])
+        self._head = b""
+        self._splitting = self.connection is not None or not self.client
+        if left and self._splitting:
+            self._splitter.receive_data(data[len(data) - left :])
+        elif left:
+            super().receive_data(data[len(data) - left :])
+
+    def events(self) -> Generator[Event, None, None]:
+        """Yield what has happened."""
+        yield from super().events()
+        while self.connection is not None and self.state in (
+            ConnectionState.OPEN,
+            ConnectionState.LOCAL_CLOSING,
+        ):
+            frame = self._splitter.next_frame()
+            if frame is None:
+                return
+            if isinstance(frame, bytes):
+                yield BytesMessage(data=frame)
+            else:
+                super().receive_data(frame.data)
+                yield from super().events()
 
 
-def _mask_by_integer(data: bytes, mask: bytes) -> bytes:
-    """XOR *data* with *mask* repeated, as one large number: no loop in Python."""
-    size = len(data)
-    repeated = (mask * (size // 4 + 1))[:size]
-    return (int.from_bytes(data, "little") ^ int.from_bytes(repeated, "little")).to_bytes(size, "little")
+class _BatchingConnection(WebSocketConnection):
+    """trio-websocket's connection, whose reader hands messages over without a task switch for each.
 
-
-try:
-    from websockets.speedups import apply_mask
-except ImportError:
-    apply_mask = _mask_by_integer
-
-
-async def open_http_stream(host: str, port: int, proxy: str | None) -> trio.abc.Stream:
-    """Open a TCP connection to *host* and *port*, through the HTTP *proxy* where one is given.
-
-    Raises:
-      WebSocketError: the host or the proxy could not be reached, or the proxy refused.
-
+    `_handle_message_event` is what it calls for a message. Its own channel of messages is but a bell here.
     """
-    if proxy is None:
-        return await _open_tcp(host, port, host)
-    parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
-    if parts.scheme != "http" or not parts.hostname:
-        raise WebSocketError("the HTTP proxy's URL is not http://HOST:PORT")
-    stream = await _open_tcp(parts.hostname, parts.port or 80, f"the HTTP proxy {parts.hostname}")
-    try:
-        return await _connect_through(stream, host, port, parts)
-    except BaseException:
-        await trio.aclose_forcefully(stream)
-        raise
 
+    def __init__(self, *args: Any, **options: Any) -> None:  # noqa: ANN401  # trio-websocket's own
+        """Be made as a `WebSocketConnection` is."""
+        super().__init__(*args, **options, max_message_size=MAX_MESSAGE, receive_buffer_size=READ_SIZE)
+        self._inbox: list[str | bytes] = []
+        self._inbox_size = 0
+        self._room = trio.Event()
+        self._dropping = False
 
-async def _open_tcp(host: str, port: int, who: str) -> trio.abc.Stream:
-    try:
-        stream = await trio.open_tcp_stream(host, port)
-    except OSError as exc:
-        # Where several addresses were tried, Trio's error has them as its cause, and no errno of its own.
-        why = exc.strerror or (exc.__cause__.strerror if isinstance(exc.__cause__, OSError) else None)
-        raise WebSocketError(f"{who}, port {port}: {why or 'no address of it answers'}") from exc
-    stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return stream
+    async def _handle_message_event(self, event: BytesMessage | TextMessage) -> None:
+        if self._dropping:
+            return
+        if self._message_size + len(event.data) > MAX_MESSAGE:
+            # It closes with code 1009.
+            await super()._handle_message_event(event)
+            return
+        self._message_size += len(event.data)
+        self._message_parts.append(event.data if isinstance(event.data, str) else bytes(event.data))
+        if not event.message_finished:
+            return
+        if isinstance(event, BytesMessage):
+            self._inbox.append(b"".join(cast("list[bytes]", self._message_parts)))
+        else:
+            self._inbox.append("".join(cast("list[str]", self._message_parts)))
+        self._inbox_size += self._message_size
+        self._message_size = 0
+        self._message_parts = []
+        with suppress(trio.WouldBlock, trio.ClosedResourceError, trio.BrokenResourceError):
+            self._send_channel.send_nowait("")
+        if self._inbox_size > MAX_INBOX:
+            self._room = trio.Event()
+            await self._room.wait()
 
-
-async def _connect_through(
-    stream: trio.abc.Stream, host: str, port: int, proxy: SplitResult
-) -> trio.abc.Stream:
-    """Ask the proxy at the other end of *stream* to CONNECT (RFC 9110, section 9.3.6)."""
-    authority = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    headers = [("Host", authority)]
-    if proxy.username is not None:
-        credentials = f"{unquote(proxy.username)}:{unquote(proxy.password or '')}"
-        headers.append(("Proxy-Authorization", f"Basic {base64.b64encode(credentials.encode()).decode()}"))
-    http = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_PROXY_ANSWER)
-    who = f"the HTTP proxy {proxy.hostname}"
-    try:
-        await stream.send_all(http.send(h11.Request(method="CONNECT", target=authority, headers=headers)))
-        await stream.send_all(http.send(h11.EndOfMessage()))
-        while (event := http.next_event()) is h11.NEED_DATA or isinstance(event, h11.InformationalResponse):
-            if event is h11.NEED_DATA:
-                http.receive_data(bytes(await stream.receive_some()))
-    except (trio.BrokenResourceError, h11.RemoteProtocolError) as exc:
-        raise WebSocketError(f"{who} did not answer as an HTTP proxy does") from exc
-    if not isinstance(event, h11.Response):
-        raise WebSocketError(f"{who} hung up")
-    if not 200 <= event.status_code < 300:
-        raise WebSocketError(f"{who} answered CONNECT with HTTP status {event.status_code}")
-    left, _ = http.trailing_data
-    return _ReplayedStream(stream, left) if left else stream
-
-
-@attrs.define(eq=False)
-class _ReplayedStream(trio.abc.Stream):
-    """A stream of which *read* has been read already: it comes again first."""
-
-    stream: trio.abc.Stream
-    read: bytes
-
-    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
-        if not self.read:
-            return await self.stream.receive_some(max_bytes)
+    async def take_messages(self) -> list[str | bytes]:
+        """Return all messages that are here, waiting for the first; raises `ConnectionClosed`."""
         await trio.lowlevel.checkpoint()
-        size = len(self.read) if max_bytes is None else max_bytes
-        data, self.read = self.read[:size], self.read[size:]
-        return data
+        while not self._inbox:
+            await self.get_message()
+        messages, self._inbox, self._inbox_size = self._inbox, [], 0
+        self._room.set()
+        return messages
 
-    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        await self.stream.send_all(data)
+    def drop_messages(self) -> None:
+        """Take no more messages: nobody reads them, and the answer to our close frame comes behind them."""
+        self._dropping = True
+        self._room.set()
 
-    async def wait_send_all_might_not_block(self) -> None:
-        await self.stream.wait_send_all_might_not_block()
+    async def send_messages(self, messages: Sequence[bytes]) -> None:
+        """Send binary messages in one piece; raises `ConnectionClosed`."""
+        if self.closed is not None:
+            raise ConnectionClosed(self.closed)
+        await self._send(_BinaryMessages(messages))
 
-    async def aclose(self) -> None:
-        await self.stream.aclose()
+    def wake_pings(self) -> None:
+        """Wake who waits for a pong: none will come any more."""
+        for answered in self._pings.values():
+            answered.set()

@@ -59,7 +59,7 @@ class Smux:
     """One session."""
 
     _open: set[int] = attrs.field(factory=set[int], init=False)
-    _next_id: int = attrs.field(default=FIRST_ID, init=False)
+    next_id: int = FIRST_ID
     _received: bytearray = attrs.field(factory=bytearray, init=False, repr=False)
     _outgoing: bytearray = attrs.field(factory=bytearray, init=False, repr=False)
     _events: deque[Event] = attrs.field(factory=deque[Event], init=False)
@@ -111,10 +111,10 @@ class Smux:
           SmuxError: the ids are used up; a new session has them all again.
 
         """
-        if self._next_id > LAST_ID:
+        if self.next_id > LAST_ID:
             raise SmuxError("the session has no stream ids left")
-        stream_id = self._next_id
-        self._next_id += 2
+        stream_id = self.next_id
+        self.next_id += 2
         self._open.add(stream_id)
         self._put(Command.SYN, stream_id)
         return stream_id

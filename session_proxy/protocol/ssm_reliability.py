@@ -38,6 +38,9 @@ CLOCK_GRANULARITY = 0.01
 PROBES = 8
 PROBE_INTERVAL = 1.0
 MAX_BACKOFF = 8.0
+# An answer to a frame that was sent twice measures nothing, but hints that the line may be slow: until a round trip
+# has been measured, the timeout is as long as that answer took, up to this, in seconds.
+MAX_FLOOR = 3.0
 
 # Later frames that must have been acknowledged before one is taken for lost (RFC 9002, section 6.1.1), unless a
 # round trip has passed as well.
@@ -98,6 +101,7 @@ class BaseDelay:
 @attrs.define(eq=False)
 class _Sent:
     message: bytes
+    first_sent_at: float
     sent_at: float
     times: int = 1
     overtaken: int = 0
@@ -119,6 +123,7 @@ class SendBuffer:
     _progress_at: float = attrs.field(default=-math.inf, init=False)
     _backoff: int = attrs.field(default=0, init=False)
     _probes: int = attrs.field(default=PROBES, init=False)
+    _floor: float = attrs.field(default=0.0, init=False)
 
     @property
     def has_room(self) -> bool:
@@ -133,7 +138,7 @@ class SendBuffer:
 
     def add(self, message: bytes, now: float) -> None:
         """Keep *message*, sent now with the number `next_sequence`."""
-        self._sent[self.next_sequence] = _Sent(message, now)
+        self._sent[self.next_sequence] = _Sent(message, now, now)
         self.next_sequence += 1
         self.unacked_bytes += len(message)
 
@@ -149,10 +154,12 @@ class SendBuffer:
         if acked.times == 1:
             # Karn's rule: an ack of a resent frame does not say which of the two it answers.
             self.round_trip.sample(elapsed)
-            self._backoff, self._probes = 0, PROBES
+            self._backoff, self._probes, self._floor = 0, PROBES, 0.0
             self._adjust_window(elapsed, len(acked.message), now)
-        elif elapsed <= self._timeout(0):
-            self._recover(now)
+        else:
+            self._floor = min(MAX_FLOOR, now - acked.first_sent_at)
+            if elapsed <= self._prompt:
+                self._recover(now)
         self._overtake(sequence, acked, now)
 
     def _overtake(self, sequence: int, acked: _Sent, now: float) -> None:
@@ -168,7 +175,7 @@ class SendBuffer:
         self._backoff = 0
         self._probes = min(2 * self._probes, MAX_UNACKED)
         for number, frame in itertools.islice(self._sent.items(), self._probes):
-            if now - frame.sent_at > self._timeout(0):
+            if now - frame.sent_at > self._prompt:
                 self._lost.add(number)
 
     def _adjust_window(self, elapsed: float, size: int, now: float) -> None:
@@ -187,6 +194,7 @@ class SendBuffer:
             if self._backoff:
                 # The first probes were in vain.
                 self._probes = 1
+                del timed_out[1:]
             self._backoff += 1
         due = sorted(self._lost.union(timed_out))[:most]
         for number in due:
@@ -215,12 +223,16 @@ class SendBuffer:
         """Take everything unacknowledged for lost: the connection below is a new one, maybe by another way."""
         self.window = INITIAL_WINDOW
         self._base = BaseDelay()
-        self._backoff, self._probes = 0, PROBES
+        self._backoff, self._probes, self._floor = 0, PROBES, 0.0
         self._progress_at = now
         self._lost.update(self._sent)
 
+    @property
+    def _prompt(self) -> float:
+        return max(INITIAL_RTO, self.round_trip.patience)
+
     def _timeout(self, backoff: int) -> float:
-        return min(MAX_BACKOFF, max(INITIAL_RTO, self.round_trip.patience) * 2 ** min(backoff, 10))
+        return min(MAX_BACKOFF, max(self._floor, self._prompt) * 2 ** min(backoff, 10))
 
 
 @attrs.define(eq=False)

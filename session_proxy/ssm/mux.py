@@ -12,7 +12,8 @@ from session_proxy.errors import RefusedError
 from session_proxy.profile.model import DataChannel as DataChannelSettings
 from session_proxy.protocol.smux import Smux, SmuxError, StreamClosed, StreamData
 from session_proxy.protocol.ssm_frames import Flag
-from session_proxy.ssm.data_channel import DataChannel, Dialing, open_data_channel
+from session_proxy.ssm.carrying import open_data_channel
+from session_proxy.ssm.data_channel import DataChannel, Dialing
 from session_proxy.ssm.errors import AgentTooOldError, DataChannelError, SsmError
 from session_proxy.ssm.session import SessionControl, StartedSession
 from tunnel_relay.background import open_background

@@ -10,7 +10,8 @@ import trio
 
 from session_proxy.profile.model import DataChannel as DataChannelSettings
 from session_proxy.protocol.ssm_channel import FIRST_DATA_HOLD
-from session_proxy.ssm.data_channel import DataChannel, Dialing, open_data_channel
+from session_proxy.ssm.carrying import open_data_channel
+from session_proxy.ssm.data_channel import DataChannel, Dialing
 from session_proxy.ssm.errors import PortUnreachableError, SsmError
 from session_proxy.ssm.session import SessionControl, StartedSession
 from tunnel_relay.background import open_background
