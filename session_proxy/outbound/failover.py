@@ -30,6 +30,10 @@ LOOKUP_LIMIT = 5.0
 # A resolver that hangs must not take the threads that everything else shares.
 MOST_LOOKUPS = 32
 
+# An upstream that is coming up is given this long (seconds) where one further down the list is ready: a session
+# through AWS takes a second or two to come up, and what takes much longer may not come up at all.
+PATIENCE = 5.0
+
 # Finish this long before the caller's own deadline, so that it learns who was tried instead of a bare
 # time-out.
 MARGIN = 0.1
@@ -120,6 +124,8 @@ class Dialer:
             now = trio.current_time()
             share = now + max(0.0, until - now) / len(left)
             left.remove(name)
+            if self._is(HealthState.STARTING, name) and any(self._is(HealthState.READY, n) for n in left):
+                share = min(share, now + PATIENCE)
             try:
                 # A scope of its own, for this happens per connection: `trio.fail_at` costs 6 µs more.
                 with trio.CancelScope(deadline=share):
@@ -164,7 +170,10 @@ class Dialer:
         return now + min(self.connect_limit, remaining - min(MARGIN, remaining / 20))
 
     def _is_down(self, name: str) -> bool:
-        return name != REJECT and self.transports[name].health().state is HealthState.DOWN
+        return self._is(HealthState.DOWN, name)
+
+    def _is(self, state: HealthState, name: str) -> bool:
+        return name != REJECT and self.transports[name].health().state is state
 
     def _known_failure(self, name: str) -> DialError:
         return TransportDownError(self.transports[name].health().reason or "down", upstream=name)

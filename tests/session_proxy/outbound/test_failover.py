@@ -20,7 +20,7 @@ from session_proxy.errors import (
     UdpUnsupportedError,
     UnreachableError,
 )
-from session_proxy.outbound.failover import LOOKUP_LIMIT, Dialer, system_addresses
+from session_proxy.outbound.failover import LOOKUP_LIMIT, PATIENCE, Dialer, system_addresses
 from session_proxy.outbound.transport import DatagramAssociation, Health, HealthState
 from session_proxy.policy.route_table import RouteTable
 from session_proxy.policy.rules import Address, Decision, Rule
@@ -159,6 +159,18 @@ async def test_an_upstream_that_is_coming_up_is_not_a_destination_that_is_slow(
 
     with trio.fail_after(10), pytest.raises(TransportDownError, match=r"starting, not ready .* lost: cut"):
         await dialer({"dev": starting}).connect(DB, via("dev"))
+
+
+async def test_an_upstream_that_is_coming_up_is_waited_for_a_while_where_another_is_ready(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    dev, edge = FakeTransport([math.inf], state=HealthState.STARTING), FakeTransport()
+    began = trio.current_time()
+
+    connected = await dialer({"dev": dev, "edge": edge}).connect(DB, via("dev", "edge"))
+
+    assert connected.upstream == "edge"
+    assert trio.current_time() - began == pytest.approx(PATIENCE)
 
 
 async def test_an_upstream_known_to_be_down_costs_no_time(autojump_clock: trio.testing.MockClock) -> None:
