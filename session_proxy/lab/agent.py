@@ -6,6 +6,7 @@ WebSocket's: counters, buffers and the TCP connection stay while links come and 
 
 from __future__ import annotations
 
+import math
 import time
 import uuid
 from collections import deque
@@ -84,8 +85,12 @@ class AgentSession:
         self._waiting = 0
         self._cut_at = 0
         self._reason: str | None = None
+        self._asleep_until = math.inf
         self._poked = trio.Event()
-        self._changed = trio.Event()
+        self._handshake_done = trio.Event()
+        self._over = trio.Event()
+        self._arrived = trio.Event()
+        self._acknowledged = trio.Event()
 
     @property
     def link(self) -> ClientLink | None:
@@ -117,29 +122,30 @@ class AgentSession:
             self._channel.receive_message(frame, trio.current_time())
         self._cut_when_due()
         self._handle_events()
-        self._notify()
+        self._acknowledged.set()
+        self._post()
 
     def end(self, reason: str) -> None:
         """End the session; clients are told *reason*. The first one stands."""
         if self._reason is None:
             self._reason = reason
-        self._notify()
+        self._over.set()
 
     async def run(self, drive: Callable[[AgentSession, ClientAbilities], Awaitable[None]]) -> str:
         """Run the session, with *drive* for its port, until it is over; return why it is."""
         async with open_background() as nursery:
             nursery.start_soon(self._transmit)
-            nursery.start_soon(self._drive, drive)
-            while self._reason is None:
-                await self._wait_change()
+            async with open_background() as driving:
+                driving.start_soon(self._drive, drive)
+                await self._over.wait()
             with trio.move_on_after(DRAIN_TIME):
                 while self._link is not None and not self._channel.drained:
-                    await self._wait_change()
-            return self._reason
+                    await self._wait_acknowledged()
+            return self._reason or ""
 
     async def _drive(self, drive: Callable[[AgentSession, ClientAbilities], Awaitable[None]]) -> None:
-        while self._client is None:
-            await self._wait_change()
+        await self._handshake_done.wait()
+        assert self._client is not None
         await drive(self, self._client)
 
     # -- for the port's driver
@@ -151,7 +157,8 @@ class AgentSession:
     async def next_received(self) -> DataReceived | PortDisconnected:
         """Return the next bytes for the port, or that the client's connection ended."""
         while not self._received:
-            await self._wait_change()
+            self._arrived = trio.Event()
+            await self._arrived.wait()
         event = self._received.popleft()
         if isinstance(event, DataReceived):
             self._waiting -= len(event.payload)
@@ -161,53 +168,75 @@ class AgentSession:
     def delivered(self, data: DataReceived) -> None:
         """Acknowledge *data*, now that the port has it."""
         self._channel.delivered(data)
-        self._poked.set()
+        self._post()
 
     async def send(self, payload: bytes) -> None:
         """Send bytes from the port; waits while the client has too much unacknowledged."""
         while self._channel.unacknowledged > MAX_UNACKNOWLEDGED:
-            await self._wait_change()
+            await self._wait_acknowledged()
         self._channel.send_data(payload)
-        self._poked.set()
+        self._post()
 
     def send_flag(self, flag: Flag) -> None:
         """Tell the client something about the port."""
         self._channel.send_flag(flag)
-        self._poked.set()
+        self._post()
 
     # -- inside
+
+    async def _wait_acknowledged(self) -> None:
+        """Wait until something came from the client."""
+        if self._acknowledged.is_set():
+            self._acknowledged = trio.Event()
+        await self._acknowledged.wait()
 
     def _handle_events(self) -> None:
         while (event := self._channel.next_event()) is not None:
             match event:
                 case HandshakeDone():
                     self._client = event.client
+                    self._handshake_done.set()
                 case DataReceived():
                     self._received.append(event)
                     self._waiting += len(event.payload)
                     self._channel.ready = self._waiting < MAX_WAITING
+                    self._arrived.set()
                 case PortDisconnected():
                     self._received.append(event)
+                    self._arrived.set()
                 case SessionEnded():
                     self.end(event.reason)
 
     async def _transmit(self) -> None:
+        """Send what could not be posted at once, and what is overdue."""
         while True:
             self._poked = trio.Event()
-            if self._link is not None:
-                await self._send_all(self._link)
-            with trio.move_on_at(self._channel.next_timer()) as waiting:
+            self._post()
+            link = self._link
+            if link is not None and link.backlog:
+                if not await link.drain():
+                    self.detach(link)
+                continue
+            self._asleep_until = self._channel.next_timer()
+            with trio.move_on_at(self._asleep_until) as waiting:
                 await self._poked.wait()
             if waiting.cancelled_caught:
                 self._channel.handle_timer(trio.current_time())
                 self._handle_events()
 
-    async def _send_all(self, link: ClientLink) -> None:
-        for message in self._channel.messages_to_send(trio.current_time()):
-            for frame in self._output.pass_on(message):
-                if not await link.send(frame):
-                    self.detach(link)
-            self._cut_when_due()
+    def _post(self) -> None:
+        """Send what there is to send, as far as that goes without waiting."""
+        link = self._link
+        if link is None:
+            return
+        messages = self._channel.messages_to_send(trio.current_time())
+        if not messages:
+            return
+        if not link.post([frame for message in messages for frame in self._output.pass_on(message)]):
+            self.detach(link)
+        elif link.backlog or self._channel.next_timer() < self._asleep_until:
+            self._poked.set()
+        self._cut_when_due()
 
     def _cut_when_due(self) -> None:
         frames = self._input.stream_frames + self._output.stream_frames
@@ -218,15 +247,6 @@ class AgentSession:
         ):
             self._cut_at = frames
             self._link.cut(lose=self.faults.cut_loses)
-
-    def _notify(self) -> None:
-        self._poked.set()
-        self._changed.set()
-
-    async def _wait_change(self) -> None:
-        if self._changed.is_set():
-            self._changed = trio.Event()
-        await self._changed.wait()
 
 
 def _milliseconds() -> int:

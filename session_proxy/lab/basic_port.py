@@ -13,6 +13,8 @@ from session_proxy.lab.agent_channel import DataReceived, PortDisconnected
 from session_proxy.protocol.ssm_frames import Flag
 from tunnel_relay.background import open_background
 
+READ_SIZE = 64 * 1024
+
 
 async def connect_port(session: AgentSession) -> trio.SocketStream:
     """Connect to the session's port as the agent would; raises `OSError`."""
@@ -63,10 +65,12 @@ async def _carry(session: AgentSession, stream: trio.SocketStream, first: DataRe
 async def _pump_out(session: AgentSession, stream: trio.SocketStream, over: trio.Event) -> None:
     payload, pace = session.settings.frame_payload, session.settings.pace
     try:
-        while data := await stream.receive_some(payload):
-            await session.send(bytes(data))
-            if pace:
-                await trio.sleep(PACE)
+        while data := await stream.receive_some(READ_SIZE):
+            # AWS's agent reads no more than a frame's worth; reading more at a time only spares us wake-ups.
+            for start in range(0, len(data), payload):
+                await session.send(bytes(data[start : start + payload]))
+                if pace:
+                    await trio.sleep(PACE)
     except trio.BrokenResourceError:
         pass  # a reset ends the connection as an EOF does
     over.set()

@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import os
+from collections import deque
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 
 import attrs
 import trio
 
 from session_proxy.lab.faults import Faults
-from tunnel_relay.errors import WebSocketClosedError
-from tunnel_relay.websocket import WebSocket
+from session_proxy.lab.websocket_frames import (
+    MessageReader,
+    Opcode,
+    WebSocketProtocolError,
+    encode_close,
+    encode_frame,
+)
 
 # How often a silenced socket looks whether it may speak again.
 SILENCE_CHECK = 0.05
 # How long a connection that is to be cut with a loss waits for frames to lose.
 DOOM = 0.25
+READ_SIZE = 256 * 1024
+# How long a client may take to answer a close.
+CLOSE_TIME = 2.0
 
 
 @attrs.define(eq=False)
@@ -36,6 +47,24 @@ class FrailStream(trio.abc.Stream):
         """Send, but not while silenced."""
         await self._check()
         await self._stream.send_all(data)
+
+    def send_nowait(self, data: bytes | bytearray) -> int:
+        """Send what goes at once, and return how much that was; 0 where there is no telling.
+
+        Raises:
+          trio.BrokenResourceError: the peer is gone.
+
+        """
+        if self.cut:
+            raise trio.BrokenResourceError("cut by the lab")
+        if self._faults.silent or not isinstance(self._stream, trio.SocketStream):
+            return 0
+        try:
+            return os.write(self._stream.socket.fileno(), data)
+        except BlockingIOError:
+            return 0
+        except OSError as exc:
+            raise trio.BrokenResourceError("the client is gone") from exc
 
     async def wait_send_all_might_not_block(self) -> None:
         """Wait as the stream below does."""
@@ -68,41 +97,85 @@ class RateMeter:
         return self._count
 
 
-@attrs.define(eq=False)
-class ClientLink:
-    """One WebSocket of a client's; `serve` it, and the methods below act on it."""
+class LinkClosedError(Exception):
+    """The client's WebSocket has ended."""
 
-    _websocket: WebSocket
-    _stream: FrailStream
-    _scope: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
-    _closing: int | None = attrs.field(default=None, init=False)
-    _doomed: int | None = attrs.field(default=None, init=False)
+
+class ClientLink:
+    """One WebSocket of a client's: `serve` reads it, anybody may `post`, and one task may `drain`.
+
+    Posting does not wait: a task that is cancelled cannot leave half a message. *leftover* is what was read
+    behind the request's head.
+    """
+
+    def __init__(self, stream: FrailStream, leftover: bytes = b"") -> None:
+        self._stream = stream
+        self._reader = MessageReader()
+        self._received: deque[bytes] = deque()
+        self._outgoing = bytearray()
+        self._draining = False
+        self._peer_closed = False
+        self._closing: int | None = None
+        self._doomed: int | None = None
+        self._scope = trio.CancelScope()
+        if leftover:
+            self._take(leftover)
+
+    async def receive(self) -> bytes:
+        """Return the next message, text and binary alike; raises `LinkClosedError`."""
+        while not self._received:
+            await self._read()
+        return self._received.popleft()
 
     async def serve(self, receive: Callable[[bytes], None]) -> None:
-        """Hand every message to *receive*, text and binary alike, until the WebSocket ends or is cut."""
-        with self._scope:
-            try:
-                while True:
-                    message = await self._websocket.receive()
+        """Hand every message to *receive* until the WebSocket ends, is closed or is cut."""
+        with self._scope, suppress(LinkClosedError):
+            while True:
+                while self._received:
+                    message = self._received.popleft()
                     if not self._swallows():
-                        receive(message.encode() if isinstance(message, str) else message)
-            except WebSocketClosedError:
-                return
+                        receive(message)
+                await self._read()
         if self._closing is not None:
-            await self._websocket.aclose(self._closing)
+            await self.finish(self._closing)
         elif self._scope.cancelled_caught:
             # Its own deadline cuts it too.
             self._stream.cut = True
 
-    async def send(self, message: bytes) -> bool:
-        """Send one frame; `False` where the WebSocket is gone, and the frame with it."""
-        if self._swallows():
-            return True
+    @property
+    def backlog(self) -> int:
+        """Bytes that wait for `drain`."""
+        return len(self._outgoing)
+
+    def post(self, messages: Iterable[bytes]) -> bool:
+        """Send binary messages now, or as soon as `drain` can; `False` where the WebSocket is gone."""
+        return self._write([encode_frame(Opcode.BINARY, one) for one in messages if not self._swallows()])
+
+    async def drain(self) -> bool:
+        """Send all that waits; `False` where the WebSocket is gone. Cancelling it breaks the WebSocket."""
+        self._draining = True
         try:
-            await self._websocket.send_binary(message)
-        except WebSocketClosedError:
+            while self._outgoing:
+                data = bytes(self._outgoing)
+                self._outgoing.clear()
+                await self._stream.send_all(data)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
             return False
+        except trio.Cancelled:
+            self._stream.cut = True
+            raise
+        finally:
+            self._draining = False
         return True
+
+    async def finish(self, code: int, reason: str = "") -> None:
+        """Close by the book, and wait a while for the client's answer."""
+        if self._peer_closed or not self._write([encode_close(code, reason)]):
+            return
+        with trio.move_on_after(CLOSE_TIME), suppress(LinkClosedError):
+            await self.drain()
+            while True:
+                await self._read()
 
     def close(self, code: int) -> None:
         """Have `serve` close the WebSocket by the book, and return."""
@@ -116,6 +189,50 @@ class ClientLink:
             self._scope.deadline = trio.current_time() + DOOM
         else:
             self._fall()
+
+    async def _read(self) -> None:
+        """Take in what comes next, and answer pings and the close; raises `LinkClosedError`."""
+        if self._peer_closed:
+            raise LinkClosedError
+        try:
+            data = await self._stream.receive_some(READ_SIZE)
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
+            raise LinkClosedError from exc
+        if not data:
+            raise LinkClosedError
+        if not self._write(self._take(data)):
+            raise LinkClosedError
+        if self._outgoing and not self._draining:
+            await self.drain()
+
+    def _take(self, data: bytes | bytearray) -> list[bytes]:
+        answers: list[bytes] = []
+        try:
+            for message in self._reader.receive_data(data):
+                match message.opcode:
+                    case Opcode.PING:
+                        answers.append(encode_frame(Opcode.PONG, message.payload))
+                    case Opcode.CLOSE:
+                        answers.append(encode_frame(Opcode.CLOSE, message.payload[:2]))
+                        self._peer_closed = True
+                        break
+                    case Opcode.PONG:
+                        continue
+                    case _:
+                        self._received.append(message.payload)
+        except WebSocketProtocolError as exc:
+            answers.append(encode_close(exc.code, str(exc)))
+            self._peer_closed = True
+        return answers
+
+    def _write(self, frames: list[bytes]) -> bool:
+        self._outgoing += b"".join(frames)
+        if not self._draining and self._outgoing:
+            try:
+                del self._outgoing[: self._stream.send_nowait(self._outgoing)]
+            except trio.BrokenResourceError:
+                return False
+        return True
 
     def _swallows(self) -> bool:
         if self._doomed is None:

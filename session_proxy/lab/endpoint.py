@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 import attrs
@@ -18,12 +17,10 @@ from session_proxy.lab.aws_protocol import (
     render_error,
 )
 from session_proxy.lab.faults import Faults
-from session_proxy.lab.http import BodyTooLargeError, HttpConnection, Request
+from session_proxy.lab.http import BodyTooLargeError, Handler, HttpConnection, Request
 
 # What a test can look back on; a long-running lab must not grow.
 REMEMBERED_CALLS = 1000
-
-Upgrade = Callable[[trio.abc.Stream, bytes, str], Awaitable[None]]
 
 
 class Api(Protocol):
@@ -36,7 +33,7 @@ class Api(Protocol):
 
 @attrs.define(eq=False)
 class Endpoint:
-    """Answers HTTP requests by *ssm* or *ec2*, and hands WebSockets to *upgrade*(stream, bytes read, path).
+    """Answers HTTP requests by *ssm* or *ec2*, and hands those for a WebSocket to *upgrade*.
 
     *calls* holds the latest control calls, the newest last.
     """
@@ -44,13 +41,13 @@ class Endpoint:
     _ssm: Api
     _ec2: Api
     _faults: Faults
-    _upgrade: Upgrade
+    _upgrade: Handler
     calls: list[Call] = attrs.field(factory=list[Call], init=False)
 
     async def handle(self, connection: HttpConnection, request: Request) -> None:
         """Answer one request; raises `LabHttpError` when the client leaves."""
         if request.upgrades_to_websocket:
-            await self._upgrade(connection.stream, connection.take_received(), request.path)
+            await self._upgrade(connection, request)
             return
         await trio.sleep(self._faults.api_delay)
         try:

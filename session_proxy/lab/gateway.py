@@ -16,12 +16,14 @@ from typing import Self, cast
 import trio
 
 from session_proxy.lab.agent import ORIGINS, AgentSession, AgentSettings
-from session_proxy.lab.client_link import ClientLink, FrailStream, RateMeter
+from session_proxy.lab.client_link import ClientLink, FrailStream, LinkClosedError, RateMeter
 from session_proxy.lab.control_api import Ticket, UnknownSessionError
 from session_proxy.lab.documents import PortSession
 from session_proxy.lab.faults import Faults
+from session_proxy.lab.http import HttpConnection, Request
 from session_proxy.lab.instances import LabInstance
 from session_proxy.lab.port import drive_port
+from session_proxy.lab.websocket_frames import WebSocketProtocolError, render_upgrade
 from session_proxy.protocol.ssm_frames import (
     HEADER_LENGTH,
     SERVICE_HEADER_LENGTH,
@@ -30,8 +32,6 @@ from session_proxy.protocol.ssm_frames import (
     MessageType,
 )
 from tunnel_relay.background import open_background
-from tunnel_relay.errors import WebSocketError
-from tunnel_relay.websocket import WebSocket, accept_websocket
 
 DATA_CHANNEL = "/v1/data-channel/"
 # How long a client may take to say who it is; the plugin says it at once.
@@ -126,8 +126,10 @@ class Gateway:
         # From here on the session cannot be resumed, and whoever comes is told so.
         del self.sessions[session.id]
         link = session.link
-        if link is not None and await link.send(self._channel_closed(session, reason)):
-            await trio.sleep(PARTING_TIME)
+        if link is not None and link.post([self._channel_closed(session, reason)]):
+            with trio.move_on_after(PARTING_TIME):
+                await link.drain()
+                await trio.sleep(PARTING_TIME)
             link.close(NORMAL)
 
     def _channel_closed(self, session: AgentSession, reason: str) -> bytes:
@@ -152,26 +154,29 @@ class Gateway:
             header_length=HEADER_LENGTH if self._faults.closed_116 else SERVICE_HEADER_LENGTH,
         ).encode()
 
-    async def serve_client(self, stream: trio.abc.Stream, received: bytes, path: str) -> None:
-        """Serve one WebSocket, of whose request *received* has been read, until it ends."""
-        frail = FrailStream(stream, self._faults)
+    async def serve_client(self, connection: HttpConnection, request: Request) -> None:
+        """Serve the WebSocket that *request* asks for, until it ends; raises `LabHttpError`."""
+        frail = FrailStream(connection.stream, self._faults)
         try:
-            async with accept_websocket(frail, initial=received) as websocket:
-                session = self._find(path)
-                token = await _receive_token(websocket)
-                if session is None or not secrets.compare_digest(token, session.token):
-                    channel = path.removeprefix(DATA_CHANNEL).partition("?")[0]
-                    missing = f"Channel {channel}: request to open data channel does not contain token."
-                    await websocket.aclose(UNSUPPORTED_DATA, missing[:123])
-                    return
-                try:
-                    await self._serve_session(session, ClientLink(websocket, frail))
-                except trio.Cancelled:
-                    # The lab ends: a client that does not answer a close must not hold it up.
-                    frail.cut = True
-                    raise
-        except WebSocketError:
+            await connection.switch_protocols(render_upgrade(request.headers))
+        except WebSocketProtocolError:
+            await connection.respond(400)
             return
+        link = ClientLink(frail, connection.trailing_data)
+        try:
+            session = self._find(request.path)
+            token = await _receive_token(link)
+            if session is not None and secrets.compare_digest(token, session.token):
+                await self._serve_session(session, link)
+            else:
+                channel = request.path.removeprefix(DATA_CHANNEL).partition("?")[0]
+                missing = f"Channel {channel}: request to open data channel does not contain token."
+                await link.finish(UNSUPPORTED_DATA, missing)
+        except LinkClosedError:
+            return
+        finally:
+            # Whoever still wants to send through it learns that it is gone.
+            frail.cut = True
 
     def _find(self, path: str) -> AgentSession | None:
         name, _, _ = path.removeprefix(DATA_CHANNEL).partition("?")
@@ -180,7 +185,7 @@ class Gateway:
     async def _serve_session(self, session: AgentSession, link: ClientLink) -> None:
         if self._faults.pause_first:
             for kind in (MessageType.PAUSE_PUBLICATION, MessageType.START_PUBLICATION):
-                await link.send(_empty(kind))
+                link.post([_empty(kind)])
         rate = RateMeter()
 
         def receive(message: bytes) -> None:
@@ -215,10 +220,10 @@ async def _close_after(link: ClientLink, seconds: float) -> None:
     link.close(GOING_AWAY)
 
 
-async def _receive_token(websocket: WebSocket) -> str:
-    """Return the token of the client's first message, "" where it holds none; raises `WebSocketClosedError`."""
+async def _receive_token(link: ClientLink) -> str:
+    """Return the token of the client's first message, "" where it holds none; raises `LinkClosedError`."""
     with trio.move_on_after(OPEN_TIME):
-        first = await websocket.receive()
+        first = await link.receive()
         try:
             content = json.loads(first)
         except ValueError:

@@ -44,15 +44,13 @@ class HttpConnection:
     def __init__(self, stream: trio.abc.Stream) -> None:
         self.stream = stream
         self._h11 = h11.Connection(h11.SERVER)
-        self._seen = bytearray()  # bytes of the head now being read, to hand them on at an upgrade
         self._head_only = False
 
     async def next_request(self) -> Request | None:
         """Return the next request's head, or `None` when the client has gone; raises `LabHttpError`."""
         if self._h11.their_state is h11.DONE and self._h11.our_state is h11.DONE:
             self._h11.start_next_cycle()
-        self._seen = bytearray(self._h11.trailing_data[0])
-        event = await self._next_event(keep=True)
+        event = await self._next_event()
         if not isinstance(event, h11.Request):
             return None
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in event.headers}
@@ -107,20 +105,22 @@ class HttpConnection:
         """Whether another request may follow on this connection."""
         return self._h11.our_state is h11.DONE and self._h11.their_state is h11.DONE
 
-    def take_received(self) -> bytes:
-        """Return every byte received since the last request ended, for the protocol that takes over."""
-        return bytes(self._seen)
+    async def switch_protocols(self, answer: bytes) -> None:
+        """Send *answer*, a whole head with status 101; HTTP is over then. Raises `LabHttpError`."""
+        await self._send(answer)
 
-    async def _next_event(self, *, keep: bool = False) -> h11.Event | type[h11.PAUSED]:
+    @property
+    def trailing_data(self) -> bytes:
+        """What the client sent behind the request's head."""
+        return self._h11.trailing_data[0]
+
+    async def _next_event(self) -> h11.Event | type[h11.PAUSED]:
         try:
             while (event := self._h11.next_event()) is h11.NEED_DATA:
                 if self._h11.they_are_waiting_for_100_continue:
                     go_on = h11.InformationalResponse(status_code=100, headers=[])
                     await self._send(self._h11.send(go_on))
-                data = bytes(await self.stream.receive_some(READ_SIZE))
-                if keep:
-                    self._seen += data
-                self._h11.receive_data(data)
+                self._h11.receive_data(bytes(await self.stream.receive_some(READ_SIZE)))
         except (h11.RemoteProtocolError, trio.BrokenResourceError) as exc:
             raise LabHttpError("the client broke HTTP or left") from exc
         return event  # pyright: ignore[reportReturnType]

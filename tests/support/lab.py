@@ -13,7 +13,7 @@ from session_proxy.lab.control_api import Ticket
 from session_proxy.lab.documents import SSH, PortSession
 from session_proxy.lab.faults import Faults
 from session_proxy.lab.gateway import Gateway
-from session_proxy.lab.http import HttpConnection, Request, serve_connection
+from session_proxy.lab.http import serve_connection
 from session_proxy.lab.instances import DEFAULT_INSTANCES
 from session_proxy.lab.listening import open_sockets
 from tunnel_relay.background import open_background
@@ -24,17 +24,15 @@ async def open_gateway(
     faults: Faults | None = None, settings: AgentSettings | None = None
 ) -> AsyncGenerator[Gateway]:
     """A gateway that listens, without the control calls' HTTP."""
-
-    async def upgrade(connection: HttpConnection, request: Request) -> None:
-        await gateway.serve_client(connection.stream, connection.take_received(), request.path)
-
     async with (
         Gateway.open(settings or AgentSettings(), faults or Faults()) as gateway,
         open_background() as nursery,
     ):
         sockets = await open_sockets()
         gateway.url = f"ws://{sockets.address}"
-        await nursery.start(trio.serve_listeners, partial(serve_connection, upgrade), sockets.tcp)
+        await nursery.start(
+            trio.serve_listeners, partial(serve_connection, gateway.serve_client), sockets.tcp
+        )
         yield gateway
 
 

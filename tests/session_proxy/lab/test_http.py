@@ -94,7 +94,8 @@ async def test_what_was_received_can_be_handed_to_the_protocol_that_takes_over()
 
     assert request is not None
     assert request.upgrades_to_websocket
-    assert connection.take_received() == upgrade + b"frame"
+    await connection.switch_protocols(b"HTTP/1.1 101 Switching Protocols\r\n\r\n")
+    assert connection.trailing_data == b"frame"
 
 
 async def test_a_client_that_leaves_during_the_answer_ends_the_connection() -> None:
