@@ -66,3 +66,10 @@ def test_help_lists_every_fault() -> None:
         assert f"{row.name}={row.value}" in result.output
         assert row.says in result.output
         assert row.says in fault_table()
+
+
+def test_the_guide_lists_every_fault() -> None:
+    guide = (Path(__file__).parents[3] / "docs" / "lab.md").read_text(encoding="utf-8")
+    rows = [line for line in guide.splitlines() if line.startswith("| `") and "=" in line.split("`")[1]]
+
+    assert rows == [f"| `{row.name}={row.value}` | {row.says} |" for row in describe_faults()]
