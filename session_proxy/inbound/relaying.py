@@ -29,7 +29,7 @@ GENERAL_READ = 128 * 1024
 UNTOLD_LIMIT = 60.0
 
 
-@attrs.define(eq=False)
+@attrs.define
 class Traffic:
     """Payload bytes that one client has *sent* and *received*; right also where a relay was cut off."""
 
