@@ -6,6 +6,7 @@ arrive; a reader that stalls costs one window at most, and holds nobody else up.
 
 from __future__ import annotations
 
+import operator
 import socket
 import struct
 
@@ -36,9 +37,14 @@ class ReceivingHalf:
         self._sink: socket.socket | None = None
         self._moved: Moved | None = None
 
+    @property
+    def waiting(self) -> int:
+        """Bytes that have arrived and nobody has taken."""
+        return self._inbox.size
+
     async def receive_some(self, max_bytes: int | None) -> bytes:
         """Return what has arrived, or ``b""`` at the end."""
-        if max_bytes is not None and max_bytes < 1:
+        if max_bytes is not None and operator.index(max_bytes) < 1:
             raise ValueError("max_bytes must be at least 1")
         with self._one:
             if self._ready:

@@ -66,10 +66,8 @@ class SshSession:
           SshDisconnectedError: the session has ended.
 
         """
-        connection = self._connection
-        if connection.failure is not None:
-            raise SshDisconnectedError(str(connection.failure)) from connection.failure
-        channel = connection.open_direct_tcpip(host, port)
+        self._check()
+        channel = self._connection.open_direct_tcpip(host, port)
         try:
             await channel.wait_open()
         except trio.Cancelled:
@@ -84,11 +82,10 @@ class SshSession:
           SshDisconnectedError: the session has ended.
 
         """
+        self._check()
         started = trio.current_time()
-        answered = self._connection.ping()
-        await answered.wait()
-        if (failure := self._connection.failure) is not None:
-            raise SshDisconnectedError(str(failure)) from failure
+        await self._connection.ping().wait()
+        self._check()
         elapsed = trio.current_time() - started
         self._connection.measured(elapsed)
         return elapsed
@@ -118,6 +115,11 @@ class SshSession:
         return self._transport.negotiation.kex_name
 
     @property
+    def key_exchanges(self) -> int:
+        """How many there have been."""
+        return self._transport.key_exchanges
+
+    @property
     def cipher(self) -> str:
         """The cipher of what we send."""
         return self._transport.negotiation.local_cipher
@@ -126,6 +128,10 @@ class SshSession:
     def server_version(self) -> str:
         """What the server calls itself."""
         return clean_text(self._transport.negotiation.remote_version.encode())
+
+    def _check(self) -> None:
+        if (failure := self._connection.failure) is not None:
+            raise SshDisconnectedError(str(failure)) from failure
 
     def statistics(self) -> SshStatistics:
         """Return what the session is doing now."""

@@ -53,6 +53,8 @@ class SshTransport:
         """Why the connection ended, once it has."""
         self.ended = trio.Event()
         self.keys_agreed = trio.Event()
+        self.key_exchanges = 0
+        """How many have been finished."""
         self.exchanging_keys = True
         """Whether nothing but a key exchange may be sent; so it is until the first one is done."""
         self.keys_since = trio.current_time()
@@ -223,6 +225,7 @@ class SshTransport:
         if kind == number.NEWKEYS:
             self.keys_since = trio.current_time()
             self.exchanging_keys = False
+            self.key_exchanges += 1
             self.keys_agreed.set()
             held, self._held = self._held, deque()
             for kept in held:
