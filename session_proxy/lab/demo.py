@@ -101,7 +101,8 @@ async def open_front_door(world: World, folder: Path, setups: dict[str, float]) 
             dialer,
             profile.listen,
             auth=profile.auth,
-            limits=profile.limits,
+            # When it is to stop, its only client has left already.
+            limits=attrs.evolve(profile.limits, drain=0),
             notify=note,
             stop=stop,
         )
