@@ -226,9 +226,9 @@ class Socks5Server:
         return Credentials(user, password)
 
     def _read_request(self, cursor: Cursor) -> Request:
-        version, command, _reserved = cursor.take(3)
-        if version != VERSION:
+        if cursor.byte() != VERSION:
             self._fail("the client's request is not SOCKS5")
+        command, _reserved = cursor.take(2)
         address = read_address(cursor)
         if address is None:
             self._refuse(Reply.ADDRESS_TYPE_NOT_SUPPORTED, "the client sent an unknown address type")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager
@@ -66,9 +67,10 @@ async def read_exactly(stream: trio.abc.ReceiveStream, count: int) -> bytes:
 
 async def echo(stream: trio.SocketStream) -> None:
     """Send everything back, and pass on the end."""
-    async for piece in stream:
-        await stream.send_all(piece)
-    await stream.send_eof()
+    with contextlib.suppress(trio.BrokenResourceError):
+        async for piece in stream:
+            await stream.send_all(piece)
+        await stream.send_eof()
 
 
 @asynccontextmanager
