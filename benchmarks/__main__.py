@@ -1,4 +1,4 @@
-"""``python -m benchmarks [SUITE…] [--rounds N] [--quick] [--json FILE]``: run suites, print tables."""
+"""Run suites of benchmarks and print their tables: ``python -m benchmarks [SUITE…] [--rounds N] [--quick]``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import trio
 from benchmarks import ssm, suites
 from benchmarks.arena import open_arena
 from benchmarks.measures import QUICK, Scale
-from benchmarks.report import as_json, show
+from benchmarks.report import as_json, as_markdown, show
 from benchmarks.routing import routing
 from benchmarks.tournament import Outcome
 
@@ -41,6 +41,7 @@ def parse() -> argparse.Namespace:
         "--quick", action="store_true", help="small and short: shows that it runs, not how fast"
     )
     parser.add_argument("--json", type=Path, help="write everything measured to this file")
+    parser.add_argument("--markdown", type=Path, help="write the tables to this file, for the documentation")
     return parser.parse_args()
 
 
@@ -61,6 +62,9 @@ def main() -> None:
         show(outcomes[-1])
     if arguments.json:
         arguments.json.write_text(json.dumps(as_json(outcomes), indent=1) + "\n", encoding="utf-8")
+    if arguments.markdown:
+        tables = "\n\n".join(f"### {outcome.suite}\n\n{as_markdown(outcome)}" for outcome in outcomes)
+        arguments.markdown.write_text(tables + "\n", encoding="utf-8")
     if any(outcome.failures for outcome in outcomes):
         sys.exit(1)
 

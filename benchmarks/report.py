@@ -43,6 +43,19 @@ def show(outcome: Outcome) -> None:
         console.print(f"failed: {failure}", highlight=False)
 
 
+def as_markdown(outcome: Outcome) -> str:
+    """Return *outcome* as a Markdown table, as the page about benchmarks shows it."""
+    names = list(dict.fromkeys(name for row in outcome.rows for name in row.values))
+    heads = ["", *names, *(f"**÷ {peer}**" for peer in outcome.peers)]
+    lines = [f"| {' | '.join(heads)} |", f"|---|{'---:|' * (len(heads) - 1)}"]
+    for row in outcome.rows:
+        cells = [f"{row.measure}, {row.figure.unit}"]
+        cells += [_number(row.median(name), row.figure.digits) for name in names]
+        cells += [f"**{_ratio(row, outcome.subject, peer)}**" for peer in outcome.peers]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def _number(value: float | None, digits: int) -> str:
     return "-" if value is None else f"{value:,.{digits}f}"
 

@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks.arena import Arena, Contestant, FailedError
 from benchmarks.measures import Figure, Figures, Measure, Scale
-from benchmarks.report import as_json, show
+from benchmarks.report import as_json, as_markdown, show
 from benchmarks.tournament import Outcome, Row, play
 
 RATE = Figure("rate", "MB/s", more=True)
@@ -56,6 +56,7 @@ def test_an_outcome_is_shown_and_written(capsys: pytest.CaptureFixture[str]) -> 
     printed = capsys.readouterr().out
     written = json.loads(json.dumps(as_json([outcome])))
 
+    assert "| bulk, MB/s | 6.0 | 3.0 | **2.00** |" in as_markdown(outcome)
     assert "2.00" in printed
     assert "absent: other (not installed)" in printed
     assert written["suites"][0]["figures"][0]["ratios"] == {"peer": 2}
