@@ -210,7 +210,7 @@ class _Reader:
             self.failure = WebSocketError(f"{self.peer}: {printable(str(exc))}")
         finally:
             self._settled.set()
-            self.connection.wake_pings()
+            self.connection.wake_all()
 
     async def wait_open(self) -> None:
         async def opened() -> None:
@@ -394,7 +394,8 @@ class _BatchingConnection(WebSocketConnection):
             raise ConnectionClosed(self.closed)
         await self._send(_BinaryMessages(messages))
 
-    def wake_pings(self) -> None:
-        """Wake who waits for a pong: none will come any more."""
+    def wake_all(self) -> None:
+        """Wake who waits for a pong, or for the peer's close frame: with the reader gone, none will come."""
+        self._close_handshake.set()
         for answered in self._pings.values():
             answered.set()

@@ -1,0 +1,329 @@
+from __future__ import annotations
+
+import os
+import ssl
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+
+import pytest
+import trio
+from trio.testing import MockClock, memory_stream_pair
+from wsproto import ConnectionType, WSConnection
+from wsproto.events import AcceptConnection, BytesMessage, CloseConnection, Ping, Pong, Request, TextMessage
+
+from tunnel_relay.background import open_background
+from tunnel_relay.errors import WebSocketClosedError, WebSocketError, WebSocketRejectedError
+from tunnel_relay.websocket import (
+    MAX_INBOX,
+    MAX_MESSAGE,
+    FastConnection,
+    WebSocket,
+    accept_websocket,
+    open_websocket,
+    printable,
+)
+
+Handler = Callable[[WebSocket], Awaitable[None]]
+
+
+@asynccontextmanager
+async def serving(handler: Callable[[trio.SocketStream], Awaitable[None]]) -> AsyncGenerator[str]:
+    """Serve connections on loopback for the block; yields ``HOST:PORT``."""
+    async with open_background() as nursery:
+        listeners = await nursery.start(partial(trio.serve_tcp, handler, 0, host="127.0.0.1"))
+        host, port = listeners[0].socket.getsockname()[:2]
+        yield f"{host}:{port}"
+
+
+@asynccontextmanager
+async def connected(handler: Handler) -> AsyncGenerator[WebSocket]:
+    async def serve(stream: trio.SocketStream) -> None:
+        try:
+            async with accept_websocket(stream) as websocket:
+                await handler(websocket)
+        except WebSocketError:
+            return
+
+    async with serving(serve) as address, open_websocket(f"ws://{address}/path?query=1") as websocket:
+        yield websocket
+
+
+async def echo(websocket: WebSocket) -> None:
+    while True:
+        message = await websocket.receive()
+        if isinstance(message, str):
+            await websocket.send_text(message)
+        else:
+            await websocket.send_binary(message)
+
+
+async def test_messages_of_all_sizes_come_back() -> None:
+    async with connected(echo) as websocket:
+        for size in (0, 1, 125, 126, 65535, 65536, 300_000):
+            await websocket.send_binary(os.urandom(size) if size else b"")
+            assert len(await websocket.receive()) == size
+        await websocket.send_text("grüße")
+        assert await websocket.receive() == "grüße"
+
+
+async def test_many_messages_go_in_one_piece_and_keep_their_order() -> None:
+    messages = [bytes([index]) * index for index in range(200)]
+    async with connected(echo) as websocket:
+        await websocket.send_many(messages)
+        found: list[str | bytes] = []
+        while len(found) < len(messages):
+            found += await websocket.receive_many()
+        assert found == messages
+
+
+async def test_the_server_learns_the_path() -> None:
+    paths: list[str] = []
+
+    async def note(websocket: WebSocket) -> None:
+        paths.append(websocket.path)
+
+    async with connected(note) as websocket:
+        with pytest.raises(WebSocketClosedError):
+            await websocket.receive()
+    assert paths == ["/path?query=1"]
+
+
+async def test_what_came_before_the_close_is_read_first() -> None:
+    async def last_words(websocket: WebSocket) -> None:
+        await websocket.send_many([b"a", b"b"])
+        await websocket.aclose(1003, "no\x1b token")
+
+    async with connected(last_words) as websocket:
+        assert [await websocket.receive(), await websocket.receive()] == [b"a", b"b"]
+        with pytest.raises(WebSocketClosedError, match="1003: no  token") as caught:
+            await websocket.receive()
+        assert (caught.value.code, caught.value.reason) == (1003, "no  token")
+        with pytest.raises(WebSocketClosedError):
+            await websocket.send_binary(b"x")
+        with pytest.raises(WebSocketClosedError):
+            await websocket.send_text("x")
+        with pytest.raises(WebSocketClosedError):
+            await websocket.ping()
+
+
+async def test_pings_are_answered_and_end_with_the_websocket() -> None:
+    release = trio.Event()
+
+    async def wait(_websocket: WebSocket) -> None:
+        await release.wait()
+
+    async with connected(wait) as websocket:
+        await websocket.ping(b"payload")
+        await websocket.ping()
+
+    async def mute(stream: trio.SocketStream) -> None:
+        """Accept, and then read without answering until told to go."""
+        peer = WSConnection(ConnectionType.SERVER)
+        while True:
+            data = await stream.receive_some()
+            if not data:
+                return
+            peer.receive_data(bytes(data))
+            for event in peer.events():
+                if isinstance(event, Request):
+                    await stream.send_all(peer.send(AcceptConnection()))
+                elif isinstance(event, Ping):
+                    return
+
+    async with serving(mute) as address, open_websocket(f"ws://{address}/") as websocket:
+        with pytest.raises(WebSocketClosedError, match="1006"):
+            await websocket.ping()
+
+
+async def test_a_reader_that_stalls_holds_its_peer_up_and_can_still_close() -> None:
+    sent = 0
+
+    async def flood(websocket: WebSocket) -> None:
+        nonlocal sent
+        while True:
+            await websocket.send_binary(bytes(60_000))
+            sent += 60_000
+
+    async with connected(flood):
+        before = -1
+        while before != sent:
+            before = sent
+            await trio.sleep(0.2)
+        assert sent < MAX_INBOX + 20_000_000
+        start = trio.current_time()
+    assert trio.current_time() - start < 3
+
+
+async def test_gathering_reads_finds_more_in_each() -> None:
+    async def trickle(websocket: WebSocket) -> None:
+        while True:
+            await websocket.send_binary(b"x")
+            await trio.sleep(0.001)
+
+    async with connected(trickle) as websocket:
+        websocket.gather(0.05)
+        sizes = [len(await websocket.receive_many()) for _ in range(6)]
+    assert max(sizes) > 5
+
+
+@pytest.mark.parametrize(
+    ("answer", "match"),
+    [
+        (b"HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno", "HTTP status 403"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", "HTTP status 200"),
+        (b"SSH-2.0-OpenSSH\r\n\r\n", "127.0.0.1"),
+        (b"", "hung up"),
+    ],
+)
+async def test_a_server_that_does_not_upgrade_is_named(answer: bytes, match: str) -> None:
+    async def refuse(stream: trio.SocketStream) -> None:
+        await stream.receive_some()
+        await stream.send_all(answer)
+
+    async with serving(refuse) as address:
+        with pytest.raises(WebSocketError, match=match) as caught:
+            async with open_websocket(f"ws://{address}/"):
+                pass
+        if answer.startswith(b"HTTP/1.1 403"):
+            assert isinstance(caught.value, WebSocketRejectedError)
+            assert caught.value.status == 403
+
+
+@pytest.mark.parametrize("url", ["http://x/", "ws:///path", "nonsense"])
+async def test_a_url_that_is_none_is_refused(url: str) -> None:
+    with pytest.raises(WebSocketError, match="not a WebSocket URL"):
+        async with open_websocket(url):
+            pass
+
+
+async def test_tls_is_checked() -> None:
+    async def plain(stream: trio.SocketStream) -> None:
+        await stream.receive_some()
+        await stream.send_all(b"not TLS at all, whatever you say")
+
+    async with serving(plain) as address:
+        with pytest.raises(WebSocketError):
+            async with open_websocket(f"wss://{address}/", ssl_context=ssl.create_default_context()):
+                pass
+
+
+async def test_a_head_that_was_read_already_is_replayed(autojump_clock: MockClock) -> None:
+    client = WSConnection(ConnectionType.CLIENT)
+    request = client.send(Request(host="x", target="/p"))
+    for cut in (0, 1, len(request) - 1, len(request)):
+        near, far = memory_stream_pair()
+        client = WSConnection(ConnectionType.CLIENT)
+        request = client.send(Request(host="x", target="/p"))
+        async with open_background() as nursery:
+
+            async def serve(stream: trio.abc.Stream, initial: bytes) -> None:
+                async with accept_websocket(stream, initial=initial) as websocket:
+                    await websocket.send_binary(await websocket.receive() + b"!")  # type: ignore[operator]
+
+            nursery.start_soon(serve, far, request[:cut])
+            if cut < len(request):
+                await near.send_all(request[cut:])
+            client.receive_data(bytes(await near.receive_some()))
+            assert list(client.events())
+            await near.send_all(client.send(BytesMessage(data=b"hi")))
+            client.receive_data(bytes(await near.receive_some()))
+            assert [event.data for event in client.events() if isinstance(event, BytesMessage)] == [b"hi!"]
+
+
+async def test_a_client_that_wants_something_else_is_an_error(autojump_clock: MockClock) -> None:
+    near, far = memory_stream_pair()
+    await near.send_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    with pytest.raises(WebSocketError):
+        async with accept_websocket(far):
+            pass
+    near, far = memory_stream_pair()
+    await near.aclose()
+    with pytest.raises(WebSocketError):
+        async with accept_websocket(far):
+            pass
+
+
+# -- our connection beside wsproto's
+
+
+@pytest.mark.parametrize("step", [1, 2, 7, 100_000])
+@pytest.mark.parametrize("role", [ConnectionType.CLIENT, ConnectionType.SERVER])
+def test_whatever_the_peer_sends_is_read_as_wsproto_reads_it(role: ConnectionType, step: int) -> None:
+    ours, theirs = FastConnection(role), WSConnection(role)
+    peer = WSConnection(ConnectionType.SERVER if role is ConnectionType.CLIENT else ConnectionType.CLIENT)
+    client, server = (ours, peer) if role is ConnectionType.CLIENT else (peer, ours)
+    request = client.send(Request(host="x", target="/"))
+    server.receive_data(request)
+    assert [type(event) for event in server.events()] == [Request]
+    accept = server.send(AcceptConnection())
+    stream = [
+        BytesMessage(data=b"one"),
+        BytesMessage(data=b"two-", message_finished=False),
+        Ping(payload=b"in between"),
+        BytesMessage(data=b"half"),
+        TextMessage(data="text"),
+        BytesMessage(data=b""),
+        BytesMessage(data=b"x" * 70000),
+        Pong(payload=b"p"),
+        CloseConnection(code=1000, reason="bye"),
+    ]
+    if role is ConnectionType.CLIENT:
+        data = accept
+        ours_events = events_of(ours, data, step)
+        assert [type(event) for event in ours_events] == [AcceptConnection]
+    else:
+        peer.receive_data(accept)
+        assert list(peer.events())
+    wire = b"".join(peer.send(event) for event in stream)
+    found = events_of(ours, wire, step)
+    whole = b"".join(event.data for event in found if isinstance(event, BytesMessage))
+    assert whole == b"onetwo-half" + b"x" * 70000
+    assert "".join(event.data for event in found if isinstance(event, TextMessage)) == "text"
+    assert [event.payload for event in found if isinstance(event, Ping)] == [b"in between"]
+    assert isinstance(found[-1], CloseConnection)
+    assert theirs.client == ours.client
+
+
+def events_of(connection: WSConnection, data: bytes, step: int) -> list[object]:
+    found: list[object] = []
+    for start in range(0, len(data), step):
+        connection.receive_data(data[start : start + step])
+        found += connection.events()
+    return found
+
+
+def test_frames_that_come_with_the_head_are_not_lost() -> None:
+    client, server = FastConnection(ConnectionType.CLIENT), WSConnection(ConnectionType.SERVER)
+    server.receive_data(client.send(Request(host="x", target="/")))
+    assert list(server.events())
+    wire = server.send(AcceptConnection()) + server.send(BytesMessage(data=b"early")) + b"\x82\x03to"
+    assert [type(event) for event in events_of(client, wire, len(wire))] == [AcceptConnection, BytesMessage]
+    (late,) = events_of(client, b"o", 1)
+    assert isinstance(late, BytesMessage)
+    assert late.data == b"too"
+
+
+def test_a_frame_against_the_rules_closes_with_1002() -> None:
+    client, server = FastConnection(ConnectionType.CLIENT), WSConnection(ConnectionType.SERVER)
+    server.receive_data(client.send(Request(host="x", target="/")))
+    assert list(server.events())
+    assert events_of(client, server.send(AcceptConnection()), 1000)
+    (event,) = events_of(client, b"\xc2\x01x", 1)
+    assert isinstance(event, CloseConnection)
+    assert event.code == 1002
+
+
+async def test_a_message_that_is_too_long_closes_with_1009() -> None:
+    async def shout(websocket: WebSocket) -> None:
+        await websocket.send_binary(bytes(MAX_MESSAGE + 1))
+        await websocket.receive()
+
+    async with connected(shout) as websocket:
+        with pytest.raises(WebSocketClosedError, match="1009"):
+            await websocket.receive()
+
+
+def test_what_a_peer_says_is_fit_for_a_terminal() -> None:
+    assert printable("a\x1b[31mb\nc") == "a [31mb c"
+    assert len(printable("x" * 1000)) == 200
