@@ -62,8 +62,9 @@ class SshPeer:
 
     async def receive(self) -> bool:
         """Read once; false at the end of the stream."""
-        data = await self.stream.receive_some()
-        self.negotiation.reader.space()[: len(data)] = data
+        space = self.negotiation.reader.space()
+        data = await self.stream.receive_some(len(space))
+        space[: len(data)] = data
         self.negotiation.reader.filled(len(data))
         return bool(data)
 

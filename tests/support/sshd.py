@@ -13,7 +13,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -78,7 +78,7 @@ def start_sshd(
     options: Mapping[str, str] | None = None,
     authorized: Iterable[str] = (),
     host_key: str = "ed25519",
-) -> Iterator[Sshd]:
+) -> Generator[Sshd]:
     """Run sshd in the foreground with its files in *directory*; *options* override its configuration."""
     directory.mkdir(parents=True, exist_ok=True)
     if os.geteuid() == 0:

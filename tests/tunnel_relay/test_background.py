@@ -23,19 +23,18 @@ async def test_its_tasks_end_with_the_block(autojump_clock: trio.testing.MockClo
 
 
 async def test_what_the_block_raises_is_not_wrapped() -> None:
-    with pytest.raises(KeyError):
+    with pytest.raises(KeyError):  # noqa: PT012
         async with open_background() as nursery:
             nursery.start_soon(trio.sleep_forever)
             raise KeyError("x")
 
 
 async def test_what_the_block_raises_survives_a_cancellation_from_outside() -> None:
-    with pytest.raises(KeyError):
-        with trio.CancelScope() as scope:
-            async with open_background() as nursery:
-                nursery.start_soon(trio.sleep_forever)
-                scope.cancel()
-                raise KeyError("x")
+    with pytest.raises(KeyError), trio.CancelScope() as scope:  # noqa: PT012
+        async with open_background() as nursery:
+            nursery.start_soon(trio.sleep_forever)
+            scope.cancel()
+            raise KeyError("x")
 
 
 async def test_a_cancelled_block_ends_quietly() -> None:

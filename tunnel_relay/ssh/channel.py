@@ -11,11 +11,11 @@ import trio
 from tunnel_relay.errors import ChannelRefusedError, SshDisconnectedError
 from tunnel_relay.protocol.ssh_fields import Fields
 from tunnel_relay.protocol.ssh_numbers import CHANNEL_CLOSE, CHANNEL_FAILURE
+from tunnel_relay.splicing import Moved, SpliceableStream
 from tunnel_relay.ssh.carrier import Carrier, Standing
 from tunnel_relay.ssh.receiving import ReceivingHalf
 from tunnel_relay.ssh.sending import SendingHalf
 from tunnel_relay.ssh.window import ReceiveWindow
-from tunnel_relay.splicing import Moved, SpliceableStream
 
 _NUMBER = struct.Struct(">BI")
 

@@ -21,7 +21,7 @@ async def watch(transport: SshTransport, connection: Connection, settings: SshSe
     asked: float | None = None
     while transport.failure is None:
         now = trio.current_time()
-        if asked is not None and transport.heard > asked:
+        if asked is not None and transport.heard >= asked:
             asked = None
         if transport.exchanging_keys:
             deadline = transport.keys_since + settings.keepalive_timeout

@@ -80,7 +80,7 @@ class SshTransport:
         self.on_batch_end: Callable[[], None] = lambda: None
         """Called when everything that had arrived has been handled."""
         self._rekey_bytes = rekey_bytes
-        self._lines: deque[bytes] = deque(maxlen=1)
+        self._said = b""
         self._line_count = 0
         self._early_packets = 0
         self._held: deque[bytes] = deque()
@@ -171,7 +171,7 @@ class SshTransport:
     def _describe_end(self) -> str:
         if self.negotiation.remote_version:
             return "the server closed the connection"
-        said = clean_text(b" ".join(self._lines) or self.reader.unread(), 80)
+        said = clean_text(self._said or self.reader.unread(), 80)
         if said:
             return f"the server does not speak SSH: it says {said!r}"
         return "the server closed the connection before it said anything; is it an SSH server, and does it let us in?"
@@ -181,7 +181,7 @@ class SshTransport:
             if line.startswith(b"SSH-"):
                 self._accept_version(line)
                 return True
-            self._lines.append(line)
+            self._said = self._said or line
             self._line_count += 1
             if self._line_count > MAX_LINES:
                 raise SshHandshakeError(self._describe_end())

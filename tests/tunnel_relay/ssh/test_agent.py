@@ -34,7 +34,10 @@ def agent(tmp_path: Path) -> Iterator[Path]:
 
 def add(agent: Path, *arguments: str) -> None:
     subprocess.run(
-        ["ssh-add", "-q", *arguments], check=True, env={**os.environ, "SSH_AUTH_SOCK": str(agent)}, capture_output=True
+        ["ssh-add", "-q", *arguments],
+        check=True,
+        env={**os.environ, "SSH_AUTH_SOCK": str(agent)},
+        capture_output=True,
     )
 
 
@@ -73,7 +76,7 @@ async def test_a_locked_agent_and_a_removed_key(agent: Path, tmp_path: Path) -> 
 
 
 async def test_no_agent_is_a_clear_error(tmp_path: Path) -> None:
-    with pytest.raises(SshKeyError, match="no ssh-agent answers on .*none"):
+    with pytest.raises(SshKeyError, match=r"no ssh-agent answers on .*none"):
         await agent_identities(tmp_path / "none")
 
 

@@ -20,7 +20,9 @@ def kexinit(kex: str, keys: str, ciphers: str, macs: str) -> bytes:
 
 def test_nothing_weak_is_ever_offered() -> None:
     weak = ("sha1", "cbc", "3des", "md5", "group1-", "dss", "ssh-rsa", "arcfour", "group-exchange")
-    assert not [name for name in (*KEY_EXCHANGES, *CIPHERS, *MACS, *HOST_KEYS) if any(w in name for w in weak)]
+    assert not [
+        name for name in (*KEY_EXCHANGES, *CIPHERS, *MACS, *HOST_KEYS) if any(w in name for w in weak)
+    ]
 
 
 def test_the_best_comes_first() -> None:

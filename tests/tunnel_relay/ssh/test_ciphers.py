@@ -9,7 +9,15 @@ from cryptography.hazmat.primitives.ciphers.algorithms import AES
 from cryptography.hazmat.primitives.ciphers.modes import CTR
 
 from tunnel_relay.errors import SshDisconnectedError
-from tunnel_relay.ssh.ciphers import LENGTH, ClearPackets, EtmPackets, GcmPackets, Mac, MacPackets, PacketCipher
+from tunnel_relay.ssh.ciphers import (
+    LENGTH,
+    ClearPackets,
+    EtmPackets,
+    GcmPackets,
+    Mac,
+    MacPackets,
+    PacketCipher,
+)
 
 KEY = bytes(range(32))
 MAC = Mac(b"m" * 32, "sha256", 32)

@@ -15,7 +15,9 @@ from tunnel_relay.ssh.inbox import Inbox
     limits=st.lists(st.integers(1, 300), min_size=1, max_size=20),
     lent=st.booleans(),
 )
-def test_bytes_come_out_in_order_whatever_is_asked_for(pieces: list[bytes], limits: list[int], lent: bool) -> None:
+def test_bytes_come_out_in_order_whatever_is_asked_for(
+    pieces: list[bytes], limits: list[int], lent: bool
+) -> None:
     inbox = Inbox()
     for piece in pieces:
         (inbox.lend if lent else inbox.put)(memoryview(piece))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 
 import pytest
@@ -11,7 +12,14 @@ from tunnel_relay.errors import SshDisconnectedError, SshError, SshHandshakeErro
 from tunnel_relay.protocol.ssh_fields import string, uint32
 from tunnel_relay.protocol.ssh_numbers import CHANNEL_DATA
 from tunnel_relay.ssh.ciphers import GcmPackets
-from tunnel_relay.ssh.packets import MAX_OUTPUT, MAX_PACKET, MAX_PAYLOAD, READ_SIZE, PacketReader, PacketWriter
+from tunnel_relay.ssh.packets import (
+    MAX_OUTPUT,
+    MAX_PACKET,
+    MAX_PAYLOAD,
+    READ_SIZE,
+    PacketReader,
+    PacketWriter,
+)
 
 KEY = bytes(32)
 
@@ -123,9 +131,11 @@ def test_the_longest_payload_fits() -> None:
 def test_the_output_grows_up_to_a_limit() -> None:
     """A peer that makes us answer, and does not read, cannot have all our memory."""
     writer, _ = pair()
+    piece = bytes(64 * 1024)
+    while writer.used < MAX_OUTPUT - len(piece) - 1000:
+        writer.write(piece)
     with pytest.raises(SshDisconnectedError, match="more answers"):
-        for _ in range(MAX_OUTPUT):
-            writer.write(bytes(64 * 1024))
+        writer.write(piece)
     assert writer.used <= MAX_OUTPUT
     taken = writer.take()
     writer.give_back(taken)
@@ -178,10 +188,8 @@ def test_there_is_always_room_to_read() -> None:
 def test_noise_gives_packets_or_an_ssh_error(noise: bytes) -> None:
     for encrypted in (False, True):
         _, reader = pair(encrypted=encrypted)
-        try:
+        with contextlib.suppress(SshError):
             feed(reader, noise)
-        except SshError:
-            pass
 
 
 def test_lines_end_with_or_without_a_carriage_return() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import subprocess
@@ -72,10 +73,8 @@ async def target(handler: Handler) -> AsyncGenerator[int, None]:
     """Serve TCP on the port that this yields."""
 
     async def serve(stream: trio.SocketStream) -> None:
-        try:
+        with contextlib.suppress(trio.BrokenResourceError):
             await handler(stream)
-        except trio.BrokenResourceError:
-            pass
 
     async with trio.open_nursery() as nursery:
         listeners: list[trio.SocketListener] = await nursery.start(
@@ -83,6 +82,11 @@ async def target(handler: Handler) -> AsyncGenerator[int, None]:
         )
         yield listeners[0].socket.getsockname()[1]
         nursery.cancel_scope.cancel()
+
+
+async def exhaust(stream: trio.abc.ReceiveStream) -> None:
+    async for _ in stream:
+        pass
 
 
 async def echo(stream: trio.SocketStream) -> None:
@@ -139,7 +143,10 @@ async def test_channels_pass_the_checks_of_trio(server: Sshd) -> None:
         await accepted.send(stream)
         await trio.sleep_forever()
 
-    async with session_to(server, settings=SshSettings(window=256 * KIB)) as session, target(hand_over) as port:
+    async with (
+        session_to(server, settings=SshSettings(window=256 * KIB)) as session,
+        target(hand_over) as port,
+    ):
 
         async def make() -> tuple[trio.abc.HalfCloseableStream, trio.abc.HalfCloseableStream]:
             channel = await session.open_direct_tcpip(HOST, port)
@@ -231,7 +238,10 @@ async def test_keys_change_under_load(tmp_path: Path, limits: tuple[str, ...]) -
 async def test_openssh_agrees_on_each_of_our_algorithms(options: dict[str, str], tmp_path: Path) -> None:
     data = os.urandom(300 * KIB)
     with start_sshd(tmp_path, options=options, authorized=[ME.public_line]) as sshd:
-        async with session_to(sshd, settings=SshSettings(rekey_bytes=100 * KIB)) as session, target(echo) as port:
+        async with (
+            session_to(sshd, settings=SshSettings(rekey_bytes=100 * KIB)) as session,
+            target(echo) as port,
+        ):
             assert await pump(session, port, data) == hashlib.sha256(data).hexdigest()
             assert {session.kex, session.cipher} & set(options.values())
 
@@ -252,7 +262,17 @@ async def test_a_certificate_logs_in_where_the_key_alone_does_not(tmp_path: Path
     generate_key(tmp_path / "key", "rsa", extra=("-b", "2048"))
     (tmp_path / "ca.pub").write_text(ca)
     with start_sshd(tmp_path / "sshd", options={"TrustedUserCAKeys": str(tmp_path / "ca.pub")}) as sshd:
-        sign = ["ssh-keygen", "-q", "-s", str(tmp_path / "ca"), "-I", "id", "-n", sshd.user, str(tmp_path / "key.pub")]
+        sign = [
+            "ssh-keygen",
+            "-q",
+            "-s",
+            str(tmp_path / "ca"),
+            "-I",
+            "id",
+            "-n",
+            sshd.user,
+            str(tmp_path / "key.pub"),
+        ]
         await trio.run_process(sign, capture_stderr=True)
         certificate, plain = await load_key_file(tmp_path / "key")
         async with session_to(sshd, certificate):
@@ -266,7 +286,9 @@ async def test_ssh_agent_logs_in(server: Sshd, tmp_path: Path) -> None:
     other = generate_key(tmp_path / "other", "rsa", extra=("-b", "2048"))
     generate_key(tmp_path / "key")
     path = tmp_path / "a"
-    with subprocess.Popen(["ssh-agent", "-D", "-a", str(path)], stdout=subprocess.PIPE) as agent:
+    with subprocess.Popen(  # noqa: ASYNC220
+        ["ssh-agent", "-D", "-a", str(path)], stdout=subprocess.PIPE
+    ) as agent:
         assert agent.stdout is not None
         agent.stdout.readline()
         env = {**os.environ, "SSH_AUTH_SOCK": str(path)}
@@ -330,15 +352,18 @@ async def test_a_failed_login_names_the_keys_that_were_tried(server: Sshd) -> No
 
 
 async def test_a_server_that_has_had_enough_is_quoted(tmp_path: Path) -> None:
-    with start_sshd(tmp_path, options={"MaxAuthTries": "2"}) as sshd:
-        with pytest.raises(SshAuthenticationError, match="Too many authentication failures.*key 1"):
-            async with session_to(sshd, *[generate_identity(f"key {number}") for number in range(5)]):
-                pass
+    keys = [generate_identity(f"key {number}") for number in range(5)]
+    with (
+        start_sshd(tmp_path, options={"MaxAuthTries": "2"}) as sshd,
+        pytest.raises(SshAuthenticationError, match=r"Too many authentication failures.*key 1"),
+    ):
+        async with session_to(sshd, *keys):
+            pass
 
 
 async def test_without_keys_one_learns_what_the_server_takes(server: Sshd) -> None:
     stream = await trio.open_tcp_stream(HOST, server.port)
-    with pytest.raises(SshAuthenticationError, match="no key .* takes: publickey"):
+    with pytest.raises(SshAuthenticationError, match=r"no key .* takes: publickey"):
         async with open_ssh_session(
             stream,
             user=server.user,
@@ -350,10 +375,12 @@ async def test_without_keys_one_learns_what_the_server_takes(server: Sshd) -> No
 
 
 async def test_a_server_with_weak_algorithms_only_is_refused(tmp_path: Path) -> None:
-    with start_sshd(tmp_path, options={"Ciphers": "aes128-cbc,3des-cbc"}, authorized=[ME.public_line]) as sshd:
-        with pytest.raises(SshHandshakeError, match="offers only aes128-cbc, 3des-cbc; let it offer aes256-gcm"):
-            async with session_to(sshd):
-                pass
+    with (
+        start_sshd(tmp_path, options={"Ciphers": "aes128-cbc,3des-cbc"}, authorized=[ME.public_line]) as sshd,
+        pytest.raises(SshHandshakeError, match=r"offers only aes128-cbc, 3des-cbc; let it offer aes256-gcm"),
+    ):
+        async with session_to(sshd):
+            pass
 
 
 # -- ends
@@ -369,7 +396,10 @@ async def test_a_server_that_dies_breaks_its_streams(tmp_path: Path) -> None:
             channel = await session.open_direct_tcpip(HOST, port)
             await channel.receive_some()
             sshd.kill_sessions()
-            with trio.fail_after(10), pytest.raises(trio.BrokenResourceError, match="closed the connection|broke"):
+            with (  # noqa: PT012
+                trio.fail_after(10),
+                pytest.raises(trio.BrokenResourceError, match=r"closed the connection|broke"),
+            ):
                 while await channel.receive_some():
                     pass
             await session.wait_closed()
@@ -397,7 +427,7 @@ async def test_a_session_says_goodbye_even_when_it_is_cancelled(tmp_path: Path) 
                     scope.cancel()
                     await trio.sleep_forever()
         with trio.fail_after(5):
-            while sshd.log().count("disconnected by user") < 2:
+            while sshd.log().count("disconnected by user") < 2:  # noqa: ASYNC110 - a file tells nobody
                 await trio.sleep(0.02)
 
 
@@ -417,7 +447,7 @@ async def test_an_abandoned_open_leaves_nothing_behind(server: Sshd) -> None:
                 await session.open_direct_tcpip(HOST, port)
         with trio.fail_after(10):
             while session.channels or opened:
-                await trio.sleep(0.02)
+                await session.ping()
         assert session.close_reason is None
 
 

@@ -9,6 +9,8 @@ KIB = 1024
 
 
 class Clock:
+    """A clock that is set by hand."""
+
     now = 100.0
 
     def __call__(self) -> float:
