@@ -78,6 +78,9 @@ class Forwarding:
           trio.BrokenResourceError: the client left, or the response broke off.
 
         """
+        if not has_body(request.headers):
+            # Its end is there already, and there only once: the request may have to be sent twice.
+            self.server.next_event()
         repeatable = request.method in REPEATABLE and not has_body(request.headers)
         kept = self._origin
         if kept is not None and repeatable and kept.target == request.target:
@@ -131,6 +134,9 @@ class Forwarding:
     async def _send_request(self, request: Forward, origin: Origin) -> None:
         try:
             await origin.send(request_for_origin(request))
+            if not has_body(request.headers):
+                await origin.send(h11.EndOfMessage())
+                return
             while True:
                 event = self.server.next_event()
                 if isinstance(event, h11.Data):

@@ -67,18 +67,22 @@ async def read_exactly(stream: trio.abc.ReceiveStream, count: int) -> bytes:
 
 async def echo(stream: trio.SocketStream) -> None:
     """Send everything back, and pass on the end."""
-    with contextlib.suppress(trio.BrokenResourceError):
-        async for piece in stream:
-            await stream.send_all(piece)
-        await stream.send_eof()
+    async for piece in stream:
+        await stream.send_all(piece)
+    await stream.send_eof()
 
 
 @asynccontextmanager
 async def open_server(
     serve: Callable[[trio.SocketStream], Awaitable[None]], host: str = LOOPBACK
 ) -> AsyncGenerator[int]:
-    """Serve on a free port of *host* for the block; yields the port."""
+    """Serve on a free port of *host* for the block, whatever the clients do; yields the port."""
+
+    async def handle(stream: trio.SocketStream) -> None:
+        with contextlib.suppress(trio.BrokenResourceError):
+            await serve(stream)
+
     async with open_background() as nursery:
         (listener,) = await trio.open_tcp_listeners(0, host=host)
-        await nursery.start(trio.serve_listeners, serve, [listener])
+        await nursery.start(trio.serve_listeners, handle, [listener])
         yield listener.socket.getsockname()[1]
