@@ -159,6 +159,7 @@ class FrontDoor:
     def drain(self) -> None:
         """Let what is under way go on, and send away who only waits."""
         self.draining = True
+        self.relays.drain()
         for scope in self._pauses:
             scope.cancel()
 

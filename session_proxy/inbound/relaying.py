@@ -25,8 +25,8 @@ from tunnel_relay.splicing import SpliceableStream
 GENERAL_READ = 128 * 1024
 
 # Seconds that the answer of a destination may pause which cannot be told that the client has sent everything.
-# It cannot be told that the client has left, either: those two look alike from here.
-UNTOLD_LIMIT = 60.0
+# Mostly the client has left altogether, which looks the same from here: hence not longer.
+UNTOLD_LIMIT = 5.0
 
 
 @attrs.define
@@ -76,13 +76,19 @@ class Relays:
     _mover: Mover
     _workshop: Workshop
     _idleness: Idleness
+    _draining: trio.Event = attrs.field(factory=trio.Event, init=False)
+
+    def drain(self) -> None:
+        """End the relays that go on only because their destination cannot be told of the end."""
+        self._draining.set()
 
     async def relay(self, near: PlainSocketStream, far: trio.abc.Stream, traffic: Traffic) -> RelayEnd:
         """Copy bytes both ways until both directions have ended; count them in *traffic*.
 
         Each direction ends on its own: an end of file is passed on as a half-close where the other side knows
-        one, and the opposite direction goes on. Closing both streams is the caller's job; after any other end
-        than `RelayEnd.FINISHED`, *near* should see a reset, since what it got is not all.
+        one, and the opposite direction goes on; where it knows none, until that falls silent. Closing both
+        streams is the caller's job; after any other end than `RelayEnd.FINISHED`, *near* should see a reset,
+        since what it got is not all.
         """
         if isinstance(far, PlainSocketStream):
             return await self._relay_sockets(near, far, traffic)
@@ -133,9 +139,19 @@ class Relays:
             if isinstance(far, trio.abc.HalfCloseableStream):
                 await far.send_eof()
             else:
-                relay.quiet_limit = min(UNTOLD_LIMIT, self._idleness.limit)
+                await self._wait_for_silence(traffic)
+                relay.finish(RelayEnd.FINISHED)
         except trio.BrokenResourceError:
             relay.finish(RelayEnd.RESET)
+
+    async def _wait_for_silence(self, traffic: Traffic) -> None:
+        """Wait until nothing has been received for `UNTOLD_LIMIT` seconds, or it is time to stop."""
+        seen = -1
+        while seen != traffic.received:
+            seen = traffic.received
+            with trio.move_on_after(UNTOLD_LIMIT):
+                await self._draining.wait()
+                return
 
     async def _read(self, near: PlainSocketStream) -> bytes:
         """Read through the shared buffer, so that a small piece does not hold the memory of a large one."""
