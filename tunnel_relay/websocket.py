@@ -46,6 +46,7 @@ NO_CLOSE_FRAME = 1006
 
 # The end of an HTTP head (RFC 9112, section 2.1).
 HEAD_END = b"\r\n\r\n"
+READABLE = (ConnectionState.OPEN, ConnectionState.LOCAL_CLOSING)
 
 
 @attrs.define(eq=False)
@@ -276,7 +277,6 @@ class FastConnection(WSConnection):
     """
 
     def __init__(self, connection_type: ConnectionType) -> None:
-        """Be a client or a server."""
         super().__init__(connection_type)
         self._splitter = FrameSplitter(masked=not self.client, max_payload=MAX_MESSAGE)
         self._head = b""
@@ -322,10 +322,7 @@ class FastConnection(WSConnection):
     def events(self) -> Generator[Event, None, None]:
         """Yield what has happened."""
         yield from super().events()
-        while self.connection is not None and self.state in (
-            ConnectionState.OPEN,
-            ConnectionState.LOCAL_CLOSING,
-        ):
+        while self.connection is not None and self.state in READABLE:
             frame = self._splitter.next_frame()
             if frame is None:
                 return
@@ -343,7 +340,6 @@ class _BatchingConnection(WebSocketConnection):
     """
 
     def __init__(self, *args: Any, **options: Any) -> None:  # noqa: ANN401  # trio-websocket's own
-        """Be made as a `WebSocketConnection` is."""
         super().__init__(*args, **options, max_message_size=MAX_MESSAGE, receive_buffer_size=READ_SIZE)
         self._inbox: list[str | bytes] = []
         self._inbox_size = 0

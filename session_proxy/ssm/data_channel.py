@@ -142,6 +142,11 @@ class DataChannel:
     # -- for the task that carries
 
     @property
+    def round_trip(self) -> float:
+        """The time to the agent and back, in seconds."""
+        return self.channel.sending.round_trip.rtt
+
+    @property
     def has_room(self) -> bool:
         """Whether more may be read."""
         return len(self._inbox) <= RECEIVE_LIMIT and self.channel.unacknowledged <= ACKNOWLEDGEMENT_LIMIT

@@ -24,7 +24,9 @@ RECEIVE_BUDGET = 4 * 1024 * 1024
 
 # The agent says that a connection failed with a flag that names no stream, and then closes the stream. One that
 # is closed before a byte came, after such a flag, is taken for the one that failed. Its silence proves nothing,
-# so a connection counts as made as soon as it is asked for, or this long after, where a refusal comes fast.
+# so a connection counts as made after a round trip and a moment, in which most refusals come, and at the latest
+# after this, in seconds.
+REFUSAL_MOMENT = 0.03
 REFUSAL_LIMIT = 0.25
 
 
@@ -179,7 +181,7 @@ class SsmMux:
         stream = self._streams[stream_id] = SsmMuxStream(self, stream_id)
         failed_before = self._failed_connects
         await self._flush()
-        with trio.move_on_after(REFUSAL_LIMIT):
+        with trio.move_on_after(min(REFUSAL_LIMIT, 1.5 * self._data_channel.round_trip + REFUSAL_MOMENT)):
             while not (stream.ended or stream.heard or self.closed.is_set()):
                 await stream.wait_changed()
         if stream.ended and not stream.heard and self._failed_connects > failed_before:
