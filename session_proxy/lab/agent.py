@@ -1,7 +1,8 @@
 """An agent's session under Trio: `AgentChannel` between a client's link and a TCP connection to the port.
 
-One task transmits, one reads the port, one writes to it. As with AWS's agent, the session is not the
-WebSocket's: counters, buffers and the TCP connection stay while links come and go.
+One task watches the timers, one reads the port, one writes to it; sending to the client does not wait. As with
+AWS's agent, the session is not the WebSocket's: counters, buffers and the TCP connection stay while links come
+and go.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from session_proxy.lab.damage import Damage
 from session_proxy.lab.documents import PortSession
 from session_proxy.lab.faults import Faults
 from session_proxy.lab.handshake import ClientAbilities
+from session_proxy.lab.retransmission import TICK
 from session_proxy.protocol.ssm_frames import Flag
 from tunnel_relay.background import open_background
 
@@ -85,6 +87,7 @@ class AgentSession:
         self._waiting = 0
         self._cut_at = 0
         self._reason: str | None = None
+        self._at_once = False
         self._asleep_until = math.inf
         self._poked = trio.Event()
         self._handshake_done = trio.Event()
@@ -105,6 +108,7 @@ class AgentSession:
     def attach(self, link: ClientLink) -> ClientLink | None:
         """Send through *link* from now on; return the link that did so before."""
         before, self._link = self._link, link
+        self._cut_at = self._channel.frames
         self._channel.attached = True
         self._poked.set()
         return before
@@ -125,21 +129,26 @@ class AgentSession:
         self._acknowledged.set()
         self._post()
 
-    def end(self, reason: str) -> None:
-        """End the session; clients are told *reason*. The first one stands."""
+    def end(self, reason: str, *, at_once: bool = False) -> None:
+        """End the session; clients are told *reason*. The first one stands.
+
+        Unless it is to be *at_once*, what the port has said is delivered first, if the client is there or comes
+        back within `DRAIN_TIME`.
+        """
         if self._reason is None:
             self._reason = reason
+            self._at_once = at_once
         self._over.set()
 
     async def run(self, drive: Callable[[AgentSession, ClientAbilities], Awaitable[None]]) -> str:
         """Run the session, with *drive* for its port, until it is over; return why it is."""
         async with open_background() as nursery:
-            nursery.start_soon(self._transmit)
+            nursery.start_soon(self._watch_timers)
             async with open_background() as driving:
                 driving.start_soon(self._drive, drive)
                 await self._over.wait()
             with trio.move_on_after(DRAIN_TIME):
-                while self._link is not None and not self._channel.drained:
+                while not self._at_once and not self._channel.drained:
                     await self._wait_acknowledged()
             return self._reason or ""
 
@@ -205,22 +214,19 @@ class AgentSession:
                     self._received.append(event)
                     self._arrived.set()
                 case SessionEnded():
-                    self.end(event.reason)
+                    self.end(event.reason, at_once=True)
 
-    async def _transmit(self) -> None:
-        """Send what could not be posted at once, and what is overdue."""
+    async def _watch_timers(self) -> None:
+        """Resend what is overdue, and end a handshake that takes too long."""
         while True:
             self._poked = trio.Event()
             self._post()
-            link = self._link
-            if link is not None and link.backlog:
-                if not await link.drain():
-                    self.detach(link)
-                continue
-            self._asleep_until = self._channel.next_timer()
+            # What waits for a client that does not read is late, not lost.
+            stuck = self._link is not None and self._link.backlog > 0
+            self._asleep_until = trio.current_time() + TICK if stuck else self._channel.next_timer()
             with trio.move_on_at(self._asleep_until) as waiting:
                 await self._poked.wait()
-            if waiting.cancelled_caught:
+            if waiting.cancelled_caught and not stuck:
                 self._channel.handle_timer(trio.current_time())
                 self._handle_events()
 
@@ -234,17 +240,14 @@ class AgentSession:
             return
         if not link.post([frame for message in messages for frame in self._output.pass_on(message)]):
             self.detach(link)
-        elif link.backlog or self._channel.next_timer() < self._asleep_until:
+        elif self._channel.next_timer() < self._asleep_until:
             self._poked.set()
         self._cut_when_due()
 
     def _cut_when_due(self) -> None:
-        frames = self._input.stream_frames + self._output.stream_frames
-        if (
-            self._link is not None
-            and self.faults.cut_after
-            and frames >= self._cut_at + self.faults.cut_after
-        ):
+        frames = self._channel.frames
+        every = self.faults.cut_after
+        if self._link is not None and every and frames >= self._cut_at + every:
             self._cut_at = frames
             self._link.cut(lose=self.faults.cut_loses)
 

@@ -123,6 +123,11 @@ class AgentChannel:
         return self._sent.bytes + self._waiting
 
     @property
+    def frames(self) -> int:
+        """How many stream frames there have been in both directions, resent ones not counted."""
+        return self._next_sequence + self._expected
+
+    @property
     def drained(self) -> bool:
         """Whether the client has acknowledged everything."""
         return not self._sent and not self._outgoing

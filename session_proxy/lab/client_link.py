@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import os
+import socket
+import struct
 from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -19,12 +21,15 @@ from session_proxy.lab.websocket_frames import (
     encode_close,
     encode_frame,
 )
+from tunnel_relay.background import open_background
 
 # How often a silenced socket looks whether it may speak again.
 SILENCE_CHECK = 0.05
 # How long a connection that is to be cut with a loss waits for frames to lose.
 DOOM = 0.25
 READ_SIZE = 256 * 1024
+# How long a client that was cut is heard out.
+FALL_TIME = 1.0
 # How long a client may take to answer a close.
 CLOSE_TIME = 2.0
 
@@ -66,6 +71,16 @@ class FrailStream(trio.abc.Stream):
         except OSError as exc:
             raise trio.BrokenResourceError("the client is gone") from exc
 
+    async def fall(self) -> None:
+        """Go down as the faults say: end the connection and hear the client out, or reset it."""
+        if self._faults.cut_resets and isinstance(self._stream, trio.SocketStream):
+            self._stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        elif isinstance(self._stream, trio.abc.HalfCloseableStream):
+            with trio.move_on_after(FALL_TIME), suppress(trio.BrokenResourceError):
+                await self._stream.send_eof()
+                while await self._stream.receive_some(READ_SIZE):
+                    pass  # what was in flight is lost
+
     async def wait_send_all_might_not_block(self) -> None:
         """Wait as the stream below does."""
         await self._stream.wait_send_all_might_not_block()
@@ -102,10 +117,10 @@ class LinkClosedError(Exception):
 
 
 class ClientLink:
-    """One WebSocket of a client's: `serve` reads it, anybody may `post`, and one task may `drain`.
+    """One WebSocket of a client's: `serve` reads it and sends what waits, anybody may `post`.
 
-    Posting does not wait: a task that is cancelled cannot leave half a message. *leftover* is what was read
-    behind the request's head.
+    Posting does not wait: a task that is cancelled cannot leave half a message, and nobody who reads waits for
+    somebody who writes. *leftover* is what was read behind the request's head.
     """
 
     def __init__(self, stream: FrailStream, leftover: bytes = b"") -> None:
@@ -113,13 +128,20 @@ class ClientLink:
         self._reader = MessageReader()
         self._received: deque[bytes] = deque()
         self._outgoing = bytearray()
-        self._draining = False
+        self._backlogged = trio.Event()
+        self._sending = False
         self._peer_closed = False
+        self._closed = False
         self._closing: int | None = None
         self._doomed: int | None = None
-        self._scope = trio.CancelScope()
+        self._reading = trio.CancelScope()
         if leftover:
             self._take(leftover)
+
+    @property
+    def backlog(self) -> int:
+        """Bytes that were posted, and that the socket has not taken."""
+        return len(self._outgoing)
 
     async def receive(self) -> bytes:
         """Return the next message, text and binary alike; raises `LinkClosedError`."""
@@ -129,66 +151,64 @@ class ClientLink:
 
     async def serve(self, receive: Callable[[bytes], None]) -> None:
         """Hand every message to *receive* until the WebSocket ends, is closed or is cut."""
-        with self._scope, suppress(LinkClosedError):
-            while True:
-                while self._received:
-                    message = self._received.popleft()
-                    if not self._swallows():
-                        receive(message)
-                await self._read()
-        if self._closing is not None:
-            await self.finish(self._closing)
-        elif self._scope.cancelled_caught:
-            # Its own deadline cuts it too.
+        async with open_background() as nursery:
+            nursery.start_soon(self._send_backlog)
+            with self._reading, suppress(LinkClosedError):
+                while True:
+                    while self._received:
+                        message = self._received.popleft()
+                        if not self._swallows():
+                            receive(message)
+                    await self._read()
+            if self._closing is not None:
+                await self.finish(self._closing)
+                return
+        if self._reading.cancelled_caught:
+            # It was cut, perhaps by the deadline that loses frames.
             self._stream.cut = True
-
-    @property
-    def backlog(self) -> int:
-        """Bytes that wait for `drain`."""
-        return len(self._outgoing)
+            await self._stream.fall()
 
     def post(self, messages: Iterable[bytes]) -> bool:
-        """Send binary messages now, or as soon as `drain` can; `False` where the WebSocket is gone."""
-        return self._write([encode_frame(Opcode.BINARY, one) for one in messages if not self._swallows()])
-
-    async def drain(self) -> bool:
-        """Send all that waits; `False` where the WebSocket is gone. Cancelling it breaks the WebSocket."""
-        self._draining = True
-        try:
-            while self._outgoing:
-                data = bytes(self._outgoing)
-                self._outgoing.clear()
-                await self._stream.send_all(data)
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            return False
-        except trio.Cancelled:
-            self._stream.cut = True
-            raise
-        finally:
-            self._draining = False
-        return True
+        """Send binary messages, now or as soon as possible; `False` where the WebSocket is gone or closing."""
+        return not self._closed and self._write(
+            [encode_frame(Opcode.BINARY, one) for one in messages if not self._swallows()]
+        )
 
     async def finish(self, code: int, reason: str = "") -> None:
         """Close by the book, and wait a while for the client's answer."""
         if self._peer_closed or not self._write([encode_close(code, reason)]):
             return
+        self._closed = True
         with trio.move_on_after(CLOSE_TIME), suppress(LinkClosedError):
-            await self.drain()
             while True:
                 await self._read()
 
     def close(self, code: int) -> None:
         """Have `serve` close the WebSocket by the book, and return."""
         self._closing = code
-        self._scope.cancel()
+        self._reading.cancel()
 
     def cut(self, *, lose: int = 0) -> None:
         """Drop the connection without a word, after the next *lose* frames of either side went nowhere."""
         self._doomed = lose
         if lose:
-            self._scope.deadline = trio.current_time() + DOOM
+            self._reading.deadline = trio.current_time() + DOOM
         else:
-            self._fall()
+            self._reading.cancel()
+
+    async def _send_backlog(self) -> None:
+        try:
+            while True:
+                while self._outgoing:
+                    self._sending = True
+                    data = bytes(self._outgoing)
+                    self._outgoing.clear()
+                    await self._stream.send_all(data)
+                self._sending = False
+                self._backlogged = trio.Event()
+                await self._backlogged.wait()
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            self._reading.cancel()
 
     async def _read(self) -> None:
         """Take in what comes next, and answer pings and the close; raises `LinkClosedError`."""
@@ -202,8 +222,6 @@ class ClientLink:
             raise LinkClosedError
         if not self._write(self._take(data)):
             raise LinkClosedError
-        if self._outgoing and not self._draining:
-            await self.drain()
 
     def _take(self, data: bytes | bytearray) -> list[bytes]:
         answers: list[bytes] = []
@@ -227,21 +245,19 @@ class ClientLink:
 
     def _write(self, frames: list[bytes]) -> bool:
         self._outgoing += b"".join(frames)
-        if not self._draining and self._outgoing:
+        if self._outgoing and not self._sending:
             try:
                 del self._outgoing[: self._stream.send_nowait(self._outgoing)]
             except trio.BrokenResourceError:
                 return False
+            if self._outgoing:
+                self._backlogged.set()
         return True
 
     def _swallows(self) -> bool:
         if self._doomed is None:
             return False
         if self._doomed == 0:
-            self._fall()
+            self._reading.cancel()
         self._doomed = max(0, self._doomed - 1)
         return True
-
-    def _fall(self) -> None:
-        self._stream.cut = True
-        self._scope.cancel()

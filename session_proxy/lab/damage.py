@@ -28,11 +28,6 @@ class Damage:
         self._acknowledgements = 0
         self._held: bytes | None = None
 
-    @property
-    def stream_frames(self) -> int:
-        """How many stream frames have come by."""
-        return self._stream_frames
-
     def pass_on(self, message: bytes) -> list[bytes]:
         """Return what goes on instead of *message*: nothing, itself, or itself and something else."""
         faults = self._faults

@@ -54,6 +54,7 @@ class Faults:
     # The WebSocket between client and gateway
     cut_after: Annotated[Count, "the WebSocket is cut after every N stream frames"] = 0
     cut_loses: Annotated[Count, "before a cut, the next N frames of either side go nowhere"] = 0
+    cut_resets: Annotated[Switch, "a cut resets TCP; AWS's plugin may then deliver a frame twice"] = False
     close_after: Annotated[Seconds, "the gateway closes every WebSocket that old (AWS does hourly)"] = 0.0
     silent: Annotated[Switch, "the gateway holds the socket but neither reads nor writes, not even pongs"] = (
         False

@@ -84,7 +84,7 @@ class Gateway:
         """End the session, if it has not ended."""
         session = self.sessions.get(session_id)
         if session is not None:
-            session.end("")
+            session.end("", at_once=True)
 
     def _ticket(self, session: AgentSession) -> Ticket:
         session.token = secrets.token_urlsafe(96)
@@ -111,7 +111,7 @@ class Gateway:
         """End every session; clients are told *reason*."""
         sessions = [session for session in self.sessions.values() if session.reason is None]
         for session in sessions:
-            session.end(reason)
+            session.end(reason, at_once=True)
         return len(sessions)
 
     def _links(self) -> list[ClientLink]:
@@ -127,9 +127,7 @@ class Gateway:
         del self.sessions[session.id]
         link = session.link
         if link is not None and link.post([self._channel_closed(session, reason)]):
-            with trio.move_on_after(PARTING_TIME):
-                await link.drain()
-                await trio.sleep(PARTING_TIME)
+            await trio.sleep(PARTING_TIME)
             link.close(NORMAL)
 
     def _channel_closed(self, session: AgentSession, reason: str) -> bytes:

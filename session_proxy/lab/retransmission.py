@@ -1,6 +1,8 @@
 """What the agent has sent and not seen acknowledged, and when to send it again; no I/O.
 
-The reference's constants and arithmetic (specification, section 8), its lack of Karn's rule included.
+The reference's constants and arithmetic (specification, section 8), its lack of Karn's rule included. But where
+the reference resends its oldest frame only, this resends all that are overdue, each at doubling intervals: AWS's
+plugin never acknowledges a frame again whose acknowledgement was lost, so some are resent to the session's end.
 """
 
 from __future__ import annotations
@@ -12,6 +14,8 @@ INITIAL_RTT = 0.1
 INITIAL_TIMEOUT = 0.2
 MAX_TIMEOUT = 1.0
 CLOCK_GRANULARITY = 0.01
+# As far as the intervals between two transmissions of one frame grow.
+MAX_INTERVAL = 10.0
 
 
 @attrs.define(eq=False)
@@ -33,6 +37,7 @@ class RoundTrip:
 class _Sent:
     message: bytes
     sent_at: float
+    interval: float = 0.0
 
 
 @attrs.define(eq=False)
@@ -61,11 +66,15 @@ class SentFrames:
 
     def overdue(self, now: float) -> list[bytes]:
         """Return the messages to send again, and note that they are."""
-        found: list[bytes] = []
-        for sent in self._frames.values():
-            if now - sent.sent_at > self.round_trip.timeout:
-                sent.sent_at = now
-                found.append(sent.message)
-            if self.head_only:
-                break
-        return found
+        timeout = self.round_trip.timeout
+        if self.head_only:
+            head = next(iter(self._frames.values()), None)
+            overdue = [head] if head is not None and now - head.sent_at > timeout else []
+        else:
+            overdue = [
+                sent for sent in self._frames.values() if now - sent.sent_at > max(timeout, sent.interval)
+            ]
+        for sent in overdue:
+            sent.sent_at = now
+            sent.interval = min(MAX_INTERVAL, 2 * max(timeout, sent.interval))
+        return [sent.message for sent in overdue]

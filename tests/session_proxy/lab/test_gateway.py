@@ -233,3 +233,25 @@ async def test_a_session_that_nobody_wants_ends(autojump_clock: trio.testing.Moc
         await trio.sleep(30 * 60)
         assert ticket.session_id not in gateway.sessions
     assert autojump_clock.autojump_threshold < math.inf
+
+
+async def test_a_client_that_comes_back_in_time_gets_the_last_bytes() -> None:
+    async def speak(stream: trio.SocketStream) -> None:
+        await stream.receive_some()
+        gateway.cut_websockets()
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        await stream.send_all(b"famous last words")
+
+    with trio.fail_after(10):
+        async with open_port(speak) as port, open_gateway() as gateway:
+            client = PlainClient()
+            ticket = start(gateway, port)
+            async with client.connect(ticket):
+                await client.wait_complete()
+                await client.send(b"speak")
+                await client.wait_gone()
+            await trio.sleep(0.2)
+            async with client.connect(gateway.resume_session(ticket.session_id)):
+                assert await client.wait_closed() == ""
+
+    assert client.data == b"famous last words"

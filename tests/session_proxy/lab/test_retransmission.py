@@ -29,7 +29,8 @@ def test_frames_are_resent_when_overdue_until_they_are_acknowledged() -> None:
     assert sent.overdue(0.25) == [b"frame 0", b"frame 2"]
     assert sent.overdue(0.3) == []
     assert sent.overdue(1.5) == [b"frame 0", b"frame 2"]
-    sent.acknowledge(0, 1.5)
+    assert sent.overdue(1.9) == []
+    sent.acknowledge(0, 1.9)
     sent.acknowledge(2, 1.5)
     sent.acknowledge(9, 1.5)
     assert (len(sent), sent.bytes) == (0, 0)
