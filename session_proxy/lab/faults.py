@@ -86,7 +86,7 @@ class Faults:
     kms_action: Annotated[Switch, "the handshake asks for KMS encryption, which no port session has"] = False
     unknown_action: Annotated[Switch, "the handshake asks for an action that nobody knows"] = False
     customer_message: Annotated[Text, "HandshakeComplete carries this message"] = ""
-    resend_head_only: Annotated[Switch, "the agent resends one frame in 100 ms, as AWS's does"] = False
+    resend_head_only: Annotated[Switch, "the agent resends its oldest frame only, as AWS's does"] = False
 
     _refused: dict[str, int] = attrs.field(factory=dict[str, int], init=False)
 

@@ -1,8 +1,9 @@
 """What the agent has sent and not seen acknowledged, and when to send it again; no I/O.
 
-The reference's constants and arithmetic (specification, section 8), its lack of Karn's rule included. But where
-the reference resends its oldest frame only, this resends all that are overdue, each at doubling intervals: AWS's
-plugin never acknowledges a frame again whose acknowledgement was lost, so some are resent to the session's end.
+The reference's constants and arithmetic (specification, section 8), its lack of Karn's rule included: the oldest
+frame is sent again after the timeout, and no other. That makes a loss of many last as long as they are many, and
+for ever where AWS's plugin has the oldest but its acknowledgement went missing. So, unlike the reference, all
+frames are sent again that waited for its longest timeout, each at doubling intervals.
 """
 
 from __future__ import annotations
@@ -66,15 +67,15 @@ class SentFrames:
 
     def overdue(self, now: float) -> list[bytes]:
         """Return the messages to send again, and note that they are."""
-        timeout = self.round_trip.timeout
-        if self.head_only:
-            head = next(iter(self._frames.values()), None)
-            overdue = [head] if head is not None and now - head.sent_at > timeout else []
-        else:
-            overdue = [
-                sent for sent in self._frames.values() if now - sent.sent_at > max(timeout, sent.interval)
-            ]
+        overdue: list[_Sent] = []
+        limit = self.round_trip.timeout
+        for sent in self._frames.values():
+            if now - sent.sent_at > max(limit, sent.interval):
+                overdue.append(sent)
+            if self.head_only:
+                break
+            limit = MAX_TIMEOUT
         for sent in overdue:
             sent.sent_at = now
-            sent.interval = min(MAX_INTERVAL, 2 * max(timeout, sent.interval))
+            sent.interval = 0.0 if self.head_only else min(MAX_INTERVAL, 2 * sent.interval or limit)
         return [sent.message for sent in overdue]

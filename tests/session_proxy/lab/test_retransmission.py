@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 
@@ -19,21 +20,40 @@ def test_timeouts_are_the_references(vector: dict[str, list[dict[str, float]]]) 
         assert round_trip.timeout == pytest.approx(step["rto_ns"] / 1e9, abs=1e-9)
 
 
-def test_frames_are_resent_when_overdue_until_they_are_acknowledged() -> None:
+def test_the_oldest_frame_is_resent_first_and_the_others_after_the_longest_timeout() -> None:
     sent = SentFrames()
     for number in range(3):
         sent.add(number, b"frame %d" % number, 0.0)
 
     assert sent.overdue(0.2) == []
     sent.acknowledge(1, 0.1)
-    assert sent.overdue(0.25) == [b"frame 0", b"frame 2"]
-    assert sent.overdue(0.3) == []
-    assert sent.overdue(1.5) == [b"frame 0", b"frame 2"]
-    assert sent.overdue(1.9) == []
-    sent.acknowledge(0, 1.9)
-    sent.acknowledge(2, 1.5)
-    sent.acknowledge(9, 1.5)
+    assert sent.overdue(0.25) == [b"frame 0"]
+    assert sent.overdue(1.0) == []
+    assert sent.overdue(1.1) == [b"frame 2"]
+    assert sent.overdue(1.3) == [b"frame 0"]
+    sent.acknowledge(0, 1.4)
+    assert sent.overdue(2.0) == []
+    assert sent.overdue(2.2) == [b"frame 2"]
+    sent.acknowledge(2, 2.3)
+    sent.acknowledge(9, 2.3)
     assert (len(sent), sent.bytes) == (0, 0)
+
+
+def test_the_intervals_double_up_to_a_bound() -> None:
+    sent = SentFrames()
+    sent.add(0, b"frame", 0.0)
+    times = [tick / 10 for tick in range(600) if sent.overdue(tick / 10)]
+
+    assert [round(later - earlier) for earlier, later in itertools.pairwise(times)] == [
+        1,
+        2,
+        4,
+        8,
+        10,
+        10,
+        10,
+        10,
+    ]
 
 
 def test_awss_agent_resends_the_oldest_only() -> None:
