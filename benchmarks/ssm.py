@@ -27,7 +27,7 @@ from benchmarks.tournament import Outcome, Row, play
 
 STRIPES = (1, 2, 3, 4, 8)
 QUICK_STRIPES = (1, 4)
-ONE = "1 session"
+ONE, PLUGIN = "1 session", "plugin"
 # What a profile gets that says nothing about sessions.
 SUBJECT = "4 sessions"
 # The lab is up within a second; a busy machine may take longer to import it.
@@ -92,7 +92,7 @@ async def plugin(arena: Arena, folder: Path, lab: Lab) -> AsyncGenerator[Contest
     command = f"{sys.executable} -m benchmarks.plugin_session {session}"
     login = contestants.Sshd(lab.login.port, lab.login.user, Path(lab.login.key), 0)
     async with contestants.ssh_dynamic(
-        arena, folder, login, through=command, env=lab.env, name="plugin"
+        arena, folder, login, through=command, env=lab.env, name=PLUGIN
     ) as peer:
         yield peer
 
@@ -149,7 +149,7 @@ async def ssm(arena: Arena, folder: Path, scale: Scale) -> Outcome:
         try:
             peers.append(await stack.enter_async_context(plugin(arena, folder, lab)))
         except AbsentError as exc:
-            absent["plugin"] = str(exc)
+            absent[PLUGIN] = str(exc)
         except FailedError as exc:
             failed = (str(exc),)
         rows, failures = await play(arena, [*ours, *peers], [DOWN], scale)
@@ -174,13 +174,18 @@ def _striped(arena: Arena, folder: Path, lab: Lab, count: int) -> contestants.St
 
 
 def _per_stripe(rows: tuple[Row, ...]) -> tuple[Row, ...]:
-    """Add, to the row of what N sessions moved, the row of how much that is of N times one session."""
+    """Add, to the row of what N sessions moved, how much that is of N times one session, and of N plugins."""
     (row,) = rows
-    one = row.values[ONE]
-    shares = {
+    units = [(f"of N times {name}", row.values[name]) for name in (ONE, PLUGIN) if row.values.get(name)]
+    return row, *(
+        Row(row.measure, Figure("share", unit, more=True, digits=2), _shares(row, one)) for unit, one in units
+    )
+
+
+def _shares(row: Row, ones: list[float]) -> dict[str, list[float]]:
+    return {
         name: [
-            mine / single / stripes(Contestant(name, None)) for mine, single in zip(values, one, strict=False)
+            moved / one / stripes(Contestant(name, None)) for moved, one in zip(values, ones, strict=False)
         ]
         for name, values in row.values.items()
     }
-    return row, Row(row.measure, Figure("share", "of N times 1 session", more=True, digits=2), shares)

@@ -86,7 +86,7 @@ WAYS_TO_LEAVE: dict[str, list[Leave]] = {
     "direct": [say_goodbye, reset, just_close],
     "ssh": [say_goodbye, reset, just_close],
     "ssm": [say_goodbye, reset, just_close],
-    # There is no half-close: a destination that cannot be told that its client has left is given a minute.
+    # There is no half-close: a destination that cannot be told that its client has left is given some seconds.
     "ssm-port": [reset],
 }
 
@@ -137,5 +137,5 @@ def test_five_hundred_connections_leave_nothing(lab: Lab, proxy: Sproxy, transpo
 
 @pytest.mark.slow
 def test_forwarded_ports_leave_nothing(lab: Lab, proxy: Sproxy) -> None:
-    """Each of these takes the quarter of a second in which the agent would report a refusal."""
+    """Each of these takes the time in which the agent would report a refusal."""
     check(lab, proxy, "ssm-port", 100)
