@@ -170,9 +170,9 @@ class ClientLink:
 
     def post(self, messages: Iterable[bytes]) -> bool:
         """Send binary messages, now or as soon as possible; `False` where the WebSocket is gone or closing."""
-        return not self._closed and self._write(
-            [encode_frame(Opcode.BINARY, one) for one in messages if not self._swallows()]
-        )
+        if self._closed or self._stream.cut:
+            return False
+        return self._write([encode_frame(Opcode.BINARY, one) for one in messages if not self._swallows()])
 
     async def finish(self, code: int, reason: str = "") -> None:
         """Close by the book, and wait a while for the client's answer."""

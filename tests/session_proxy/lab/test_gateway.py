@@ -137,6 +137,7 @@ async def test_the_client_can_end_a_session() -> None:
         "pause-first=on",
         "cut-after=40",
         "cut-after=60 cut-loses=3",
+        "cut-after=40 cut-resets=on",
         "drop-output=20 resend-head-only=on",
     ],
 )
