@@ -101,8 +101,11 @@ class SshSession:
 
     @property
     def channels(self) -> int:
-        """How many channels are open or being opened."""
-        return len(self._connection.channels)
+        """How many channels are open or being opened.
+
+        Those that were closed here, and only wait for the server to say so too, carry nothing any more.
+        """
+        return sum(not channel.closed for channel in self._connection.channels.values())
 
     @property
     def queued(self) -> int:

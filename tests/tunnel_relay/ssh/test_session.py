@@ -446,7 +446,7 @@ async def test_an_abandoned_open_leaves_nothing_behind(server: Sshd) -> None:
                 scope.cancel()
                 await session.open_direct_tcpip(HOST, port)
         with trio.fail_after(10):
-            while session.channels or opened:
+            while session._connection.channels or opened:
                 await session.ping()
         assert session.close_reason is None
 
@@ -479,7 +479,7 @@ async def test_many_streams_come_and_go(server: Sshd) -> None:
             for one in data:
                 nursery.start_soon(carry, one)
         with trio.fail_after(5):
-            while session.channels:
+            while session._connection.channels:
                 await session.ping()
     assert same == [True] * 100
 
