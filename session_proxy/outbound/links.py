@@ -34,6 +34,11 @@ class Link(Protocol):
         """How many streams it carries, those that are being opened included."""
         ...
 
+    @property
+    def flowing(self) -> bool:
+        """Whether so much arrives on it now that another stream would get a part of it only."""
+        ...
+
     async def open(self, target: Target) -> trio.abc.Stream:
         """Open a stream to *target*.
 

@@ -34,9 +34,18 @@ GOODBYE = 1.0
 
 @attrs.frozen(kw_only=True)
 class SshStatistics:
-    """What a session is doing: open channels, bytes that wait to be sent, the shortest round trip in seconds."""
+    """What a session is doing.
+
+    Attributes:
+      channels: How many are open or being opened.
+      arriving: Bytes per second that came in the last second or so.
+      unsent: Bytes that wait to be sent.
+      round_trip: The shortest, in seconds.
+
+    """
 
     channels: int
+    arriving: float
     unsent: int
     round_trip: float
 
@@ -108,6 +117,11 @@ class SshSession:
         return sum(not channel.closed for channel in self._connection.channels.values())
 
     @property
+    def arriving(self) -> float:
+        """Bytes per second that came in the last second or so."""
+        return self._transport.arriving.per_second(trio.current_time())
+
+    @property
     def queued(self) -> int:
         """Bytes that wait to be sent."""
         return self._connection.unsent
@@ -140,7 +154,10 @@ class SshSession:
         """Return what the session is doing now."""
         connection = self._connection
         return SshStatistics(
-            channels=self.channels, unsent=connection.unsent, round_trip=connection.round_trip
+            channels=self.channels,
+            arriving=self.arriving,
+            unsent=connection.unsent,
+            round_trip=connection.round_trip,
         )
 
 

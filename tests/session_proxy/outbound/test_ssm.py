@@ -252,7 +252,7 @@ async def test_streams_are_striped_over_sessions(tmp_path: Path) -> None:
             streams = [await transport.connect_tcp(lab.echo) for _ in range(4)]
             with trio.fail_after(10):
                 await lab.told(lambda event: event == LinksChanged("dev", 4))
-            # Nobody had to wait for the new sessions, and those that follow find them.
+            assert {load.streams for load in transport._loads().values()} == {1}
             streams += [await transport.connect_tcp(lab.echo) for _ in range(3)]
             for stream in streams:
                 await stream.send_all(b"ping")
