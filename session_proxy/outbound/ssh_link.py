@@ -60,7 +60,7 @@ def refused_channel(exc: ChannelRefusedError) -> DialError:
 
 @attrs.frozen(eq=False)
 class SshLink:
-    """A `Link` over an SSH session that is logged in."""
+    """A `StripedLink` over an SSH session that is logged in."""
 
     session: SshSession
 
@@ -71,7 +71,7 @@ class SshLink:
 
     @property
     def flowing(self) -> bool:
-        """See `Link.flowing`."""
+        """See `StripedLink.flowing`."""
         return self.session.arriving > FLOW
 
     async def open(self, target: Target) -> trio.abc.Stream:

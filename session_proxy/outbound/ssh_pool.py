@@ -16,7 +16,7 @@ import trio
 
 from session_proxy.errors import TransportDownError, UdpUnsupportedError
 from session_proxy.events import LinksChanged, Notify, UpstreamDown, UpstreamUp
-from session_proxy.outbound.links import Link, LinkFailedError, LinkLostError, LinkSource
+from session_proxy.outbound.links import LinkFailedError, LinkLostError, LinkSource, StripedLink
 from session_proxy.outbound.transport import DatagramAssociation, Health, HealthState, Services
 from session_proxy.policy.pool import GROWTH_PATIENCE, Close, Connect, Load, Pool
 from session_proxy.policy.rotation import Resolve, Rotation
@@ -43,7 +43,7 @@ class PoolTransport:
     _source: LinkSource
     _pool: Pool
     _notify: Notify
-    _links: dict[int, Link] = attrs.field(factory=dict[int, Link], init=False)
+    _links: dict[int, StripedLink] = attrs.field(factory=dict[int, StripedLink], init=False)
     _scopes: dict[int, trio.CancelScope] = attrs.field(factory=dict[int, trio.CancelScope], init=False)
     _health: Health = attrs.field(init=False)
     _told_size: int = attrs.field(default=0, init=False)
@@ -205,7 +205,7 @@ class PoolTransport:
         if setup.cancelled_caught:
             raise LinkFailedError(f"not connected within {SETUP_LIMIT:g} s")
 
-    def _link_up(self, step: Connect, link: Link, setup: float) -> None:
+    def _link_up(self, step: Connect, link: StripedLink, setup: float) -> None:
         was_ready = self._pool.ready
         self._links[step.link] = link
         self._pool.link_up(step.link, trio.current_time())
