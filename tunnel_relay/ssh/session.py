@@ -14,7 +14,7 @@ import attrs
 import trio
 
 from tunnel_relay.background import open_background
-from tunnel_relay.errors import SshDisconnectedError, SshError, SshHandshakeError
+from tunnel_relay.errors import HostKeyError, SshDisconnectedError, SshError, SshHandshakeError
 from tunnel_relay.protocol.ssh_fields import clean_text
 from tunnel_relay.ssh.algorithms import host_key_algorithms
 from tunnel_relay.ssh.authentication import authenticate
@@ -178,7 +178,7 @@ async def open_ssh_session(
 
     Raises:
       SshHandshakeError: the peer is no SSH server that we can talk to.
-      HostKeyError: its key is unknown, changed or revoked.
+      HostKeyError: its key is unknown, changed, revoked or too short.
       SshAuthenticationError: it took none of the identities.
       SshError: the connection ended.
 
@@ -202,6 +202,11 @@ async def open_ssh_session(
             try:
                 await _agree_on_keys(transport)
                 host_key = HostKey(transport.negotiation.host_key_blob)
+                if host_key.weakness:
+                    raise HostKeyError(
+                        f"the host key of {host} is {host_key.weakness}; make another one on that host with: "
+                        "ssh-keygen -t ed25519 -f /etc/ssh/ssh_host_ed25519_key"
+                    )
                 is_new = await host_keys.verify(host, host_key)
                 banner = await authenticate(transport, user, identities, on_success=connection.start)
                 yield SshSession(
