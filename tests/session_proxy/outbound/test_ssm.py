@@ -13,7 +13,7 @@ import attrs
 import pytest
 import trio
 
-from session_proxy.errors import DialError, ExitCode
+from session_proxy.errors import ExitCode, RefusedError
 from session_proxy.events import Event, LinksChanged, Notice, UpstreamDown, UpstreamUp
 from session_proxy.lab.world import LabSettings, World, open_world
 from session_proxy.outbound.failover import Dialer
@@ -262,7 +262,7 @@ async def test_streams_are_striped_over_sessions(tmp_path: Path) -> None:
 
 async def test_a_refusal_is_the_destinations(tmp_path: Path) -> None:
     async with open_lab(tmp_path) as lab, lab.transport() as transport:
-        with pytest.raises(DialError, match="the SSH server could not connect"):
+        with pytest.raises(RefusedError, match="the SSH server could not connect: Connection refused"):
             await transport.connect_tcp(Target.of("127.0.0.1", 1))
         assert transport.health().state is HealthState.READY
 
