@@ -186,7 +186,7 @@ async def test_a_channel_counts_until_it_is_closed_here() -> None:
         assert session.channels == 1
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(st.integers(80, 110), st.binary(max_size=40))
 def test_fuzzed_messages_never_raise_anything_but_ssh_errors(kind: int, noise: bytes) -> None:
     async def main() -> None:
