@@ -4,6 +4,7 @@ SessionProxyError
     ProfileError                a file that a person wrote has faults (all of them, with key paths)
     ListenError                 an address cannot be listened on
     ClientProtocolError         a client of the front door spoke nonsense, or asks for what there is not
+    BadAnswerError              an origin server's answer to a forwarded HTTP request is none that can be passed on
     ControlError                no running sproxy answers on the control socket
     UpstreamStartError          an upstream that must work at the start does not
     DialError                   a destination could not be reached; the subclass says why
@@ -84,6 +85,10 @@ class ListenError(SessionProxyError):
 
 class ClientProtocolError(SessionProxyError):
     """A client of the front door broke its protocol, or asks for something there is not."""
+
+
+class BadAnswerError(SessionProxyError):
+    """An origin server gave no answer to a forwarded HTTP request, half of one, or none that can be passed on."""
 
 
 class ControlError(SessionProxyError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import trio
 
-from session_proxy.errors import ClientProtocolError
+from session_proxy.errors import BadAnswerError, ClientProtocolError
 from session_proxy.events import ConnectionOpened
 from session_proxy.inbound.carrying import part
 from session_proxy.inbound.front_door import FrontDoor, Visit
@@ -29,10 +29,13 @@ async def serve_client(door: FrontDoor, near: PlainSocketStream, client: str) ->
         await _serve(door, visit, near)
     except ClientProtocolError as exc:
         visit.ended("protocol-error", str(exc))
+    except BadAnswerError as exc:
+        visit.ended("bad-answer", str(exc))
     except trio.TooSlowError:
         visit.ended("handshake-timeout", f"no complete request within {door.limits.handshake:g} s")
     except trio.BrokenResourceError:
-        visit.ended("reset", "the client left before its connection was there")
+        missed = "its connection was there" if visit.connect_duration is None else "its answer was complete"
+        visit.ended("reset", f"the client left before {missed}")
     finally:
         if visit.outcome in ABRUPT:
             near.reset_on_close()

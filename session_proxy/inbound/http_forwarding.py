@@ -13,6 +13,7 @@ import attrs
 import h11
 import trio
 
+from session_proxy.errors import BadAnswerError
 from session_proxy.inbound.carrying import carry, close_far
 from session_proxy.inbound.front_door import FrontDoor, Visit
 from session_proxy.inbound.http_origin import NoAnswerError, Origin
@@ -54,7 +55,7 @@ class Exchange(Watched):
         """Run one direction; what goes wrong ends the other one too, and is raised by neither."""
         try:
             await step()
-        except (HttpRefusalError, NoAnswerError, trio.BrokenResourceError) as exc:
+        except (HttpRefusalError, BadAnswerError, trio.BrokenResourceError) as exc:
             self.failures.append(exc)
             self.scope.cancel()
 
@@ -74,8 +75,9 @@ class Forwarding:
 
         Raises:
           DialError: the origin server cannot be reached.
-          HttpRefusalError: it gives no answer, or the request's body is none.
-          trio.BrokenResourceError: the client left, or the response broke off.
+          HttpRefusalError: the request's body is none.
+          BadAnswerError: the origin server's answer is none.
+          trio.BrokenResourceError: the client left.
 
         """
         if not has_body(request.headers):
@@ -92,10 +94,7 @@ class Forwarding:
         await self.aclose()
         stream = await self.door.dial(self.visit, request.target)
         self._origin = Origin(request.target, stream, self.visit.traffic)
-        try:
-            return await self._exchange(request, self._origin)
-        except NoAnswerError as exc:
-            raise HttpRefusalError(502, str(exc)) from exc
+        return await self._exchange(request, self._origin)
 
     async def aclose(self) -> None:
         """Close the connection to the origin server, if there is one."""

@@ -157,17 +157,29 @@ async def test_a_kept_connection_that_has_closed_costs_a_new_one(end: bytes) -> 
     assert (len(server.asked), server.connections) == (3, 2)
 
 
-@pytest.mark.parametrize("answer", [b"", b"reset", b"SSH-2.0-OpenSSH_9.2\r\n"])
-async def test_a_server_without_an_answer_is_502(answer: bytes) -> None:
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"",
+        b"reset",
+        b"SSH-2.0-OpenSSH_9.2\r\n",
+        b"HTTP/1.1 200 OK\r\nOpenSSH : x\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: OpenSSH\r\n\r\n",
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: OpenSSH\r\nConnection: Upgrade\r\n\r\n",
+    ],
+)
+async def test_a_server_without_a_good_answer_is_502(answer: bytes) -> None:
+    """It is nothing that the client did, and what the server said is not quoted."""
     async with open_origin(answer) as server, open_door() as door:
         got = await ask(door, server.get())
         closed = await door.events.closed()
     assert got.startswith(b"HTTP/1.1 502 ")
-    assert server.authority.encode() in got
-    assert closed.outcome == "protocol-error"
+    assert f"session-proxy: {closed.detail}\n".encode() in got
+    assert (closed.outcome, closed.upstream) == ("bad-answer", "direct")
+    assert "OpenSSH" not in closed.detail
 
 
-async def test_an_answer_that_breaks_off_is_a_reset() -> None:
+async def test_an_answer_that_breaks_off_resets_the_client() -> None:
     """Half an answer must not look like a whole one."""
     half = b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf"
 
@@ -184,7 +196,26 @@ async def test_an_answer_that_breaks_off_is_a_reset() -> None:
             seen.set()
             with pytest.raises(trio.BrokenResourceError):
                 await client.receive_some()
-        assert (await door.events.closed()).outcome == "reset"
+        closed = await door.events.closed()
+    assert closed.outcome == "bad-answer"
+    assert closed.detail.endswith("closed the connection before its answer was complete")
+
+
+async def test_a_client_that_leaves_before_the_answer_is_complete_is_a_reset() -> None:
+    async with open_door() as door:
+
+        async def go_on(stream: trio.SocketStream) -> None:
+            await stream.receive_some()
+            await stream.send_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n")
+            while True:
+                await stream.send_all(bytes(100_000))
+
+        async with open_server(go_on) as port:
+            async with await door.connect() as client:
+                await client.send_all(Server([], port=port).get())
+                await read_exactly(client, 100)
+            closed = await door.events.closed()
+    assert (closed.outcome, closed.detail) == ("reset", "the client left before its answer was complete")
 
 
 async def test_expect_is_answered_by_the_server() -> None:

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from session_proxy.errors import BadAnswerError
 from session_proxy.protocol.http_connect import (
     ESTABLISHED,
     MAX_HEAD,
@@ -231,11 +232,12 @@ def test_a_refusal_of_head_has_no_body() -> None:
     assert b"Proxy-Authenticate" not in refusal(502, "gone")
 
 
-def test_an_answer_that_cannot_be_passed_on_is_a_refusal() -> None:
+def test_an_answer_that_cannot_be_passed_on_is_the_servers_fault() -> None:
     server = HttpServer()
     drive(server, [GET])
-    with pytest.raises(HttpRefusalError, match="cannot be passed on"):
+    with pytest.raises(BadAnswerError, match="cannot be passed on"):
         server.respond(h11.InformationalResponse(status_code=101, headers=[]))
+    assert not server.has_responded, "the client can be told"
 
 
 def test_a_tunnels_answer_has_no_body() -> None:
