@@ -150,9 +150,8 @@ class HttpServer:
         return True
 
     def trailing_data(self) -> bytes:
-        """Return what the client sent beyond its request, once that is complete and switches protocols."""
-        while isinstance(self._http.next_event(), h11.Data | h11.EndOfMessage):
-            pass
+        """Return what the client sent beyond a request that has no body and switches protocols."""
+        self._http.next_event()
         return self._http.trailing_data[0]
 
 

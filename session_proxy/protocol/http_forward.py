@@ -70,7 +70,9 @@ def request_for_origin(request: Forward) -> h11.Request:
     headers = [(name, value) for name, value in end_to_end(request.headers) if name.lower() != b"host"]
     headers.insert(0, (b"Host", request.authority))
     upgrade = upgrade_of(request.headers)
-    if upgrade is not None:
+    # With a body the offer is void (RFC 9110, section 7.8, lets us choose): a server that took it before the
+    # body has come would have the rest read as the new protocol.
+    if upgrade is not None and not has_body(request.headers):
         headers += [(b"Connection", b"Upgrade"), (b"Upgrade", upgrade)]
     return h11.Request(method=request.method, target=request.path, headers=headers, http_version=b"1.1")
 

@@ -276,6 +276,25 @@ async def test_a_websocket_is_relayed_after_its_upgrade() -> None:
     assert closed.outcome == "ok"
 
 
+async def test_a_server_that_switches_protocols_in_the_middle_of_a_request_is_not_followed() -> None:
+    """What the client has still to send of its body would be taken for the new protocol."""
+    switch = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\n"
+
+    async def serve(stream: trio.SocketStream) -> None:
+        assert b"Upgrade" not in await stream.receive_some()
+        await stream.send_all(switch)
+        await trio.sleep_forever()
+
+    async with open_server(serve) as port, open_door() as door:
+        async with await door.connect() as client:
+            await client.send_all(
+                f"POST http://{LOOPBACK}:{port}/ HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\n"
+                "Upgrade: x\r\nContent-Length: 9\r\n\r\nhalf".encode()
+            )
+            assert (await read_all(client)).startswith(b"HTTP/1.1 502 ")
+        assert (await door.events.closed()).outcome == "bad-answer"
+
+
 async def test_a_body_that_is_none_is_400() -> None:
     async with open_origin(OK) as server, open_door() as door:
         request = server.get("Transfer-Encoding: chunked", method="PUT", body=b"zz\r\n")
