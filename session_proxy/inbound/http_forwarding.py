@@ -24,6 +24,7 @@ from session_proxy.protocol.http_connect import Forward, HttpRefusalError, HttpS
 from session_proxy.protocol.http_forward import (
     REPEATABLE,
     has_body,
+    has_two_lengths,
     interim_for_client,
     request_for_origin,
     response_for_client,
@@ -158,6 +159,7 @@ class Forwarding:
     async def _send_response(self, request: Forward, origin: Origin) -> bool:
         """Send the client what the origin server answers; return whether they now speak something else."""
         near, server = self.near, self.server
+        is_last = has_two_lengths(request.headers)
         while True:
             event = await origin.next_event()
             if isinstance(event, h11.InformationalResponse):
@@ -167,7 +169,7 @@ class Forwarding:
                 if event.status_code == 101:
                     return True
             elif isinstance(event, h11.Response):
-                await near.send_eagerly(server.respond(response_for_client(event)))
+                await near.send_eagerly(server.respond(response_for_client(event, is_last=is_last)))
             elif isinstance(event, h11.Data):
                 await near.send_eagerly(server.respond(h11.Data(event.data)))
             else:

@@ -9,6 +9,7 @@ import trio
 from session_proxy.errors import BadAnswerError
 from session_proxy.inbound.relaying import Traffic
 from session_proxy.protocol.http_connect import MAX_HEAD, fault
+from session_proxy.protocol.http_forward import has_two_lengths
 from session_proxy.target import Target
 
 CUT_SHORT = "closed the connection before its answer was complete"
@@ -29,6 +30,7 @@ class Origin:
     stream: trio.abc.Stream
     traffic: Traffic
     has_answered: bool = attrs.field(default=False, init=False)
+    _is_reusable: bool = attrs.field(default=True, init=False)
     _http: h11.Connection = attrs.field(
         factory=lambda: h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEAD), init=False, repr=False
     )
@@ -56,6 +58,8 @@ class Origin:
                 raise self._bad(CUT_SHORT if ended else f"does not answer in HTTP/1.1: {fault(exc)}") from exc
             if isinstance(event, h11.InformationalResponse | h11.Response | h11.Data | h11.EndOfMessage):
                 self.has_answered = True
+                if isinstance(event, h11.Response) and has_two_lengths(event.headers.raw_items()):
+                    self._is_reusable = False
                 return event
             if event is not h11.NEED_DATA:
                 # It was closed before our request was under way.
@@ -83,6 +87,9 @@ class Origin:
     def next_request(self) -> bool:
         """Make ready for another request; `False` where the connection is good for no more."""
         if self._http.our_state is not h11.DONE or self._http.their_state is not h11.DONE:
+            return False
+        if not self._is_reusable or self._http.trailing_data[0]:
+            # What nobody has asked for must not be taken for the next answer (RFC 9112, section 9.2).
             return False
         self._http.start_next_cycle()
         self.has_answered = False

@@ -53,6 +53,16 @@ def upgrade_of(headers: Headers) -> bytes | None:
     return None if not offered or b"h2c" in tokens(headers, b"upgrade") else b", ".join(offered)
 
 
+def has_two_lengths(headers: Headers) -> bool:
+    """Tell whether a message has a length in two forms (RFC 9112, section 6.1).
+
+    It may be meant to be read differently by us and by the next server: after it, neither connection is used
+    again.
+    """
+    names = {name.lower() for name, _ in headers}
+    return {b"content-length", b"transfer-encoding"} <= names
+
+
 def framing(headers: Headers) -> frozenset[bytes]:
     """Return the fields that another one overrides (RFC 9112, section 6.3): two lengths are an attack."""
     chunked = any(name.lower() == b"transfer-encoding" for name, _ in headers)
@@ -77,13 +87,18 @@ def request_for_origin(request: Forward) -> h11.Request:
     return h11.Request(method=request.method, target=request.path, headers=headers, http_version=b"1.1")
 
 
-def response_for_client(response: h11.Response) -> h11.Response:
-    """Return what the client gets of an origin server's *response*; h11 frames its body anew."""
+def response_for_client(response: h11.Response, *, is_last: bool = False) -> h11.Response:
+    """Return what the client gets of an origin server's *response*; h11 frames its body anew.
+
+    After the one that *is_last* the connection is closed, and says so.
+    """
     headers = [
         (name, value)
         for name, value in end_to_end(response.headers.raw_items())
         if name.lower() != b"transfer-encoding"
     ]
+    if is_last:
+        headers.append((b"Connection", b"close"))
     return h11.Response(status_code=response.status_code, headers=headers, reason=response.reason)
 
 

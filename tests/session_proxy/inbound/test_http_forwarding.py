@@ -118,6 +118,18 @@ async def test_a_chunked_body_and_a_chunked_answer() -> None:
     assert server.asked[0].endswith(b"Transfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n")
 
 
+async def test_after_a_request_with_two_lengths_the_connection_is_closed() -> None:
+    """RFC 9112, section 6.1: what follows may be meant to be part of it, by somebody who smuggles."""
+    async with open_origin(OK, OK) as server, open_door() as door:
+        request = server.get(
+            "Content-Length: 3", "Transfer-Encoding: chunked", method="PUT", body=b"2\r\nhi\r\n0\r\n\r\n"
+        )
+        answer = await ask(door, request + server.get(path="/smuggled"))
+    assert answer == OK.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
+    assert [asked.partition(b" HTTP")[0] for asked in server.asked] == [b"PUT /"]
+    assert b"Content-Length" not in server.asked[0]
+
+
 async def test_an_answer_without_a_length_ends_with_its_connection() -> None:
     async with open_origin(b"HTTP/1.0 200 OK\r\n\r\nall of it") as server, open_door() as door:
         answer = await ask(door, server.get())

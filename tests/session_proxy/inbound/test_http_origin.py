@@ -44,6 +44,23 @@ async def test_a_request_gets_its_response_and_both_are_counted() -> None:
     assert not origin.has_answered
 
 
+@pytest.mark.parametrize(
+    "response",
+    [
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        RESPONSE + b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nno",
+    ],
+)
+async def test_a_connection_with_ambiguous_answers_is_not_used_again(response: bytes) -> None:
+    """What a server says beyond its answer would be the answer to the next request."""
+    origin, sends, _ = pair()
+    await ask(origin)
+    await sends.send_all(response)
+    while not isinstance(await origin.next_event(), h11.EndOfMessage):
+        pass
+    assert not origin.next_request()
+
+
 async def test_a_response_until_the_connection_closes_ends_with_it() -> None:
     origin, sends, _ = pair()
     await ask(origin)

@@ -7,6 +7,7 @@ from session_proxy.protocol.http_connect import Forward, HttpServer
 from session_proxy.protocol.http_forward import (
     end_to_end,
     has_body,
+    has_two_lengths,
     interim_for_client,
     request_for_origin,
     response_for_client,
@@ -54,6 +55,18 @@ def test_a_message_with_two_lengths_is_passed_on_with_one() -> None:
 
 
 @pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        ((b"Content-Length",), False),
+        ((b"Transfer-Encoding",), False),
+        ((b"content-length", b"X", b"TRANSFER-ENCODING"), True),
+    ],
+)
+def test_two_lengths_are_told(names: tuple[bytes, ...], expected: bool) -> None:
+    assert has_two_lengths([(name, b"1") for name in names]) is expected
+
+
+@pytest.mark.parametrize(
     ("lines", "expected"),
     [
         ((), None),
@@ -90,6 +103,12 @@ def test_a_response_is_framed_anew() -> None:
 
     assert (passed.status_code, passed.reason) == (200, b"Fine")
     assert passed.headers.raw_items() == [(b"ETag", b"x")]
+
+
+def test_the_last_response_says_that_it_is() -> None:
+    response = h11.Response(status_code=200, headers=[("Connection", "X"), ("X", "1"), ("ETag", "x")])
+    passed = response_for_client(response, is_last=True)
+    assert passed.headers.raw_items() == [(b"ETag", b"x"), (b"Connection", b"close")]
 
 
 def test_a_length_is_passed_on() -> None:
