@@ -23,8 +23,10 @@ from session_proxy.outbound.socket_stream import PlainSocketStream
 from session_proxy.protocol.http_connect import Forward, HttpRefusalError, HttpServer
 from session_proxy.protocol.http_forward import (
     REPEATABLE,
+    answer_here,
     has_body,
     has_two_lengths,
+    hops_left,
     interim_for_client,
     request_for_origin,
     response_for_client,
@@ -76,7 +78,7 @@ class Forwarding:
 
         Raises:
           DialError: the origin server cannot be reached.
-          HttpRefusalError: the request's body is none.
+          HttpRefusalError: the request's body is none, or the number of hops that it may go.
           BadAnswerError: the origin server's answer is none.
           trio.BrokenResourceError: the client left.
 
@@ -84,6 +86,8 @@ class Forwarding:
         if not has_body(request.headers):
             # Its end is there already, and there only once: the request may have to be sent twice.
             self.server.next_event()
+        if hops_left(request) == 0:
+            return await self._answer_here(request)
         repeatable = request.method in REPEATABLE and not has_body(request.headers)
         kept = self._origin
         if kept is not None and repeatable and kept.target == request.target:
@@ -96,6 +100,14 @@ class Forwarding:
         stream = await self.door.dial(self.visit, request.target)
         self._origin = Origin(request.target, stream, self.visit.traffic)
         return await self._exchange(request, self._origin)
+
+    async def _answer_here(self, request: Forward) -> bool:
+        response, body = answer_here(request)
+        answer = [self.server.respond(part) for part in (response, h11.Data(body), h11.EndOfMessage())]
+        await self.near.send_eagerly(b"".join(answer))
+        self.visit.target = request.target
+        self.visit.ended(RelayEnd.FINISHED.value)
+        return self.server.next_request() and not self.door.draining
 
     async def aclose(self) -> None:
         """Close the connection to the origin server, if there is one."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 import h11
 
-from session_proxy.protocol.http_connect import Forward, Headers
+from session_proxy.protocol.http_connect import Forward, Headers, HttpRefusalError
 
 # Fields that concern one connection only (RFC 9110, section 7.6.1), beside those that "Connection" names.
 # Transfer-Encoding is one of them too, but h11 frames the body that we send by it.
@@ -20,6 +22,9 @@ HOP_BY_HOP = frozenset(
         b"upgrade",
     }
 )
+
+# What a TRACE that ends here does not repeat (RFC 9110, section 9.3.8).
+CONFIDENTIAL = frozenset({b"authorization", b"cookie", b"proxy-authorization"})
 
 # Methods that may be sent twice, where the first time may have been lost (RFC 9110, section 9.2.2), and that
 # come without a body, which could not be.
@@ -75,10 +80,49 @@ def end_to_end(headers: Headers) -> list[tuple[bytes, bytes]]:
     return [(name, value) for name, value in headers if name.lower() not in dropped]
 
 
+def hops_left(request: Forward) -> int | None:
+    """Return how often *request* may be passed on, `None` where nothing says so (RFC 9110, section 7.6.2).
+
+    Raises:
+      HttpRefusalError: it is no number.
+
+    """
+    if request.method not in (b"OPTIONS", b"TRACE"):
+        return None
+    values = {value for name, value in request.headers if name.lower() == b"max-forwards"}
+    if not values:
+        return None
+    text = values.pop()
+    # More digits than there are hops to think of.
+    if values or not re.fullmatch(rb"[0-9]{1,9}", text):
+        raise HttpRefusalError(400, "Max-Forwards is not a number")
+    return int(text)
+
+
+def answer_here(request: Forward) -> tuple[h11.Response, bytes]:
+    """Return the response to an OPTIONS or TRACE *request* that is to be passed on no further, and its body."""
+    body = b""
+    headers: list[tuple[bytes, bytes]] = []
+    if request.method == b"TRACE":
+        fields = [(name, value) for name, value in request.headers if name.lower() not in CONFIDENTIAL]
+        line = b"TRACE http://" + request.authority + request.path + b" HTTP/" + request.http_version
+        body = b"".join((line, b"\r\n", *(b"%s: %s\r\n" % field for field in fields), b"\r\n"))
+        headers.append((b"Content-Type", b"message/http"))
+    headers.append((b"Content-Length", b"%d" % len(body)))
+    if has_body(request.headers):
+        # Nobody reads it.
+        headers.append((b"Connection", b"close"))
+    return h11.Response(status_code=200, reason=b"OK", headers=headers), body
+
+
 def request_for_origin(request: Forward) -> h11.Request:
     """Return what the origin server gets: *request* in origin form, with the host that its URL names."""
     headers = [(name, value) for name, value in end_to_end(request.headers) if name.lower() != b"host"]
     headers.insert(0, (b"Host", request.authority))
+    hops = hops_left(request)
+    if hops is not None:
+        headers = [(name, value) for name, value in headers if name.lower() != b"max-forwards"]
+        headers.append((b"Max-Forwards", b"%d" % (hops - 1)))
     upgrade = upgrade_of(request.headers)
     # With a body the offer is void (RFC 9110, section 7.8, lets us choose): a server that took it before the
     # body has come would have the rest read as the new protocol.

@@ -130,6 +130,19 @@ async def test_after_a_request_with_two_lengths_the_connection_is_closed() -> No
     assert b"Content-Length" not in server.asked[0]
 
 
+async def test_a_request_that_may_go_no_further_is_answered_here() -> None:
+    async with open_origin(OK) as server, open_door() as door:
+        answer = await ask(
+            door, *(server.get(f"Max-Forwards: {hops}", method="OPTIONS") for hops in (0, 1, 0))
+        )
+        closed = await door.events.closed()
+    ours = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+    assert answer == ours + OK + ours
+    assert len(server.asked) == 1
+    assert b"Max-Forwards: 0" in server.asked[0]
+    assert (closed.outcome, str(closed.target)) == ("ok", server.authority)
+
+
 async def test_an_answer_without_a_length_ends_with_its_connection() -> None:
     async with open_origin(b"HTTP/1.0 200 OK\r\n\r\nall of it") as server, open_door() as door:
         answer = await ask(door, server.get())

@@ -3,11 +3,13 @@ from __future__ import annotations
 import h11
 import pytest
 
-from session_proxy.protocol.http_connect import Forward, HttpServer
+from session_proxy.protocol.http_connect import Forward, HttpRefusalError, HttpServer
 from session_proxy.protocol.http_forward import (
+    answer_here,
     end_to_end,
     has_body,
     has_two_lengths,
+    hops_left,
     interim_for_client,
     request_for_origin,
     response_for_client,
@@ -15,9 +17,9 @@ from session_proxy.protocol.http_forward import (
 )
 
 
-def request(*lines: str) -> Forward:
+def request(*lines: str, method: str = "GET") -> Forward:
     server = HttpServer()
-    head = ["GET http://Example.com:81/a?b HTTP/1.1", "Host: other", *lines, "", ""]
+    head = [f"{method} http://Example.com:81/a?b HTTP/1.1", "Host: other", *lines, "", ""]
     server.receive_data("\r\n".join(head).encode())
     event = server.next_event()
     assert isinstance(event, Forward)
@@ -52,6 +54,54 @@ def test_a_message_with_two_lengths_is_passed_on_with_one() -> None:
     """RFC 9112, section 6.3: whoever passes both on helps to smuggle a request past the next server."""
     event = request_for_origin(request("Content-Length: 3", "Transfer-Encoding: chunked"))
     assert event.headers.raw_items()[1:] == [(b"Transfer-Encoding", b"chunked")]
+
+
+@pytest.mark.parametrize(
+    ("method", "lines", "hops"),
+    [
+        ("TRACE", ("Max-Forwards: 10",), 10),
+        ("OPTIONS", ("max-forwards: 0",), 0),
+        ("OPTIONS", ("Max-Forwards: 1", "Max-Forwards: 1"), 1),
+        ("TRACE", (), None),
+        ("GET", ("Max-Forwards: 0",), None),
+    ],
+)
+def test_hops_are_counted_for_two_methods(method: str, lines: tuple[str, ...], hops: int | None) -> None:
+    assert hops_left(request(*lines, method=method)) == hops
+
+
+@pytest.mark.parametrize(
+    "lines", [("Max-Forwards: x",), ("Max-Forwards: -1",), ("Max-Forwards: " + 10 * "9",)]
+)
+def test_hops_that_are_no_number_are_refused(lines: tuple[str, ...]) -> None:
+    with pytest.raises(HttpRefusalError, match="Max-Forwards is not a number") as refused:
+        hops_left(request(*lines, method="TRACE"))
+    assert refused.value.status == 400
+
+
+def test_a_request_that_is_passed_on_has_a_hop_less() -> None:
+    event = request_for_origin(request("Max-Forwards: 3", method="TRACE"))
+    assert event.headers.raw_items()[1:] == [(b"Max-Forwards", b"2")]
+    event = request_for_origin(request("Max-Forwards: 3"))
+    assert event.headers.raw_items()[1:] == [(b"Max-Forwards", b"3")], "GET takes no part in it"
+
+
+def test_a_trace_that_ends_here_shows_what_has_come_without_secrets() -> None:
+    response, body = answer_here(
+        request("X: 1", "Authorization: Basic x", "Cookie: a=b", "Max-Forwards: 0", method="TRACE")
+    )
+    assert body == (
+        b"TRACE http://Example.com:81/a?b HTTP/1.1\r\nHost: other\r\nX: 1\r\nMax-Forwards: 0\r\n\r\n"
+    )
+    assert (b"content-type", b"message/http") in response.headers
+    assert (b"content-length", b"%d" % len(body)) in response.headers
+
+
+@pytest.mark.parametrize(("lines", "closes"), [((), False), (("Content-Length: 3",), True)])
+def test_options_that_end_here_say_that_we_are_there(lines: tuple[str, ...], closes: bool) -> None:
+    response, body = answer_here(request(*lines, method="OPTIONS"))
+    assert (response.status_code, body) == (200, b"")
+    assert ((b"connection", b"close") in response.headers) == closes
 
 
 @pytest.mark.parametrize(
