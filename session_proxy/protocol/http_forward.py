@@ -23,6 +23,9 @@ HOP_BY_HOP = frozenset(
     }
 )
 
+# How messages that came through us say so.
+PSEUDONYM = b"sproxy"
+
 # What a TRACE that ends here does not repeat (RFC 9110, section 9.3.8).
 CONFIDENTIAL = frozenset({b"authorization", b"cookie", b"proxy-authorization"})
 
@@ -74,10 +77,15 @@ def framing(headers: Headers) -> frozenset[bytes]:
     return frozenset({b"content-length"}) if chunked else frozenset()
 
 
-def end_to_end(headers: Headers) -> list[tuple[bytes, bytes]]:
-    """Return *headers* without those that concern one connection only."""
+def end_to_end(headers: Headers, received: bytes) -> list[tuple[bytes, bytes]]:
+    """Return *headers* without those that concern one connection only, and with us as their last hop.
+
+    *received* is the version of HTTP that they came in. A machine's name in place of `PSEUDONYM` would tell the
+    rest of the world what it is called (RFC 9110, section 7.6.3).
+    """
     dropped = HOP_BY_HOP | tokens(headers, b"connection") | framing(headers)
-    return [(name, value) for name, value in headers if name.lower() not in dropped]
+    kept = [(name, value) for name, value in headers if name.lower() not in dropped]
+    return [*kept, (b"Via", received + b" " + PSEUDONYM)]
 
 
 def hops_left(request: Forward) -> int | None:
@@ -117,8 +125,9 @@ def answer_here(request: Forward) -> tuple[h11.Response, bytes]:
 
 def request_for_origin(request: Forward) -> h11.Request:
     """Return what the origin server gets: *request* in origin form, with the host that its URL names."""
-    headers = [(name, value) for name, value in end_to_end(request.headers) if name.lower() != b"host"]
-    headers.insert(0, (b"Host", request.authority))
+    passed = end_to_end(request.headers, request.http_version)
+    headers = [(b"Host", request.authority)]
+    headers += [(name, value) for name, value in passed if name.lower() != b"host"]
     hops = hops_left(request)
     if hops is not None:
         headers = [(name, value) for name, value in headers if name.lower() != b"max-forwards"]
@@ -138,7 +147,7 @@ def response_for_client(response: h11.Response, *, is_last: bool = False) -> h11
     """
     headers = [
         (name, value)
-        for name, value in end_to_end(response.headers.raw_items())
+        for name, value in end_to_end(response.headers.raw_items(), response.http_version)
         if name.lower() != b"transfer-encoding"
     ]
     if is_last:
@@ -148,7 +157,7 @@ def response_for_client(response: h11.Response, *, is_last: bool = False) -> h11
 
 def interim_for_client(response: h11.InformationalResponse) -> h11.InformationalResponse:
     """Return what the client gets of a 1xx *response*; a 101 keeps its offer."""
-    headers = end_to_end(response.headers.raw_items())
+    headers = end_to_end(response.headers.raw_items(), response.http_version)
     upgrade = upgrade_of(response.headers.raw_items())
     if response.status_code == 101 and upgrade is not None:
         headers += [(b"Connection", b"Upgrade"), (b"Upgrade", upgrade)]

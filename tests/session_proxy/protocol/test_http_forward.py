@@ -26,11 +26,18 @@ def request(*lines: str, method: str = "GET") -> Forward:
     return event
 
 
+def fields(passed: h11.Request | h11.Response | h11.InformationalResponse) -> list[tuple[bytes, bytes]]:
+    """Return the header of a message that is *passed* on, but for what names us as its last hop."""
+    header = passed.headers.raw_items()
+    header.remove((b"Via", b"1.1 sproxy"))
+    return header
+
+
 def test_the_origin_server_sees_its_own_host_and_path() -> None:
     event = request_for_origin(request("Accept: text/html"))
 
     assert event.target == b"/a?b"
-    assert event.headers.raw_items() == [(b"Host", b"Example.com:81"), (b"Accept", b"text/html")]
+    assert fields(event) == [(b"Host", b"Example.com:81"), (b"Accept", b"text/html")]
 
 
 def test_what_concerns_one_connection_is_not_passed_on() -> None:
@@ -47,13 +54,13 @@ def test_what_concerns_one_connection_is_not_passed_on() -> None:
         )
     )
 
-    assert event.headers.raw_items()[1:] == [(b"X-Public", b"2")]
+    assert fields(event)[1:] == [(b"X-Public", b"2")]
 
 
 def test_a_message_with_two_lengths_is_passed_on_with_one() -> None:
     """RFC 9112, section 6.3: whoever passes both on helps to smuggle a request past the next server."""
     event = request_for_origin(request("Content-Length: 3", "Transfer-Encoding: chunked"))
-    assert event.headers.raw_items()[1:] == [(b"Transfer-Encoding", b"chunked")]
+    assert fields(event)[1:] == [(b"Transfer-Encoding", b"chunked")]
 
 
 @pytest.mark.parametrize(
@@ -81,9 +88,9 @@ def test_hops_that_are_no_number_are_refused(lines: tuple[str, ...]) -> None:
 
 def test_a_request_that_is_passed_on_has_a_hop_less() -> None:
     event = request_for_origin(request("Max-Forwards: 3", method="TRACE"))
-    assert event.headers.raw_items()[1:] == [(b"Max-Forwards", b"2")]
+    assert fields(event)[1:] == [(b"Max-Forwards", b"2")]
     event = request_for_origin(request("Max-Forwards: 3"))
-    assert event.headers.raw_items()[1:] == [(b"Max-Forwards", b"3")], "GET takes no part in it"
+    assert fields(event)[1:] == [(b"Max-Forwards", b"3")], "GET takes no part in it"
 
 
 def test_a_trace_that_ends_here_shows_what_has_come_without_secrets() -> None:
@@ -152,37 +159,43 @@ def test_a_response_is_framed_anew() -> None:
     passed = response_for_client(response)
 
     assert (passed.status_code, passed.reason) == (200, b"Fine")
-    assert passed.headers.raw_items() == [(b"ETag", b"x")]
+    assert fields(passed) == [(b"ETag", b"x")]
 
 
 def test_the_last_response_says_that_it_is() -> None:
     response = h11.Response(status_code=200, headers=[("Connection", "X"), ("X", "1"), ("ETag", "x")])
     passed = response_for_client(response, is_last=True)
-    assert passed.headers.raw_items() == [(b"ETag", b"x"), (b"Connection", b"close")]
+    assert fields(passed) == [(b"ETag", b"x"), (b"Connection", b"close")]
 
 
 def test_a_length_is_passed_on() -> None:
     response = h11.Response(status_code=200, headers=[("Content-Length", "3")])
-    assert response_for_client(response).headers.raw_items() == [(b"Content-Length", b"3")]
+    assert fields(response_for_client(response)) == [(b"Content-Length", b"3")]
 
 
 def test_an_interim_response_keeps_its_upgrade() -> None:
     switch = h11.InformationalResponse(
         status_code=101, headers=[("Connection", "upgrade"), ("Upgrade", "websocket"), ("X", "1")]
     )
-    assert interim_for_client(switch).headers.raw_items() == [
+    assert fields(interim_for_client(switch)) == [
         (b"X", b"1"),
         (b"Connection", b"Upgrade"),
         (b"Upgrade", b"websocket"),
     ]
     hints = h11.InformationalResponse(status_code=103, headers=[("Connection", "x"), ("Link", "<a>")])
-    assert interim_for_client(hints).headers.raw_items() == [(b"Link", b"<a>")]
+    assert fields(interim_for_client(hints)) == [(b"Link", b"<a>")]
 
 
 def test_tokens_of_all_fields_count() -> None:
     headers = [(b"Connection", b"a, B"), (b"Other", b"c"), (b"connection", b",d,")]
     assert tokens(headers, b"connection") == {b"a", b"b", b"d"}
-    assert end_to_end([(b"A", b"1"), *headers]) == [(b"Other", b"c")]
+    assert end_to_end([(b"A", b"1"), *headers], b"1.1") == [(b"Other", b"c"), (b"Via", b"1.1 sproxy")]
+
+
+def test_a_message_tells_the_hops_that_it_took() -> None:
+    """RFC 9110, section 7.6.3: each with the version of HTTP that came in there."""
+    headers = [(b"Via", b"1.0 fred, 1.1 p.example.com")]
+    assert end_to_end(headers, b"1.0") == [*headers, (b"Via", b"1.0 sproxy")]
 
 
 @pytest.mark.parametrize(
