@@ -1,6 +1,7 @@
 """Everything session_proxy raises on purpose.
 
 SessionProxyError
+    InvalidTargetError          a text is no HOST:PORT, or a part of it none (a ValueError too)
     ProfileError                a file that a person wrote has faults (all of them, with key paths)
     ListenError                 an address cannot be listened on
     ClientProtocolError         a client of the front door spoke nonsense, or asks for what there is not
@@ -43,6 +44,10 @@ class SessionProxyError(Exception):
     """Base class: catch it to catch them all. ``str()`` is one line for a person."""
 
     exit_code: ExitCode = ExitCode.FAILURE
+
+
+class InvalidTargetError(SessionProxyError, ValueError):
+    """The text is no ``HOST:PORT``; the message says why, in words for a person."""
 
 
 @attrs.frozen

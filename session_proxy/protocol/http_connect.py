@@ -16,8 +16,8 @@ from collections.abc import Sequence
 import attrs
 import h11
 
-from session_proxy.errors import BadAnswerError, ClientProtocolError
-from session_proxy.target import InvalidTargetError, Target
+from session_proxy.errors import BadAnswerError, ClientProtocolError, InvalidTargetError
+from session_proxy.target import Target
 
 # The largest head of a request or response. Apache takes 8 KiB a line and 100 lines, nginx 32 KiB in all.
 MAX_HEAD = 64 * 1024
