@@ -168,3 +168,5 @@ class TransportDownError(DialError):
 
 class UdpUnsupportedError(SessionProxyError):
     """This upstream carries no UDP."""
+
+    reason: ClassVar[str] = "udp-unsupported"

@@ -33,7 +33,7 @@ class ConnectionClosed:
     """A client's connection ended; the one line per connection is made of this.
 
     *outcome* is ``ok``, a `DialError.reason`, or ``auth-failed``, ``protocol-error``, ``bad-answer``,
-    ``handshake-timeout``, ``idle-timeout``, ``reset``, ``limit``, ``drained``.
+    ``udp-unsupported``, ``handshake-timeout``, ``idle-timeout``, ``reset``, ``limit``, ``drained``.
     Byte counts are payload: *sent* by the client, and *received* by it.
     """
 
