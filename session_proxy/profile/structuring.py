@@ -102,6 +102,15 @@ class Structurer:
         label = self.labels.get(path) or self.labels.get(path.rpartition("[")[0]) or path
         self.problems.append(Problem(label, message, fix))
 
+    def note_missing(self, path: str, example: object = None, *, beside: str = "") -> None:
+        """Note that there is nothing at *path*, such as *example*, though something stands *beside* it."""
+        folder, _, key = path.rpartition(".")
+        other = f"{folder}.{beside}" if folder else beside
+        message = f"is missing beside {self.labels.get(other, beside)}" if beside else "is missing"
+        wanted = f"write {key} = {example}" if example else f"write {key}"
+        # Where the values beside it come from variables or options, so can this one.
+        self.note(path, message, "set it" if path in self.labels else wanted)
+
     def sound(self, path: str) -> bool:
         """Tell whether no problem was noted at *path* or below it."""
         return path not in self._broken
@@ -177,8 +186,7 @@ class Structurer:
             if isinstance(default, Path):
                 return [self._file_path(str(default))]
             if default is attrs.NOTHING:
-                example = attribute.metadata.get("example")
-                self.note(self.here, "is missing", f"write {key} = {example}" if example else f"write {key}")
+                self.note_missing(self.here, attribute.metadata.get("example"))
                 return [()] if shape.is_list(attribute.type) else []
             return []
         with self._noting():

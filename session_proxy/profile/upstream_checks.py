@@ -58,17 +58,13 @@ def _check_aws(path: str, aws: Aws, notes: Structurer) -> None:
         return
     inline = aws.access_key is not None or aws.secret_key is not None
     if inline and aws.access_key is None:
-        notes.note(f"{path}.access_key", "is missing beside secret_key", 'write access_key = "env:AWS_KEY"')
+        notes.note_missing(f"{path}.access_key", '"env:AWS_KEY"', beside="secret_key")
     if inline and aws.secret_key is None:
-        notes.note(
-            f"{path}.secret_key", "is missing beside access_key", 'write secret_key = "env:AWS_SECRET"'
-        )
+        notes.note_missing(f"{path}.secret_key", '"env:AWS_SECRET"', beside="access_key")
     if inline and aws.profile is not None:
         notes.note(f"{path}.profile", "stands beside inline keys", "keep either profile or the keys")
     if inline and aws.profile is None and aws.region is None:
-        notes.note(
-            f"{path}.region", "is missing beside inline keys", 'write region = "eu-west-1", for example'
-        )
+        notes.note_missing(f"{path}.region", '"eu-west-1", for example', beside="inline keys")
     if aws.session_token is not None and not inline:
         notes.note(
             f"{path}.session_token",
@@ -81,11 +77,7 @@ def _check_aws(path: str, aws: Aws, notes: Structurer) -> None:
 
 def _check_ssh(path: str, ssh: Ssh, notes: Structurer) -> None:
     if ssh.key == INSTANCE_CONNECT and ssh.user is None and notes.sound(f"{path}.user"):
-        notes.note(
-            f"{path}.user",
-            f'is missing beside key = "{INSTANCE_CONNECT}"',
-            'write user = "ec2-user", for example',
-        )
+        notes.note_missing(f"{path}.user", '"ec2-user", for example', beside=f'key = "{INSTANCE_CONNECT}"')
     if ssh.passphrase is not None and notes.sound(f"{path}.key") and ssh.key in (None, INSTANCE_CONNECT):
         notes.note(f"{path}.passphrase", "stands without a key file", "write key too, or remove it")
     if ssh.user is not None and re.search(r"[\s@:/]", ssh.user):
