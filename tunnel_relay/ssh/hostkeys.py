@@ -16,7 +16,7 @@ from typing import Literal, Protocol
 import attrs
 import trio
 
-from tunnel_relay.errors import HostKeyError
+from tunnel_relay.errors import HostKeyError, KnownHostsError
 from tunnel_relay.protocol.ssh_fields import FieldError, Fields
 from tunnel_relay.ssh.algorithms import CERTIFICATE, MIN_RSA_BITS, RSA_KEY
 
@@ -84,6 +84,7 @@ class HostKeyPolicy(Protocol):
 
         Raises:
           HostKeyError: the key is not acceptable; the message says why and what to do.
+          KnownHostsError: what is known cannot be read, or not be added to.
 
         """
         ...
@@ -171,7 +172,9 @@ class KnownHosts:
         except FileNotFoundError:
             return []
         except (OSError, ValueError) as exc:
-            raise HostKeyError(f"{self.path} cannot be read: {_reason(exc)}") from exc
+            raise KnownHostsError(
+                f"{self.path} cannot be read: {_reason(exc)}; mend it, or choose another known_hosts"
+            ) from exc
         return [entry for entry in parse_known_hosts(text) if entry.names(host)]
 
     def _read(self) -> str:
@@ -202,8 +205,8 @@ class KnownHosts:
             os.close(descriptor)
         return True
 
-    def _unrecordable(self, exc: OSError) -> HostKeyError:
-        return HostKeyError(
+    def _unrecordable(self, exc: OSError) -> KnownHostsError:
+        return KnownHostsError(
             f"the new host key cannot be recorded in {self.path}: {_reason(exc)}; choose another known_hosts"
         )
 

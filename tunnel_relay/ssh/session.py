@@ -179,6 +179,7 @@ async def open_ssh_session(
     Raises:
       SshHandshakeError: the peer is no SSH server that we can talk to.
       HostKeyError: its key is unknown, changed, revoked or too short.
+      KnownHostsError: which keys are known cannot be read, or not be added to.
       SshAuthenticationError: it took none of the identities.
       SshError: the connection ended.
 

@@ -21,6 +21,7 @@ from session_proxy.profile.secret import Secret
 from tests.support.sshd import generate_key
 from tunnel_relay.errors import (
     HostKeyError,
+    KnownHostsError,
     SshAuthenticationError,
     SshDisconnectedError,
     SshError,
@@ -171,6 +172,7 @@ def test_instance_connect(home: Home) -> None:
     ("error", "needs_person", "exit_code"),
     [
         (SshKeyError("no such file"), True, ExitCode.CONFIGURATION),
+        (KnownHostsError("cannot be read"), True, ExitCode.CONFIGURATION),
         (HostKeyError("changed"), True, ExitCode.NOT_PERMITTED),
         (SshAuthenticationError("no key taken"), True, ExitCode.NOT_PERMITTED),
         (SshHandshakeError("not SSH"), False, ExitCode.UNREACHABLE),
