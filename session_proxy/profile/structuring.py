@@ -278,16 +278,14 @@ class Structurer:
         with self._at("kind"):
             if tag is None:
                 self.note(self.here, "is missing", f"write kind = {values.one_of(tags)}")
-            elif tag in PLANNED_KINDS:
+            elif isinstance(tag, str) and tag in PLANNED_KINDS:
                 self.note(self.here, f"{tag!r} is not built in this version", f"write {values.one_of(tags)}")
-            elif tag not in by_tag:
+            elif tag not in tags:
                 with self._noting():
                     self._choice(tag, typing.Literal[tuple(tags)])
-            else:
-                tag = str(tag)
-        if tag not in by_tag:
+        if not isinstance(tag, str) or tag not in by_tag:
             raise BrokenValueError
-        return self._read(table, by_tag[str(tag)])
+        return self._read(table, by_tag[tag])
 
     def _secret(self, value: object) -> Secret:
         if not isinstance(value, str):

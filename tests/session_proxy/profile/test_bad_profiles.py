@@ -99,6 +99,20 @@ BAD = [
         "is taken",
         '"127.0.0.1:28882"',
     ),
+    Bad(
+        "admin on the door by another name",
+        'listen = "localhost:28881"\n[admin]\nlisten = "127.0.0.1:28881"',
+        "admin.listen",
+        "is taken by the proxy itself",
+        '"127.0.0.1:28882"',
+    ),
+    Bad(
+        "listen twice by other names",
+        'allow_anonymous = true\nlisten = ["0.0.0.0:1080", "127.0.0.1:1080"]',
+        "listen[1]",
+        "127.0.0.1:1080 and 0.0.0.0:1080 take the same port",
+        "keep one",
+    ),
     Bad("limit as text", '[limits]\nconnect = "30"', "limits.connect", "is text", "write a number"),
     Bad("limit with unit", '[limits]\nidle = "1h"', "limits.idle", "is text", "write a number"),
     Bad("limit true", "[limits]\nidle = true", "limits.idle", "is true or false", "write a number"),
@@ -123,6 +137,7 @@ BAD = [
     Bad(
         "upstream empty", "[upstreams.dev]", "upstreams.dev.kind", "is missing", '"ssm", "ssm-port" or "ssh"'
     ),
+    Bad("kind as a list", "[upstreams.a]\nkind = []", "upstreams.a.kind", "is a list", '"ssh"'),
     Bad("kind misspelt", '[upstreams.a]\nkind = "shh"', "upstreams.a.kind", "'shh'", 'did you mean "ssh"?'),
     Bad("kind number", "[upstreams.a]\nkind = 1", "upstreams.a.kind", "is a number", '"ssm"'),
     Bad(
