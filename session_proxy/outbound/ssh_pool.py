@@ -2,7 +2,8 @@
 
 `session_proxy.policy.pool` decides; this file does: one task asks it for steps, every link is a task of its
 own that makes the link, proves it by a probe, waits for its end and reports. Streams on a link that ends are
-reset; new ones wait while a first attempt is under way, and fail at once while nothing is known to work.
+reset; new ones wait while a first attempt is under way, or while all links are away, and fail at once while nothing
+is known to work.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import attrs
 import trio
 
 from session_proxy.errors import TransportDownError, UdpUnsupportedError
-from session_proxy.events import LinksChanged, Notify, UpstreamDown, UpstreamUp
+from session_proxy.events import LinksChanged, Notice, Notify, UpstreamDown, UpstreamUp
 from session_proxy.outbound.links import LinkFailedError, LinkLostError, LinkSource, StripedLink
 from session_proxy.outbound.transport import DatagramAssociation, Health, HealthState, Services
 from session_proxy.policy.pool import GROWTH_PATIENCE, Close, Connect, Load, Pool
@@ -29,6 +30,10 @@ SETUP_LIMIT = 30.0
 
 # How long finding out what a tag stands for may take.
 RESOLVE_LIMIT = 30.0
+
+# Links that are away leave the upstream READY for this long, in seconds: AWS closes WebSockets every hour or so, and
+# most are open again within one.
+AWAY_PATIENCE = 2.0
 
 # A stream that waits for the pool to grow looks this often, in seconds, whether it need not: nobody tells when
 # another has ended, or moves nothing.
@@ -47,6 +52,8 @@ class PoolTransport:
     _scopes: dict[int, trio.CancelScope] = attrs.field(factory=dict[int, trio.CancelScope], init=False)
     _health: Health = attrs.field(init=False)
     _told_size: int = attrs.field(default=0, init=False)
+    _away_since: float = attrs.field(default=math.inf, init=False)
+    """Since when all links have been away."""
     _waiting: int = attrs.field(default=0, init=False)
     """Streams that wait for the pool to grow."""
     _failure: LinkFailedError | None = attrs.field(default=None, init=False)
@@ -91,7 +98,10 @@ class PoolTransport:
             await self._changed.wait()
 
     def health(self) -> Health:
-        """Return the state; READY means that a link is up which answered a probe and still does."""
+        """Return the state; READY means that a link is up which answered a probe and still does.
+
+        It says so for a moment more while all links are away, with the reason.
+        """
         return self._health
 
     async def wait_settled(self) -> None:
@@ -134,7 +144,7 @@ class PoolTransport:
                 self._poked.set()
             if number is not None:
                 return number
-            if not self._pool.ready:
+            if all(link.away for link in self._links.values()):
                 await self._wait_for_link()
                 continue
             # Whoever has little time left needs some of it for the destination.
@@ -201,9 +211,26 @@ class PoolTransport:
                     raise LinkFailedError(str(exc)) from exc
                 setup.deadline = math.inf
                 self._link_up(step, link, trio.current_time() - began)
-                self._link_lost(step.link, await link.wait_lost())
+                async with open_background() as nursery:
+                    nursery.start_soon(self._watch_presence, link)
+                    self._link_lost(step.link, await link.wait_lost())
         if setup.cancelled_caught:
             raise LinkFailedError(f"not connected within {SETUP_LIMIT:g} s")
+
+    async def _watch_presence(self, link: StripedLink) -> None:
+        """Tell when *link* goes away, has been away for long, and comes back."""
+        while True:
+            ready = self._health.state is HealthState.READY
+            patience_ends = self._away_since + AWAY_PATIENCE if ready else math.inf
+            with trio.move_on_at(patience_ends):
+                await link.wait_away_changed()
+            before = self._health.state
+            self._update("")
+            after = self._health
+            if after.state is not before:
+                back = after.state is HealthState.READY
+                text, level = ("the session goes on", "info") if back else (after.reason, "warning")
+                self._notify(Notice(self.name, text, level))
 
     def _link_up(self, step: Connect, link: StripedLink, setup: float) -> None:
         was_ready = self._pool.ready
@@ -235,14 +262,19 @@ class PoolTransport:
     def _update(self, reason: str) -> None:
         """Tell everybody who waits that something has changed; *reason* explains a start."""
         rotation = self._pool.rotation
+        now = trio.current_time()
+        away = [link.away for link in self._links.values()]
+        self._away_since = min(self._away_since, now) if away and all(away) else math.inf
         if self._pool.ready:
-            state, reason = HealthState.READY, ""
+            gone = now >= self._away_since + AWAY_PATIENCE
+            state = HealthState.STARTING if gone else HealthState.READY
+            reason = min(away, key=bool, default="")
         elif rotation.exhausted:
             state = HealthState.DOWN
             reason = rotation.reason()
         else:
             state = HealthState.STARTING
-        since = self._health.since if state is self._health.state else trio.current_time()
+        since = self._health.since if state is self._health.state else now
         if self._told_size != self._pool.size:
             self._told_size = self._pool.size
             self._notify(LinksChanged(self.name, self._told_size))
@@ -253,7 +285,9 @@ class PoolTransport:
         self._poked.set()
 
     def _loads(self) -> dict[int, Load]:
-        return {number: Load(link.streams, link.flowing) for number, link in self._links.items()}
+        return {
+            number: Load(link.streams, link.flowing, bool(link.away)) for number, link in self._links.items()
+        }
 
 
 @asynccontextmanager

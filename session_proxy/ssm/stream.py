@@ -38,6 +38,15 @@ class SsmStream(trio.abc.Stream):
         """Why the session ended, where it did not end normally."""
         return self._data_channel.failure
 
+    @property
+    def away(self) -> str:
+        """Why the instance cannot be reached for now, though the session has not ended; "" where it can."""
+        return self._data_channel.away
+
+    async def wait_away_changed(self) -> None:
+        """Wait until `away` is another."""
+        await self._data_channel.wait_away_changed()
+
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """Return the next bytes, or ``b""`` where the session ended."""
         if max_bytes is not None and max_bytes < 1:
