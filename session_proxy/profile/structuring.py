@@ -41,13 +41,15 @@ class Structurer:
     """Turns plain data into attrs values. Use one per file.
 
     *labels* rename paths whose value comes from elsewhere, such as an environment variable. *names* are the
-    keys of the tables that other keys refer to, with the reserved words.
+    keys of the tables that other keys refer to, with the reserved words. *given* are the paths of all keys that
+    were there, so that what somebody wrote can be told from a default.
     """
 
     sources: SecretSources
     names: Mapping[str, Collection[str]]
     labels: Mapping[str, str] = attrs.field(factory=dict[str, str])
     problems: list[Problem] = attrs.field(factory=list[Problem], init=False)
+    given: set[str] = attrs.field(factory=set[str], init=False)
     _broken: set[str] = attrs.field(factory=set[str], init=False)
     literals: list[str] = attrs.field(factory=list[str], init=False)
     files: list[tuple[str, Path]] = attrs.field(factory=list[tuple[str, Path]], init=False)
@@ -189,6 +191,7 @@ class Structurer:
                 self.note_missing(self.here, attribute.metadata.get("example"))
                 return [()] if shape.is_list(attribute.type) else []
             return []
+        self.given.add(self.here)
         with self._noting():
             return [self._checked(self._read(table[key], attribute.type), attribute)]
         return [()] if shape.is_list(attribute.type) and default is attrs.NOTHING else []

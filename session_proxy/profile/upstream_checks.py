@@ -34,6 +34,13 @@ def check_upstream(path: str, upstream: Upstream, notes: Structurer) -> None:
                     f'"{INSTANCE_CONNECT}" needs an EC2 instance, which an address does not name',
                     'write a key file, or use kind = "ssm"',
                 )
+            port = f"{path}.ssh.port"
+            if port in notes.given and notes.sound(port) and upstream.ssh.port != upstream.address.port:
+                notes.note(
+                    port,
+                    f"{upstream.ssh.port} contradicts address, which has the port {upstream.address.port}",
+                    "remove it, and write the right port in address",
+                )
 
 
 def _check_instances(path: str, instances: tuple[str, ...], notes: Structurer) -> None:

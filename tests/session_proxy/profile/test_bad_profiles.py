@@ -173,6 +173,13 @@ BAD = [
     Bad(
         "host_keys off", SSH + "ssh.host_keys = false", "upstreams.b.ssh.host_keys", "is true or", '"strict"'
     ),
+    Bad(
+        "another ssh port",
+        SSH + "ssh.port = 2222",
+        "upstreams.b.ssh.port",
+        "2222 contradicts address",
+        "remove",
+    ),
     Bad("ssh port", SSH + "ssh.port = 0", "upstreams.b.ssh.port", "0 is out of range", "from 1 to 65535"),
     Bad(
         "key in unknown home",
