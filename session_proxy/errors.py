@@ -29,11 +29,10 @@ import attrs
 
 
 class ExitCode(enum.IntEnum):
-    """What ``sproxy`` exits with (sysexits.h where it has a name)."""
+    """What ``sproxy`` exits with (sysexits.h where it has a name); a wrong command line is 2, which is Typer's."""
 
     OK = 0
     FAILURE = 1
-    USAGE = 2
     UNREACHABLE = 69
     NOT_PERMITTED = 77
     CONFIGURATION = 78

@@ -96,28 +96,6 @@ def known_host_name(host: str, port: int = SSH_PORT) -> str:
 
 
 @attrs.frozen
-class PinnedHostKeys:
-    """Accepts the given keys and no others, whatever the host is called."""
-
-    keys: tuple[HostKey, ...]
-
-    async def known_types(self, host: str) -> Sequence[str]:
-        """See `HostKeyPolicy.known_types`."""
-        del host
-        await trio.lowlevel.checkpoint()
-        return [key.kind for key in self.keys]
-
-    async def verify(self, host: str, key: HostKey) -> bool:
-        """See `HostKeyPolicy.verify`."""
-        await trio.lowlevel.checkpoint()
-        if key not in self.keys:
-            raise HostKeyError(
-                f"{host} has the {key.kind} key {key.fingerprint}, which is not the one expected"
-            )
-        return False
-
-
-@attrs.frozen
 class KnownHosts:
     """A known_hosts file. In the mode ``accept-new`` the key of a host seen for the first time is recorded.
 

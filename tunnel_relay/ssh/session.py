@@ -15,7 +15,6 @@ import trio
 
 from tunnel_relay.background import open_background
 from tunnel_relay.errors import HostKeyError, SshDisconnectedError, SshError, SshHandshakeError
-from tunnel_relay.protocol.ssh_fields import clean_text
 from tunnel_relay.ssh.algorithms import host_key_algorithms
 from tunnel_relay.ssh.authentication import authenticate
 from tunnel_relay.ssh.channel import SshChannel
@@ -140,11 +139,6 @@ class SshSession:
     def cipher(self) -> str:
         """The cipher of what we send."""
         return self._transport.negotiation.local_cipher
-
-    @property
-    def server_version(self) -> str:
-        """What the server calls itself."""
-        return clean_text(self._transport.negotiation.remote_version.encode())
 
     def _check(self) -> None:
         if (failure := self._connection.failure) is not None:
