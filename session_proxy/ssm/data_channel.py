@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import ssl
 from collections import deque
 from collections.abc import Callable
@@ -59,6 +60,8 @@ class DataChannel:
     """Nothing moves any more."""
     away: str = attrs.field(default="", init=False)
     """Why the far end cannot be reached for now; "" where it can."""
+    away_since: float = attrs.field(default=math.inf, init=False)
+    """When it was heard no more; infinity where it is heard."""
     heard_data: trio.Event = attrs.field(factory=trio.Event, init=False)
     """The agent has sent data: its port answers."""
     poked: trio.Event = attrs.field(factory=trio.Event, init=False)
@@ -158,6 +161,7 @@ class DataChannel:
         """Say why the far end cannot be reached for now, or by "" that it is heard again."""
         if reason != self.away:
             self.away = reason
+            self.away_since = min(self.away_since, trio.current_time()) if reason else math.inf
             self._away_changed.set()
             self._away_changed = trio.Event()
 

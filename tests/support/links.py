@@ -48,6 +48,7 @@ class FakeLink:
     answers: bool = True
     breaks_at_next_open: bool = False
     flowing: bool = False
+    held_up: bool = False
     away: str = ""
     away_changed: trio.Event = attrs.field(factory=trio.Event)
 
