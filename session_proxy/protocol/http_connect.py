@@ -42,6 +42,19 @@ Headers = Sequence[tuple[bytes, bytes]]
 _PEER_BYTES = re.compile(r":| b?['\"]| bytearray\(")
 
 
+# h11's words for its own users, by how they begin, in words for ours.
+_MEANINGS = {
+    "Receive buffer too long": f"a part of it is larger than {MAX_HEAD // 1024} KiB",
+    "Missing mandatory Host": "it has no Host header",
+    "Found multiple Host": "it has several Host headers",
+    "Only Transfer-Encoding": "it has a transfer coding other than chunked",
+    "Received server _SWITCH": "it switches to a protocol that was not offered",
+    "peer unexpectedly closed": "it breaks off",
+    "peer closed connection": "its body breaks off",
+    "can't handle event type": "it comes out of turn",
+}
+
+
 class HttpRefusalError(ClientProtocolError):
     """The request cannot be served: answer with *status*, then close."""
 
@@ -157,7 +170,11 @@ class HttpServer:
 
 def fault(error: h11.ProtocolError) -> str:
     """Return what is wrong with a message, without the bytes that are: they may hold credentials."""
-    return _PEER_BYTES.split(str(error), maxsplit=1)[0]
+    text = str(error)
+    for beginning, meaning in _MEANINGS.items():
+        if text.startswith(beginning):
+            return meaning
+    return _PEER_BYTES.split(text, maxsplit=1)[0]
 
 
 def read_request(request: h11.Request) -> Tunnel | Forward:
