@@ -51,7 +51,8 @@ class SshLogin:
         except (KeyError, OSError) as exc:
             # A container's user may have no name.
             raise LinkFailedError(
-                f"no user to log in as; write user under [upstreams.{self.upstream}.ssh]",
+                f"no user to log in as; write user under [upstreams.{self.upstream}.ssh], or give --user with"
+                " --instance",
                 needs_person=True,
                 exit_code=ExitCode.CONFIGURATION,
             ) from exc
@@ -143,7 +144,7 @@ class SshLogin:
         if not found:
             raise SshKeyError(
                 f"no key to log in with ({'; '.join(problems) or 'no ssh-agent, and no ~/.ssh/id_*'});"
-                f" write key under [upstreams.{self.upstream}.ssh], or run ssh-add"
+                f" run ssh-add, write key under [upstreams.{self.upstream}.ssh], or give --key with --instance"
             )
         unique: dict[bytes, Identity] = {}
         for identity in found:

@@ -113,7 +113,7 @@ async def test_no_key_at_all(home: Home) -> None:
 
     assert "nobody" in str(caught.value)
     assert "id_ed25519 is encrypted" in str(caught.value)
-    assert "write key under [upstreams.dev.ssh], or run ssh-add" in str(caught.value)
+    assert "run ssh-add, write key under [upstreams.dev.ssh], or give --key" in str(caught.value)
 
 
 async def test_a_key_file_is_read_once(home: Home) -> None:
