@@ -23,6 +23,7 @@ from session_proxy.ssm.data_channel import DataChannel, Dialing
 from session_proxy.ssm.errors import AgentTooOldError, DataChannelError, SsmError
 from session_proxy.ssm.session import SessionControl, StartedSession
 from tunnel_relay.background import open_background
+from tunnel_relay.streams import OneAtATime
 
 # What all streams of a session may hold for their readers: the reference's shared receive budget
 # (smux.DefaultConfig, MaxReceiveBuffer). Beyond it the session is not read, and all of them wait.
@@ -59,8 +60,8 @@ class SsmMuxStream(trio.abc.Stream):
     """Why it was reset here."""
     _unread_since: float = attrs.field(default=math.inf, init=False)
     _changed: trio.Event = attrs.field(factory=trio.Event, init=False)
-    _sending: bool = attrs.field(default=False, init=False)
-    _receiving: bool = attrs.field(default=False, init=False)
+    _one_sender: OneAtATime = attrs.field(factory=lambda: OneAtATime("sending on"), init=False)
+    _one_receiver: OneAtATime = attrs.field(factory=lambda: OneAtATime("receiving from"), init=False)
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """Return the next bytes, or ``b""`` where the far end closed the connection."""
@@ -68,10 +69,7 @@ class SsmMuxStream(trio.abc.Stream):
             raise ValueError("max_bytes must be at least 1")
         await trio.lowlevel.checkpoint()
         self._check_open()
-        if self._receiving:
-            raise trio.BusyResourceError("another task is receiving from this stream")
-        self._receiving = True
-        try:
+        with self._one_receiver:
             while not self._inbox:
                 if self._ended:
                     return b""
@@ -85,34 +83,22 @@ class SsmMuxStream(trio.abc.Stream):
             self._unread_since = trio.current_time() if self._inbox else math.inf
             self._mux.consumed(size)
             return data
-        finally:
-            self._receiving = False
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Send *data*; where this is cancelled, any part of it may have been sent."""
         await trio.lowlevel.checkpoint()
         self._check_open()
-        if self._sending:
-            raise trio.BusyResourceError("another task is sending on this stream")
-        self._sending = True
-        try:
+        with self._one_sender:
             if self._ended:
                 raise trio.BrokenResourceError("the far end closed the connection")
             await self._mux.send(self._id, data)
-        finally:
-            self._sending = False
 
     async def wait_send_all_might_not_block(self) -> None:
         """Wait until there is room."""
         await trio.lowlevel.checkpoint()
         self._check_open()
-        if self._sending:
-            raise trio.BusyResourceError("another task is sending on this stream")
-        self._sending = True
-        try:
+        with self._one_sender:
             await self._mux.wait_writable()
-        finally:
-            self._sending = False
 
     async def aclose(self) -> None:
         """Close the connection."""
@@ -157,7 +143,7 @@ class SsmMuxStream(trio.abc.Stream):
     @property
     def starving(self) -> bool:
         """Whether somebody waits for bytes."""
-        return self._receiving and not self._inbox
+        return self._one_receiver.busy and not self._inbox
 
     @property
     def held(self) -> int:
