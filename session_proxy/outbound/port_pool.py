@@ -17,8 +17,9 @@ import attrs
 import trio
 
 from session_proxy.errors import TransportDownError, UdpUnsupportedError
-from session_proxy.events import LinksChanged, Notify, UpstreamDown, UpstreamUp
+from session_proxy.events import LinksChanged, UpstreamDown, UpstreamUp
 from session_proxy.outbound.links import Link, LinkFailedError, LinkLostError
+from session_proxy.outbound.rotating import RotatingTransport
 from session_proxy.outbound.ssh_pool import RESOLVE_LIMIT, SETUP_LIMIT
 from session_proxy.outbound.transport import DatagramAssociation, Health, HealthState, Services
 from session_proxy.policy.rotation import Attempt, Resolve, Rest, Rotation
@@ -99,23 +100,14 @@ class _Session:
 
 
 @attrs.define(eq=False)
-class PortTransport:
+class PortTransport(RotatingTransport):
     """A `Transport` over port forwarding sessions. Open it with `open_port_pool`."""
 
-    name: str
     _source: PortSource
-    _rotation: Rotation
-    _notify: Notify
     _nursery: trio.Nursery
     _instance: str | None = attrs.field(default=None, init=False)
     _sessions: list[_Session] = attrs.field(factory=list[_Session], init=False)
-    _health: Health = attrs.field(init=False)
-    _failure: LinkFailedError | None = attrs.field(default=None, init=False)
-    _poked: trio.Event = attrs.field(factory=trio.Event, init=False)
-    _changed: trio.Event = attrs.field(factory=trio.Event, init=False)
-
-    def __attrs_post_init__(self) -> None:
-        self._health = Health(HealthState.STARTING, since=trio.current_time(), details=(("sessions", "0"),))
+    _told_size: int = attrs.field(default=0, init=False)
 
     async def connect_tcp(self, target: Target) -> trio.abc.Stream:
         """Open a connection to *target* through its session, which is made where there is none.
@@ -128,8 +120,7 @@ class PortTransport:
 
         """
         while True:
-            if self._health.state is HealthState.DOWN:
-                raise TransportDownError(self._health.reason, upstream=self.name)
+            self._check_not_down()
             if self._instance is None:
                 await self._changed.wait()
                 continue
@@ -152,31 +143,9 @@ class PortTransport:
         """Raise `UdpUnsupportedError`: Session Manager forwards TCP only."""
         raise UdpUnsupportedError("Session Manager carries no UDP")
 
-    async def wait_usable(self) -> None:
-        """Wait until the upstream is not known to be down, and have the next attempt made soon.
-
-        Raises:
-          TransportDownError: it is down for a reason that only a person can change.
-
-        """
-        while self._health.state is HealthState.DOWN:
-            self._rotation.demand(trio.current_time())
-            self._poked.set()
-            if self._rotation.needs_person:
-                raise TransportDownError(self._health.reason, upstream=self.name)
-            await self._changed.wait()
-
     def health(self) -> Health:
         """Return the state; READY means that the last session that was tried came up."""
         return self._health
-
-    async def wait_settled(self) -> None:
-        """Return when an instance is proven; raises `LinkFailedError` when all have failed once."""
-        while self._health.state is not HealthState.READY:
-            if self._health.state is HealthState.DOWN:
-                assert self._failure is not None
-                raise LinkFailedError(self._health.reason, exit_code=self._failure.exit_code)
-            await self._changed.wait()
 
     async def run(self) -> None:
         """Find an instance, and prove it now and then, until cancelled."""
@@ -313,21 +282,14 @@ class PortTransport:
     def _update(self, reason: str) -> None:
         if self._instance is not None:
             state, reason = HealthState.READY, ""
-        elif self._rotation.exhausted:
-            state = HealthState.DOWN
-            reason = self._rotation.reason()
         else:
-            state = HealthState.STARTING
-        before = self._health
+            state, reason = self._state_without_link(reason)
         via = (("via", self._instance),) if self._instance is not None else ()
         up = sum(session.link is not None for session in self._sessions)
-        details = (*via, ("sessions", str(up)))
-        since = before.since if state is before.state else trio.current_time()
-        self._health = Health(state, reason, since, details)
-        if before.details[-1:] != details[-1:]:
+        if self._told_size != up:
+            self._told_size = up
             self._notify(LinksChanged(self.name, up))
-        self._changed.set()
-        self._changed = trio.Event()
+        self._publish(state, reason, (*via, ("sessions", str(up))))
 
 
 @asynccontextmanager
@@ -344,7 +306,7 @@ async def open_port_pool(
     """
     async with open_background() as nursery:
         transport = PortTransport(
-            name, source, Rotation(source.entries, services.rng), services.notify, nursery
+            name, Rotation(source.entries, services.rng), services.notify, source, nursery
         )
         nursery.start_soon(transport.run)
         if required:
