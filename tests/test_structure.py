@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PACKAGES = ("session_proxy", "tunnel_relay")
+PACKAGES = ("session_proxy", "awg_obfs", "tunnel_relay")
 LONGEST_FILE = 400
 
 # Files without a test of their own, and what tests them instead.
