@@ -67,6 +67,8 @@ class TagFault(enum.StrEnum):
     BAD_HEX = "bad_hex"
     NUMBER_SYNTAX = "int_syntax"
     NUMBER_RANGE = "int_range"
+    NEGATIVE = "negative"
+    TOO_LONG = "too_long"
 
 
 @attrs.frozen
@@ -96,6 +98,12 @@ class TagProblem:
                 return f"{tag} needs a number, as in <{self.key} 16>, not {shown(self.argument)}"
             case TagFault.NUMBER_RANGE:
                 return f"{tag} has a number out of range: {shown(self.argument)}"
+            case TagFault.NEGATIVE:
+                return f"{tag} has a negative length: {shown(self.argument)}"
+            case TagFault.TOO_LONG if self.key:
+                return f"{tag} makes more than a datagram holds, which is 65507 bytes: {shown(self.argument)}"
+            case TagFault.TOO_LONG:
+                return "the packet is longer than a datagram can be, which is 65507 bytes"
 
 
 class TagChainError(AwgError):
