@@ -8,7 +8,7 @@ import attrs
 
 from awg_obfs.errors import HeaderFault, HeaderRangeError, NumberError, NumberFault, shown
 from awg_obfs.protocol.decimals import MAX_UINT32, parse_unsigned
-from awg_obfs.protocol.randomness import Randomness, uniform
+from awg_obfs.protocol.randomness import Randomness, uniform, uniform_many
 
 
 @attrs.frozen
@@ -71,6 +71,11 @@ class HeaderRange:
 
         """
         return self.start + uniform(self.width & MAX_UINT32, random)
+
+    def generate_many(self, count: int, random: Randomness) -> list[int]:
+        """Return *count* numbers: what as many calls of `generate` return, from the same bytes, but sooner."""
+        start = self.start
+        return [start + number for number in uniform_many(self.width & MAX_UINT32, count, random)]
 
     def __str__(self) -> str:
         return str(self.start) if self.start == self.end else f"{self.start}-{self.end}"

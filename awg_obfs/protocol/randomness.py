@@ -33,6 +33,31 @@ def uniform(width: int, random: Randomness) -> int:
     return value
 
 
+def uniform_many(width: int, count: int, random: Randomness) -> list[int]:
+    """Return *count* numbers in [0, *width*): what as many calls of `uniform` return, from the same bytes.
+
+    At least one draw is needed for each number that is still missing, so that many can be asked for at once.
+
+    Raises:
+      ValueError: *width* is not positive.
+
+    """
+    if width <= 1:
+        if width < 1:
+            raise ValueError(f"there is no number below {width}")
+        return [0] * count
+    bits = (width - 1).bit_length()
+    size = (bits + 7) >> 3
+    mask = (1 << bits) - 1
+    from_bytes = int.from_bytes
+    numbers: list[int] = []
+    while missing := count - len(numbers):
+        drawn = random(missing * size)
+        chunks = [from_bytes(drawn[at : at + size], "big") & mask for at in range(0, len(drawn), size)]
+        numbers += [number for number in chunks if number < width]
+    return numbers
+
+
 class PooledRandomness:
     """Randomness that asks *source* for blocks: the same bytes in the same order, with fewer system calls."""
 
