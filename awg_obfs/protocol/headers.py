@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from typing import Self
 
 import attrs
@@ -79,6 +81,14 @@ class HeaderRange:
 
     def __str__(self) -> str:
         return str(self.start) if self.start == self.end else f"{self.start}-{self.end}"
+
+
+def first_overlap(headers: Sequence[HeaderRange]) -> tuple[int, int] | None:
+    """Return the places of the first two of *headers* that share a number, if any do (spec, section 3.3)."""
+    for (place, header), (other_place, other) in itertools.combinations(enumerate(headers), 2):
+        if header.overlaps(other):
+            return place, other_place
+    return None
 
 
 INITIATION = HeaderRange(1, 1)

@@ -25,6 +25,26 @@ class Parameters:
 
     *s1* to *s4* and *h1* to *h4* belong to initiation, response, cookie reply and transport, in this order, and must
     match the other side's; *jc*, *jmin*, *jmax* and *i1* to *i5* concern what we send only.
+
+    Attributes:
+      jc: How many junk datagrams go before each handshake initiation; 4 to 12 are recommended.
+      jmin: The least bytes of a junk datagram.
+      jmax: The most bytes of a junk datagram.
+      s1: Random bytes before an initiation; the same on both sides, as are all of `s1` to `h4`.
+      s2: Random bytes before a response.
+      s3: Random bytes before a cookie reply.
+      s4: Random bytes before each data packet.
+      h1: The numbers that mark an initiation: one, or a range such as `"100000-200000"`.
+      h2: The numbers that mark a response.
+      h3: The numbers that mark a cookie reply.
+      h4: The numbers that mark a data packet.
+      i1: A datagram that goes before the junk, made of tags: `<b 0xHEX>` bytes, `<r N>` random bytes, `<rd N>`
+          digits, `<rc N>` letters, `<t>` the time, `<c>` a counter.
+      i2: A second one.
+      i3: A third.
+      i4: A fourth.
+      i5: A fifth.
+
     """
 
     jc: int = 0

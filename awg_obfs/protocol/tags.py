@@ -105,6 +105,11 @@ class Tag:
                     return drawn
                 return drawn.translate(_TO_DIGIT if self.kind is TagKind.DIGITS else _TO_LETTER)
 
+    def __str__(self) -> str:
+        if self.kind is TagKind.BYTES:
+            return f"<b 0x{self.literal.hex()}>"
+        return f"<{self.kind} {self.count}>" if self.kind in COUNTED else f"<{self.kind}>"
+
 
 @attrs.frozen
 class TagChain:
@@ -150,6 +155,11 @@ class TagChain:
     def length(self) -> int:
         """How many bytes the packet has; it carries no data."""
         return sum(tag.length() for tag in self.tags)
+
+    @property
+    def normalised(self) -> str:
+        """The shortest text that means the same."""
+        return "".join(str(tag) for tag in self.tags)
 
     @property
     def drawn(self) -> bool:

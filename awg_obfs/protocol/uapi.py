@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import enum
 import ipaddress
-import itertools
 import re
 from collections.abc import Callable, Mapping
 
@@ -16,14 +15,13 @@ import attrs
 
 from awg_obfs.errors import HeaderRangeError, NumberError, TagChainError
 from awg_obfs.protocol.decimals import MAX_UINT16, MAX_UINT32, parse_signed, parse_unsigned
-from awg_obfs.protocol.headers import HeaderRange
+from awg_obfs.protocol.headers import HeaderRange, first_overlap
 from awg_obfs.protocol.parameters import (
     DEFAULT,
     HEADER_KEYS,
     JUNK_KEYS,
     PADDING_KEYS,
     SIGNATURE_KEYS,
-    Parameters,
 )
 from awg_obfs.protocol.tags import TagChain
 
@@ -74,7 +72,8 @@ class Configuration:
             in_peer = in_peer or key == "public_key"
             if not (_peer_line(key, value) if in_peer else self._device_line(key, value)):
                 return Errno.INVALID
-        return Errno.INVALID if self._headers_overlap() else ended
+        # Checked even where nothing about headers was said; the ranges stay in force all the same.
+        return ended if first_overlap(self.parameters.headers) is None else Errno.INVALID
 
     def get(self) -> list[str]:
         """Return the lines about obfuscation that a ``get`` shows."""
@@ -97,18 +96,6 @@ class Configuration:
         fields: dict[str, object] = {key: read}
         self.parameters = attrs.evolve(self.parameters, **fields)
         return True
-
-    def _headers_overlap(self) -> bool:
-        return overlapping(self.parameters) is not None
-
-
-def overlapping(parameters: Parameters) -> tuple[str, str] | None:
-    """Return the keys of the first two header ranges that share a number, if any do (spec, section 3.3)."""
-    headers = zip(HEADER_KEYS, parameters.headers, strict=True)
-    for (key, header), (other_key, other) in itertools.combinations(headers, 2):
-        if header.overlaps(other):
-            return key, other_key
-    return None
 
 
 def _peer_line(key: str, value: str) -> bool:
