@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import ipaddress
 import math
 import struct
-from collections.abc import Callable
 
 import attrs
 from cryptography.exceptions import InvalidTag
@@ -19,9 +17,9 @@ from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from cryptography.hazmat.primitives.ciphers.algorithms import ChaCha20
 
+from awg_obfs.protocol.address import Address, address_bytes
 from awg_obfs.protocol.messages import MAC1_FROM_END, MAC_LENGTH, CookieReply
-
-Address = tuple[str, int]
+from awg_obfs.protocol.randomness import Randomness
 
 # How long a cookie, and the secret that cookies are made with, may be used, in seconds.
 COOKIE_LIFETIME = 120.0
@@ -33,11 +31,6 @@ _LABEL_MAC1 = b"mac1----"
 _LABEL_COOKIE = b"cookie--"
 _CHACHA_CONSTANTS = struct.unpack("<4I", b"expand 32-byte k")
 _WORDS = struct.Struct("<4I")
-
-
-def address_bytes(address: Address) -> bytes:
-    """Return an address as the reference feeds it to its cookies: IP bytes, port (2 bytes, little-endian)."""
-    return ipaddress.ip_address(address[0]).packed + address[1].to_bytes(2, "little")
 
 
 def _mac(key: bytes, message: bytes | bytearray) -> bytes:
@@ -81,9 +74,7 @@ class MacVerifier:
         cookie = _mac(self._secret, address_bytes(source))
         return hmac.compare_digest(_mac(cookie, message[:-MAC_LENGTH]), message[-MAC_LENGTH:])
 
-    def create_reply(
-        self, message: bytes, source: Address, now: float, random: Callable[[int], bytes]
-    ) -> CookieReply:
+    def create_reply(self, message: bytes, source: Address, now: float, random: Randomness) -> CookieReply:
         """Make the cookie reply to a handshake *message* whose MAC1 fits."""
         if now > self._secret_expires:
             self._secret = random(SECRET_LENGTH)

@@ -9,16 +9,12 @@ import struct
 
 import attrs
 
-INITIATION_LENGTH = 148
-RESPONSE_LENGTH = 92
-COOKIE_REPLY_LENGTH = 64
+Buffer = bytes | bytearray | memoryview
+"""Bytes, whoever owns them."""
 
 # header, receiver index, counter; then the sealed content with its 16-byte tag.
 TRANSPORT_HEADER = struct.Struct("<IIQ")
-TRANSPORT_HEADER_LENGTH = 16
-TAG_LENGTH = 16
-TRANSPORT_OVERHEAD = TRANSPORT_HEADER_LENGTH + TAG_LENGTH
-KEEPALIVE_LENGTH = TRANSPORT_OVERHEAD
+TRANSPORT_HEADER_LENGTH = TRANSPORT_HEADER.size
 
 # What no message undercuts: the reference drops shorter datagrams unseen.
 SHORTEST_MESSAGE = 32
@@ -48,7 +44,7 @@ class Initiation:
 
     @classmethod
     def decode(cls, message: bytes) -> Initiation:
-        """Read a message of `INITIATION_LENGTH` bytes; the MACs are the business of `cookies`."""
+        """Read a message of 148 bytes; the MACs are the business of `cookies`."""
         _header, sender, ephemeral, static, timestamp = _INITIATION.unpack_from(message)
         return cls(sender, ephemeral, static, timestamp)
 
@@ -69,7 +65,7 @@ class Response:
 
     @classmethod
     def decode(cls, message: bytes) -> Response:
-        """Read a message of `RESPONSE_LENGTH` bytes."""
+        """Read a message of 92 bytes."""
         _header, sender, receiver, ephemeral, empty = _RESPONSE.unpack_from(message)
         return cls(sender, receiver, ephemeral, empty)
 
@@ -88,6 +84,6 @@ class CookieReply:
 
     @classmethod
     def decode(cls, message: bytes) -> CookieReply:
-        """Read a message of `COOKIE_REPLY_LENGTH` bytes."""
+        """Read a message of 64 bytes."""
         _header, receiver, nonce, cookie = _COOKIE_REPLY.unpack_from(message)
         return cls(receiver, nonce, cookie)

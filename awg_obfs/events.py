@@ -1,0 +1,133 @@
+"""What a device tells of itself, for logs, metrics and those who act on it. Never keys, never content."""
+
+from __future__ import annotations
+
+import enum
+
+import attrs
+
+from awg_obfs.protocol.address import Address
+from awg_obfs.protocol.noise import Role
+from awg_obfs.protocol.peers import Peer
+
+
+class Rejection(enum.StrEnum):
+    """Why a datagram was dropped."""
+
+    TOO_SMALL = "too small"
+    UNKNOWN_TYPE = "unknown type"
+    BAD_MAC1 = "bad mac1"
+    UNDER_LOAD = "under load"
+    RATE_LIMITED = "rate limited"
+    UNREADABLE = "handshake unreadable"
+    UNKNOWN_PEER = "unknown peer"
+    OLD_TIMESTAMP = "old timestamp"
+    TOO_OFTEN = "initiations too often"
+    UNEXPECTED = "answer to nothing"
+    UNKNOWN_SESSION = "unknown session"
+    EXPIRED_SESSION = "expired session"
+    BAD_CONTENT = "content not authentic"
+    REPLAYED = "replayed"
+
+
+class HandshakeFault(enum.StrEnum):
+    """Why no handshake came about."""
+
+    NO_ANSWER = "no answer"
+    NO_ENDPOINT = "no endpoint"
+
+
+@attrs.frozen
+class HandshakeSent:
+    """An initiation left for *peer*; *attempt* counts from 1."""
+
+    peer: Peer
+    attempt: int
+    address: Address
+
+
+@attrs.frozen
+class HandshakeAnswered:
+    """An initiation of *peer* was accepted and answered. Its `Peer.last_timestamp` is new: keep it."""
+
+    peer: Peer
+    address: Address
+
+
+@attrs.frozen
+class HandshakeCompleted:
+    """There are new keys, and both sides have them. *role* is ours."""
+
+    peer: Peer
+    role: Role
+    address: Address
+
+
+@attrs.frozen
+class HandshakeFailed:
+    """Nothing more is tried until there is something to send."""
+
+    peer: Peer
+    reason: HandshakeFault
+
+
+@attrs.frozen
+class PeerMoved:
+    """*peer* was heard from another address, which is used from now on."""
+
+    peer: Peer
+    old: Address | None
+    new: Address
+
+
+@attrs.frozen
+class SessionExpired:
+    """There has been no new handshake for long, so the last keys were forgotten."""
+
+    peer: Peer
+
+
+@attrs.frozen
+class DatagramRejected:
+    """A datagram was dropped; *hint* says which parameter or key may be wrong, and is empty if nothing points to one.
+
+    Only the first few in a second are told; `Device.rejections` counts them all.
+    """
+
+    source: Address
+    size: int
+    reason: Rejection
+    hint: str = ""
+
+
+@attrs.frozen
+class UnderLoad:
+    """So many handshake messages come that their senders have to prove their addresses."""
+
+
+@attrs.frozen
+class CookieSent:
+    """A sender was asked to prove its *address*."""
+
+    address: Address
+
+
+@attrs.frozen
+class CookieReceived:
+    """*peer* is under load; the next initiation will prove our address."""
+
+    peer: Peer
+
+
+DeviceEvent = (
+    HandshakeSent
+    | HandshakeAnswered
+    | HandshakeCompleted
+    | HandshakeFailed
+    | PeerMoved
+    | SessionExpired
+    | DatagramRejected
+    | UnderLoad
+    | CookieSent
+    | CookieReceived
+)
