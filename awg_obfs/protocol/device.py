@@ -23,8 +23,9 @@ from awg_obfs.protocol.handshaking import Handshaker
 from awg_obfs.protocol.indices import IndexTable
 from awg_obfs.protocol.keypairs import REJECT_AFTER_MESSAGES, REKEY_AFTER_MESSAGES, Keypair
 from awg_obfs.protocol.messages import TRANSPORT_HEADER, TRANSPORT_HEADER_LENGTH, Buffer
+from awg_obfs.protocol.mismatch import Mismatch
 from awg_obfs.protocol.noise import NO_PRESHARED_KEY, Handshake, PrivateKey, Role
-from awg_obfs.protocol.outbox import Incoming, Outbox, Outgoing
+from awg_obfs.protocol.outbox import EXPECTED, Incoming, Outbox, Outgoing
 from awg_obfs.protocol.parameters import Parameters
 from awg_obfs.protocol.peers import Peer
 from awg_obfs.protocol.randomness import Randomness
@@ -80,6 +81,7 @@ class Device:
         self.parameters = parameters
         self._handshaker.parameters = parameters
         self._classifier = Classifier(parameters)
+        self._mismatch = Mismatch(parameters, self._handshaker.verifier, self._indices)
         self._sealer = Sealer(
             parameters,
             self._random,
@@ -173,6 +175,7 @@ class Device:
                 if plaintexts and keypair is not None:
                     self._received(keypair.peer, plaintexts, source, now)
                     plaintexts = []
+                keypair = None
                 if not self._receive_handshake(datagram, source, now):
                     continue
             header, index, counter = unpack(datagram, padding)
@@ -302,15 +305,18 @@ class Device:
         ):
             timers.sent_last_minute_handshake = True
             self._handshaker.send_initiation(peer, now)
-        contents: list[Buffer] = [plaintext for plaintext in plaintexts if plaintext]
+        contents: list[Buffer]
         if self.settings.leading_fill:
             contents = [plaintext.lstrip(b"\0") for plaintext in plaintexts if plaintext]
+        else:
+            contents = [plaintext for plaintext in plaintexts if plaintext]
         timers.received(now, data=bool(contents))
         if contents:
             self._outbox.incoming.append(Incoming(peer, contents))
 
     def _reject(self, reason: Rejection, source: Address, datagram: Buffer, now: float) -> None:
-        self._outbox.reject(reason, source, len(datagram), now)
+        hint = self._mismatch.hint if reason in EXPECTED else ""
+        self._outbox.reject(reason, source, datagram, now, hint)
 
     # -- timers
 

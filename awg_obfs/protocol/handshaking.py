@@ -34,7 +34,7 @@ from awg_obfs.protocol.outbox import Outbox
 from awg_obfs.protocol.parameters import Parameters
 from awg_obfs.protocol.peers import Peer
 from awg_obfs.protocol.randomness import Randomness
-from awg_obfs.protocol.sizes import COOKIE_REPLY_LENGTH, INITIATION_LENGTH, RESPONSE_LENGTH
+from awg_obfs.protocol.sizes import INITIATION_LENGTH, RESPONSE_LENGTH
 from awg_obfs.protocol.tai64n import stamp
 from awg_obfs.protocol.timers import INITIATION_INTERVAL, REKEY_TIMEOUT
 
@@ -105,8 +105,7 @@ class Handshaker:
         reply = self.verifier.create_reply(message, source, now, random).encode(header)
         padding = random(parameters.s3) if parameters.s3 else b""
         self.outbox.send(source, [padding + reply])
-        if self.outbox.may_tell(now):
-            self.outbox.events.append(CookieSent(source))
+        self.outbox.tell_rarely(CookieSent(source), now)
 
     def _derive_session(self, peer: Peer, now: float) -> Role:
         role, send_key, receive_key = peer.handshake.derive_keys()
@@ -189,7 +188,7 @@ class Handshaker:
         if peer is not None and peer.macs.consume_reply(reply, now):
             self.outbox.events.append(CookieReceived(peer))
         else:
-            self.outbox.reject(Rejection.UNEXPECTED, source, COOKIE_REPLY_LENGTH, now)
+            self._reject(Rejection.UNEXPECTED, source, message, now)
 
     def complete(self, peer: Peer, role: Role, source: Address, now: float) -> None:
         """The other side has shown that it has the new keys."""
@@ -226,4 +225,4 @@ class Handshaker:
         return True
 
     def _reject(self, reason: Rejection, source: Address, message: bytes, now: float, hint: str = "") -> None:
-        self.outbox.reject(reason, source, len(message), now, hint)
+        self.outbox.reject(reason, source, message, now, hint)

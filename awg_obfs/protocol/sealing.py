@@ -52,8 +52,11 @@ class Sealer:
         The random stream is drawn from as the reference does: all headers first, then all paddings.
         """
         count = len(plaintexts)
+        headers: Sequence[int]
         if self._header is not None:
-            headers: Sequence[int] = (self._header,) * count
+            headers = (self._header,) * count
+        elif count == 1:
+            headers = (self._headers.generate(self._random),)
         else:
             headers = self._headers.generate_many(count, self._random)
         paddings = self._draw_paddings(plaintexts) if self._padding else None
@@ -79,6 +82,8 @@ class Sealer:
 
     def _draw_paddings(self, plaintexts: Sequence[Buffer]) -> list[bytes]:
         size = self._padding
+        if len(plaintexts) == 1 and plaintexts[0]:
+            return [self._random(size)]
         if self._padded_keepalives or all(plaintexts):
             drawn = self._random(size * len(plaintexts))
             return [drawn[start : start + size] for start in range(0, len(drawn), size)]

@@ -6,13 +6,8 @@ makes of it, it must make byte for byte.
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import attrs
 
@@ -31,8 +26,7 @@ from awg_obfs.protocol.outbox import Outgoing
 from awg_obfs.protocol.peers import Peer
 from awg_obfs.protocol.timers import NEW_HANDSHAKE_TIMEOUT, REKEY_TIMEOUT, REKEY_TIMEOUT_JITTER
 from awg_obfs.protocol.uapi import Configuration
-
-Vector = dict[str, Any]
+from tests.support.awg import RecordedRandomness, Vector
 
 SIDES = ("A", "B")
 OTHER = {"A": "B", "B": "A"}
@@ -50,34 +44,6 @@ TOLD: dict[str, type[DeviceEvent]] = {
     "accepted_cookie": CookieReceived,
     "answered_with_cookie": CookieSent,
 }
-
-
-def load_section(name: str) -> list[Vector]:
-    """Return the cases of a section, none if the file has no such section."""
-    usual = Path(__file__).parents[1] / "vectors" / "awg.json"
-    vectors: Vector = json.loads(Path(os.environ.get("AWG_VECTORS", usual)).read_text())
-    return vectors.get(name, {"cases": []})["cases"]
-
-
-def recorded_stream(seed: str) -> Iterator[int]:
-    """Yield, one by one, the bytes that the random source of *seed* gives."""
-    number = 0
-    while True:
-        yield from hashlib.sha256(seed.encode() + number.to_bytes(8, "big")).digest()
-        number += 1
-
-
-class RecordedRandomness:
-    """The random stream of one side; counts what was taken."""
-
-    def __init__(self, seed: str) -> None:
-        self._stream = recorded_stream(seed)
-        self.consumed = 0
-
-    def __call__(self, n: int) -> bytes:
-        assert n > 0, "nothing must not be asked for"
-        self.consumed += n
-        return bytes(next(self._stream) for _ in range(n))
 
 
 def address_of(text: str) -> Address:
@@ -111,7 +77,7 @@ class Side:
 
     def __attrs_post_init__(self) -> None:
         own = self.session[self.name]
-        self.random = RecordedRandomness(own["random_seed"])
+        self.random = RecordedRandomness(seed=own["random_seed"])
         lines = [line.partition("=") for line in own["uapi"]]
         settings = {key: value for key, _, value in lines}
         assert self.configuration.set("".join(f"{line}\n" for line in own["uapi"])) == 0
