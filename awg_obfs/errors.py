@@ -166,5 +166,5 @@ LONGEST_SHOWN = 40
 
 def shown(text: str) -> str:
     """Return *text* as an error may show it: in quotes, in one line, and not for ever."""
-    quoted = ascii(text if len(text) <= LONGEST_SHOWN else text[:LONGEST_SHOWN] + "...")
+    quoted = ascii(text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}...")
     return f'"{quoted[1:-1]}"'

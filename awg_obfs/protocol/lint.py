@@ -128,9 +128,8 @@ _Found = tuple[str, str, str]
 
 def _refuse_junk(values: Parameters) -> Iterator[_Found]:
     if values.jmax < values.jmin:
-        below = f"is below jmin, which is {values.jmin}"
-        if values.jmax == 0:
-            below = f"is missing, so it is 0 and {below}"
+        below = f"below jmin, which is {values.jmin}"
+        below = f"is {below}" if values.jmax else f"is missing and so 0, {below}"
         yield "jmax", below, f"write jmax = {values.jmin + 30}, or lower jmin"
     most = MAX_BATCH - 1 - len(values.chains)
     if values.jc > most:
@@ -193,12 +192,13 @@ def _refuse_s4(values: Parameters, path_mtu: int, *, ipv6: bool) -> Iterator[_Fo
     most = largest_s4(path_mtu, ipv6=ipv6)
     if values.s4 <= most:
         return
-    text = f"{values.s4} leaves QUIC less than the {QUIC_SMALLEST} bytes it needs of a path MTU of {path_mtu}"
-    if most >= 0:
-        yield "s4", text, f"write s4 = {most} or less"
+    lack = f"less than the {QUIC_SMALLEST} bytes it needs of a path MTU of {path_mtu}"
+    if most > 0:
+        yield "s4", f"{values.s4} leaves QUIC {lack}", f"write s4 = {most} or less"
+    elif most == 0:
+        yield "s4", f"{values.s4} leaves QUIC {lack}", "leave s4 out"
     else:
-        needed = path_mtu - most
-        yield "s4", text, f"leave it out, and use a path whose MTU is {needed} or more"
+        yield "s4", f"even without it QUIC has {lack}", f"the path's MTU must be {path_mtu - most} or more"
 
 
 def _warn_junk(values: Parameters, room: int) -> Iterator[_Found]:
@@ -275,7 +275,7 @@ def _warn_headers(values: Parameters) -> Iterator[_Found]:
             yield key, text, f"stay between 5 and {LARGEST_HEADER}"
         if key != "h4" and values.s4 and header.width > WIDE_RANGE:
             share = 2**32 / header.width
-            text = f"is so wide that one of {share:.0f} data packets of the same size is taken for a handshake and lost"
+            text = f"{header} is so wide that of data packets as long as a handshake message one in {share:.0f} is lost"
             yield key, text, f"write a range of {WIDE_RANGE} numbers or less, or s4 = 0"
 
 

@@ -216,10 +216,10 @@ def _tag(fields: list[str], *, strict: bool) -> Tag | TagProblem:
 def _bytes(argument: str) -> Tag | TagProblem:
     digits = argument.removeprefix("0x").encode("utf-8", "surrogateescape")
     if not digits:
-        return TagProblem(TagFault.EMPTY_HEX, TagKind.BYTES)
+        return TagProblem(TagFault.EMPTY_HEX, "b")
     if len(digits) % 2:
-        return TagProblem(TagFault.ODD_HEX, TagKind.BYTES)
+        return TagProblem(TagFault.ODD_HEX, "b")
     # bytes.fromhex would skip blanks.
     if not _HEX.fullmatch(digits):
-        return TagProblem(TagFault.BAD_HEX, TagKind.BYTES)
+        return TagProblem(TagFault.BAD_HEX, "b")
     return Tag(TagKind.BYTES, bytes.fromhex(digits.decode("ascii")))

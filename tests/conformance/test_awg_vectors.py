@@ -217,7 +217,7 @@ def test_configurations_are_accepted_refused_and_half_applied_as_there(vector: V
         assert [abbreviated(line) for line in configuration.get()] == step["get"]
 
 
-def table_of(operation: str) -> dict[str, object]:
+def table_of(operation: str) -> dict[str, str]:
     """Return the lines of an operation as a file's table would have them."""
     return dict(line.split("=", 1) for line in operation.split("\n") if line)
 
