@@ -23,10 +23,9 @@ from awg_obfs.quic.engine import (
     StreamReset,
     Terminated,
 )
+from awg_obfs.quic.headers import CONNECTION_ID_LENGTH
 from awg_obfs.quic.settings import ALPN, QuicSettings
 from awg_obfs.quic.windowed import WindowedConnection
-
-CONNECTION_ID_LENGTH = 8
 
 # aioquic asks who sent a datagram; here it is always the one peer of the session, wherever that is.
 _PEER = ("peer", 0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import assert_never
 
@@ -28,6 +28,8 @@ from awg_obfs.quic.engine import (
 )
 from awg_obfs.quic.engines import create_engine
 from awg_obfs.quic.errors import Cause, ConnectionFailure, ConnectionLostError
+from awg_obfs.quic.headers import LOWEST_FIRST_BYTE, Names, begins_connection, forgotten_connection
+from awg_obfs.quic.liveness import Finding, PathWatch
 from awg_obfs.quic.settings import QuicSettings
 from awg_obfs.quic.stream import QuicStream
 
@@ -45,9 +47,21 @@ class QuicConnection:
     Whoever reads the path hands what comes to `received`.
     """
 
-    def __init__(self, role: Role, path: DatagramPath, engine: Engine, settings: QuicSettings) -> None:
+    def __init__(
+        self,
+        role: Role,
+        path: DatagramPath,
+        engine: Engine,
+        settings: QuicSettings,
+        on_silence: Callable[[bool], None],
+    ) -> None:
         self.role = role
         self._path = path
+        self._on_silence = on_silence
+        self._watch = PathWatch(
+            settings.probe_after if role is Role.CLIENT else 0.0, settings.silent_after, trio.current_time()
+        )
+        self._names = Names()
         self._engine = engine
         self._settings = settings
         self._streams: dict[int, QuicStream] = {}
@@ -161,12 +175,33 @@ class QuicConnection:
             self._engine.close(code, reason)
             self._end(ConnectionFailure(Cause.CLOSED, code, reason))
 
+    @property
+    def silent(self) -> bool:
+        """Whether the path counts as dead: nothing was heard for `QuicSettings.silent_after`."""
+        return self._watch.silent
+
     def received(self, datagrams: Sequence[Buffer]) -> None:
         """Take what came from the peer."""
-        if self._failure is None:
-            self._engine.receive(datagrams, trio.current_time())
+        if self._failure is not None:
+            return
+        if any(not datagram or datagram[0] < LOWEST_FIRST_BYTE for datagram in datagrams):
+            datagrams = self._without_notices(datagrams)
+        if datagrams and self._failure is None:
+            now = trio.current_time()
+            self._names.learn(datagrams[0], ours=False)
+            self._engine.receive(datagrams, now)
             self._deliver()
+            if self._watch.heard(now):
+                self._path_returned(now)
             self.poke()
+
+    def is_replaced_by(self, datagram: Buffer) -> bool:
+        """Return whether *datagram* begins another connection than this one: the client has started anew."""
+        return (
+            self.role is Role.SERVER
+            and begins_connection(datagram)
+            and self._names.are_strangers_to(datagram)
+        )
 
     # -- what streams call (stream.StreamCarrier)
 
@@ -219,19 +254,50 @@ class QuicConnection:
         while self._failure is None:
             self._poked = trio.Event()
             self.flush()
-            timer = self._engine.next_timer()
-            with trio.move_on_at(math.inf if timer is None else timer) as waiting:
+            with trio.move_on_at(self._next_timer()) as waiting:
                 await self._poked.wait()
                 # Let everybody who was woken with us have a say before the next flush.
                 await trio.lowlevel.checkpoint()
             if waiting.cancelled_caught:
-                self._engine.handle_timer(trio.current_time())
-                self._deliver()
+                self._handle_timers(trio.current_time())
+
+    def _next_timer(self) -> float:
+        timers = (self._engine.next_timer(), self._watch.next_timer())
+        return min((timer for timer in timers if timer is not None), default=math.inf)
+
+    def _handle_timers(self, now: float) -> None:
+        timer = self._engine.next_timer()
+        if timer is not None and timer <= now:
+            self._engine.handle_timer(now)
+            self._deliver()
+        finding = self._watch.handle_timer(now)
+        if finding is not Finding.NOTHING and self._failure is None and self._ready.is_set():
+            self._engine.revive(now)
+            if finding is Finding.PROBE_AND_TELL:
+                self._on_silence(True)
+
+    def _path_returned(self, now: float) -> None:
+        if self._failure is None and self._ready.is_set():
+            self._engine.revive(now)
+        if self._watch.silent:
+            self._watch.silent = False
+            self._on_silence(False)
+
+    def _without_notices(self, datagrams: Sequence[Buffer]) -> list[Buffer]:
+        """Return what of *datagrams* is QUIC, having heeded what is not."""
+        kept: list[Buffer] = []
+        for datagram in datagrams:
+            if datagram and datagram[0] >= LOWEST_FIRST_BYTE:
+                kept.append(datagram)
+            elif self._names.peer and forgotten_connection(datagram) == self._names.peer:
+                self._end(ConnectionFailure(Cause.FORGOTTEN))
+        return kept
 
     def flush(self) -> None:
         """Send what the engine has to say."""
         datagrams = self._engine.datagrams_to_send(trio.current_time())
         if datagrams:
+            self._names.learn(datagrams[-1], ours=True)
             self._path.send(datagrams)
         if self._awaiting_room:
             for stream_id, stream in list(self._awaiting_room.items()):
@@ -305,6 +371,7 @@ async def open_quic(
     *,
     settings: QuicSettings | None = None,
     certificate: ServerCertificate | None = None,
+    on_silence: Callable[[bool], None] = lambda _: None,
 ) -> AsyncGenerator[QuicConnection]:
     """Run a QUIC connection over *path* while the block lasts; leaving it closes the connection.
 
@@ -315,13 +382,14 @@ async def open_quic(
       path: The way to the peer, authenticated and encrypted by what carries it.
       settings: Limits and intervals.
       certificate: A server's, when it has one to use for several connections.
+      on_silence: Called with True when the path counts as dead, and with False once the peer is heard again.
 
     """
     settings = settings or QuicSettings()
     if role is Role.SERVER and certificate is None:
         certificate = generate_certificate()
     engine = create_engine(settings, path.max_datagram_size, certificate if role is Role.SERVER else None)
-    connection = QuicConnection(role, path, engine, settings)
+    connection = QuicConnection(role, path, engine, settings, on_silence)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(connection.run)
         try:

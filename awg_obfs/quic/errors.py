@@ -20,6 +20,7 @@ class Cause(enum.StrEnum):
     PEER_CLOSED = "closed by the peer"
     IDLE = "nothing heard from the peer"
     FORGOTTEN = "the peer no longer knows the connection"
+    REPLACED = "the client began another connection"
     PROTOCOL = "QUIC went wrong"
 
 

@@ -41,7 +41,7 @@ class QuicSettings:
       send_buffer: What a stream accepts before any of it has left.
       streams: How many streams the peer may have open at once.
       datagrams: How many DATAGRAM frames wait for a reader, or for their turn to leave; more are dropped.
-      probe_after: Silence after which the peer is asked for a sign of life; 0 never asks.
+      probe_after: Silence after which a client asks the server for a sign of life; 0 never asks.
       silent_after: Silence after which the path counts as dead.
 
     """

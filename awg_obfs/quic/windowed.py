@@ -10,6 +10,8 @@ held down by a test.
 
 from __future__ import annotations
 
+from typing import cast
+
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import Limit, QuicConnection, QuicConnectionState
 from aioquic.quic.packet import QuicErrorCode, QuicFrameType
@@ -110,7 +112,7 @@ class WindowedConnection(QuicConnection):
     def measured(self) -> EngineStatistics:
         """How the connection fares."""
         loss = self._loss
-        round_trip: float = loss._rtt_smoothed
+        round_trip = cast("float", loss._rtt_smoothed)
         return EngineStatistics(round_trip, loss.congestion_window, loss.bytes_in_flight)
 
     def knows(self, stream_id: int) -> bool:
