@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from session_proxy.lab.targets import Targets
+from session_proxy.profile.private_files import write_private
 
 REGION = "eu-west-1"
 # AWS's own example of an access key id; the lab takes any.
@@ -50,15 +51,6 @@ def write_key(path: Path) -> str:
     write_private(path, private.decode())
     write_private(path.with_suffix(".pub"), f"{line}\n")
     return line
-
-
-def write_private(path: Path, text: str) -> None:
-    """Write *text* to *path*, readable by its owner only, in one step: a reader sees all of it or the old."""
-    draft = path.with_name(f".{path.name}.new")
-    draft.unlink(missing_ok=True)
-    draft.touch(mode=0o600, exist_ok=False)
-    draft.write_text(text, encoding="utf-8")
-    draft.replace(path)
 
 
 def environ_of(ways: Ways) -> dict[str, str]:

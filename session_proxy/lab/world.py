@@ -33,7 +33,6 @@ from session_proxy.lab.files import (
     render_profile,
     render_ready,
     write_key,
-    write_private,
 )
 from session_proxy.lab.gateway import Gateway
 from session_proxy.lab.http import serve_connection
@@ -41,6 +40,7 @@ from session_proxy.lab.instances import DEFAULT_INSTANCES, LabInstance
 from session_proxy.lab.listening import free_port, open_sockets
 from session_proxy.lab.ssh_server import SshServer
 from session_proxy.lab.targets import Targets, open_targets
+from session_proxy.profile.private_files import write_private
 from session_proxy.target import Target
 from tunnel_relay.background import open_background
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 
+from session_proxy.profile.awg_checks import check_session
 from session_proxy.profile.model import (
     INSTANCE_CONNECT,
+    AwgUpstream,
     Aws,
     Ssh,
     SshUpstream,
@@ -34,6 +36,8 @@ def check_upstream(path: str, upstream: Upstream, notes: Structurer) -> None:
                     f'"{INSTANCE_CONNECT}" needs an EC2 instance, which an address does not name',
                     'write a key file, or use kind = "ssm"',
                 )
+        case AwgUpstream():
+            check_session(f"{path}.", upstream, notes)
 
 
 def _check_instances(path: str, instances: tuple[str, ...], notes: Structurer) -> None:

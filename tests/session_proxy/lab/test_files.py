@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import stat
 from pathlib import Path
 
 import attrs
@@ -14,7 +13,6 @@ from session_proxy.lab.files import (
     render_profile,
     render_ready,
     write_key,
-    write_private,
 )
 from session_proxy.lab.targets import Targets
 from session_proxy.profile.loading import load_profile
@@ -80,15 +78,6 @@ def test_a_profile_may_leave_the_key_to_the_agent(tmp_path: Path) -> None:
     text = render_profile(attrs.evolve(WAYS, key=None), tmp_path)
 
     assert "key =" not in text
-
-
-def test_files_with_secrets_are_their_owners_only(tmp_path: Path) -> None:
-    write_private(tmp_path / "secret", "one")
-    write_private(tmp_path / "secret", "two")
-
-    assert (tmp_path / "secret").read_text() == "two"
-    assert stat.S_IMODE((tmp_path / "secret").stat().st_mode) == 0o600
-    assert [path.name for path in tmp_path.iterdir()] == ["secret"]
 
 
 async def test_a_key_can_be_loaded_and_its_public_line_is_returned(tmp_path: Path) -> None:
