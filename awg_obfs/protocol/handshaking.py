@@ -35,7 +35,7 @@ from awg_obfs.protocol.parameters import Parameters
 from awg_obfs.protocol.peers import Peer
 from awg_obfs.protocol.randomness import Randomness
 from awg_obfs.protocol.sizes import INITIATION_LENGTH, RESPONSE_LENGTH
-from awg_obfs.protocol.tai64n import stamp
+from awg_obfs.protocol.tai64n import later_stamp, stamp
 from awg_obfs.protocol.timers import INITIATION_INTERVAL, REKEY_TIMEOUT
 
 
@@ -69,6 +69,10 @@ class Handshaker:
         peer.silent_until = now + REKEY_TIMEOUT
         parameters, random = self.parameters, self.random
         timestamp = stamp(self.unix_time_ns())
+        if timestamp <= peer.last_stamp_sent:
+            # The clock was set back. The peer would not hear us until it has caught up.
+            timestamp = later_stamp(peer.last_stamp_sent)
+        peer.last_stamp_sent = timestamp
         ephemeral, static, sealed = peer.handshake.create_initiation(random(KEY_LENGTH), timestamp)
         header = parameters.h1.generate(random)
         sender = self.indices.assign(peer, random)

@@ -43,6 +43,7 @@ class Peer:
     # Our index in the handshake under way, and the other side's.
     handshake_index: int | None = attrs.field(default=None, init=False, repr=False)
     remote_index: int = attrs.field(default=0, init=False, repr=False)
+    last_stamp_sent: bytes = attrs.field(default=b"", init=False, repr=False)
     # Until then no initiation is sent, because a handshake message just was; and none is accepted.
     silent_until: float = attrs.field(default=-math.inf, init=False, repr=False)
     deaf_until: float = attrs.field(default=-math.inf, init=False, repr=False)

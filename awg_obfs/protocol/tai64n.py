@@ -15,3 +15,8 @@ def stamp(unix_time_ns: int) -> bytes:
     """Return the 12-byte stamp of a Unix time in nanoseconds; stamps compare as bytes do."""
     seconds, nanoseconds = divmod(unix_time_ns, 1_000_000_000)
     return (seconds + EPOCH).to_bytes(8, "big") + (nanoseconds & ~WHITENED).to_bytes(4, "big")
+
+
+def later_stamp(stamp: bytes) -> bytes:
+    """Return the next stamp after *stamp* that the clock could have given."""
+    return (int.from_bytes(stamp, "big") + WHITENED + 1).to_bytes(LENGTH, "big")
