@@ -29,6 +29,8 @@ from awg_obfs.protocol.tags import TagChain
 MAX_LINE = 64 * 1024
 
 _KEY = re.compile("[0-9A-Fa-f]{64}")
+# Go's netip.ParsePrefix takes no zone, no netmask and no leading zero; the minus removes the network.
+_NETWORK = re.compile("-?([0-9A-Fa-f:.]+/(?:0|[1-9][0-9]{0,2}))")
 
 
 class Errno(enum.IntEnum):
@@ -137,13 +139,11 @@ def _is_endpoint(value: str) -> bool:
 
 
 def _is_network(value: str) -> bool:
-    if "/" not in value:
-        return False
+    found = _NETWORK.fullmatch(value)
     try:
-        ipaddress.ip_network(value.removeprefix("-"), strict=False)
+        return found is not None and bool(ipaddress.ip_network(found[1], strict=False))
     except ValueError:
         return False
-    return value.rpartition("/")[2].isdigit()
 
 
 def _chain(value: str) -> TagChain:

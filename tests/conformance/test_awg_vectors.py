@@ -1,6 +1,6 @@
-"""Our obfuscation beside amneziawg-go's: a test, or more, for every section of awg.json.
+"""Our session layer beside amneziawg-go: a test, or more, for every section of awg.json.
 
-The sections `classify` and `sessions` are in test_awg_sessions.py. Where we differ on purpose, the test says so.
+Where we differ on purpose, the test says so.
 """
 
 from __future__ import annotations
@@ -15,21 +15,23 @@ from awg_obfs.errors import (
     TagFault,
     TagProblem,
 )
+from awg_obfs.protocol.classify import Classifier, Kind
 from awg_obfs.protocol.headers import HeaderRange
 from awg_obfs.protocol.junk import junk_packets
 from awg_obfs.protocol.lint import checked_parameters
+from awg_obfs.protocol.messages import SHORTEST_MESSAGE
 from awg_obfs.protocol.parameters import parameters_from_mapping
 from awg_obfs.protocol.randomness import PooledRandomness
 from awg_obfs.protocol.sizes import zero_fill
 from awg_obfs.protocol.tags import COUNTED, Tag, TagChain, TagKind
 from awg_obfs.protocol.uapi import Configuration, Errno
-from tests.support.awg import VECTORS, RecordedRandomness, Vector, randomness_of, vectors
+from tests.support.awg import FILE, VECTORS, RecordedRandomness, Vector, randomness_of, vectors
+from tests.support.awg_sessions import SIDES, Side
 
 TESTED = {
     "meta", "tag_parse", "tag_generate", "tag_generate_with_data", "header_parse", "header_member", "header_generate",
-    "content_padding", "uapi", "junk",
+    "content_padding", "classify", "uapi", "junk", "sessions",
 }  # fmt: skip
-IN_TEST_AWG_SESSIONS = {"classify", "sessions"}
 OBSERVATIONS = {
     "real_udp": "sizes that one kernel delivered; what follows for parameters is in the lint",
     "real_pair": "how often a datagram got lost, over several runs",
@@ -38,9 +40,10 @@ OBSERVATIONS = {
 
 
 def test_no_section_goes_unread() -> None:
-    assert set(VECTORS) <= TESTED | IN_TEST_AWG_SESSIONS | set(OBSERVATIONS)
+    assert set(VECTORS) <= TESTED | set(OBSERVATIONS)
 
 
+@pytest.mark.skipif("meta" not in VECTORS, reason=f"{FILE} has no section meta")
 def test_the_random_stream_is_the_recorded_one() -> None:
     example: Vector = VECTORS["meta"]["random_stream"]["example"]
 
@@ -252,3 +255,42 @@ def test_what_crashes_the_reference_is_refused_when_it_is_read(vector: Vector) -
 
     with pytest.raises(ParametersError):
         checked_parameters(values)
+
+
+# -- the device
+
+
+OUTCOMES = {
+    Kind.TOO_SMALL: "dropped_too_small",
+    Kind.UNKNOWN: "dropped_unknown",
+    Kind.INITIATION: "handshake_queued",
+    Kind.RESPONSE: "handshake_queued",
+    Kind.COOKIE_REPLY: "cookie_queued",
+}
+
+
+@pytest.mark.parametrize("case", vectors("classify"))
+def test_datagrams_are_told_apart_as_the_reference_does(case: Vector) -> None:
+    datagram = bytes.fromhex(case["datagram_hex"])
+
+    kind, padding = Classifier(parameters_from_mapping(case["config"])).classify(datagram)
+
+    message_size = len(datagram) - padding
+    long_enough = message_size >= SHORTEST_MESSAGE
+    transport = "transport_lookup" if long_enough else "dropped_transport_too_small"
+    assert (kind.value, padding) == (case["type"], case["offset"])
+    assert message_size == case.get("message_size", len(datagram))
+    assert OUTCOMES.get(kind, transport) == case["outcome"]
+
+
+@pytest.mark.parametrize("name", SIDES)
+@pytest.mark.parametrize("session", vectors("sessions"))
+def test_each_side_of_a_session_does_what_the_reference_did(session: Vector, name: str) -> None:
+    side = Side(session, name)
+
+    side.run()
+
+    consumed = sum(len(read) for read in side.random.reads) // 2
+    assert consumed == session["consumed"][name] or not session["deterministic"]
+    assert side.peer.tx_bytes == session[name]["tx_bytes"]
+    assert side.peer.rx_bytes == session[name]["rx_bytes"]

@@ -1,4 +1,4 @@
-"""The reference's own cases are in tests/conformance/test_awg_sessions.py."""
+"""The reference's own cases are in tests/conformance/test_awg_vectors.py."""
 
 from __future__ import annotations
 

@@ -185,6 +185,7 @@ def test_what_is_wrong_with_the_interface_is_told_with_its_line(line: str, probl
             'Endpoint: "example.com" is no address with a port; write HOST:PORT, or',
         ),
         ("Endpoint = 2001:db8::1:5", 'Endpoint: "2001:db8::1:5" is no address with a port'),
+        ("Endpoint = a:x", 'Endpoint: "a:x" is no address with a port'),
         ("Endpoint = a:0", 'Endpoint: "a:0" is no address with a port'),
         ("PersistentKeepalive = x", 'PersistentKeepalive: "x" is no number up to 65535'),
         ("Jc = 4", "Jc: does not belong to this section; move it to [Interface]"),

@@ -1,4 +1,4 @@
-"""Conversations of two devices. That their bytes are the reference's: tests/conformance/test_awg_sessions.py."""
+"""Conversations of two devices. That their bytes are the reference's: tests/conformance/test_awg_vectors.py."""
 
 from __future__ import annotations
 

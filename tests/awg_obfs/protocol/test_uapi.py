@@ -50,6 +50,8 @@ def test_what_is_no_obfuscation_is_accepted_and_has_no_effect(line: str) -> None
         f"public_key={KEY}\nallowed_ip=10.0.0.1",
         f"public_key={KEY}\nallowed_ip=10.0.0.1/33",
         f"public_key={KEY}\nallowed_ip=10.0.0.0/255.0.0.0",
+        f"public_key={KEY}\nallowed_ip=10.0.0.0/08",
+        f"public_key={KEY}\nallowed_ip=fe80::1%lo/64",
         f"public_key={KEY}\nprotocol_version=2",
         f"public_key={KEY}\nlisten_port=5",
     ],
