@@ -7,10 +7,15 @@ metrics. Nothing here holds a secret or a payload.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import attrs
 
 from session_proxy.target import Target
+
+if TYPE_CHECKING:
+    # Its cryptography takes long to import, and most profiles have no such session.
+    from awg_obfs.events import DeviceEvent as AwgEvent
 
 
 @attrs.frozen
@@ -99,6 +104,14 @@ class Notice:
     level: str = "info"
 
 
+@attrs.frozen
+class AwgHappened:
+    """What a library event says of the AmneziaWG session *link*: an upstream, or a server's peer."""
+
+    link: str
+    event: AwgEvent
+
+
 Event = (
     Listening
     | ConnectionOpened
@@ -108,6 +121,7 @@ Event = (
     | UpstreamDown
     | LinksChanged
     | Notice
+    | AwgHappened
 )
 
 Notify = Callable[[Event], None]
