@@ -7,6 +7,7 @@ AwgError
     ParametersError             a set of parameters cannot be used (all faults, each with its key)
     ConfFileError               an AmneziaWG .conf cannot be read (all faults, each with its line)
     KeyFormatError              a key is not 32 bytes in base64
+    NoiseError                  there can be no handshake with a public key (in protocol/noise.py)
 """
 
 from __future__ import annotations

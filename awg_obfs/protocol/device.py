@@ -24,7 +24,7 @@ from awg_obfs.protocol.indices import IndexTable
 from awg_obfs.protocol.keypairs import REJECT_AFTER_MESSAGES, REKEY_AFTER_MESSAGES, Keypair
 from awg_obfs.protocol.messages import TRANSPORT_HEADER, TRANSPORT_HEADER_LENGTH, Buffer
 from awg_obfs.protocol.mismatch import Mismatch
-from awg_obfs.protocol.noise import NO_PRESHARED_KEY, Handshake, PrivateKey, Role
+from awg_obfs.protocol.noise import KEY_LENGTH, NO_PRESHARED_KEY, Handshake, PrivateKey, Role
 from awg_obfs.protocol.outbox import EXPECTED, Incoming, Outbox, Outgoing
 from awg_obfs.protocol.parameters import Parameters
 from awg_obfs.protocol.peers import Peer
@@ -116,6 +116,8 @@ class Device:
         peers = self._handshaker.peers
         if public_key in peers:
             raise ValueError("two peers with one public key")
+        if len(public_key) != KEY_LENGTH or len(preshared_key) != KEY_LENGTH:
+            raise ValueError(f"a key has {KEY_LENGTH} bytes")
         handshake = Handshake(self._handshaker.identity, public_key, preshared_key)
         timers = PeerTimers(self._schedule, public_key)
         peer = Peer(

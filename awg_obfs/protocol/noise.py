@@ -17,6 +17,8 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
+from awg_obfs.errors import AwgError
+
 KEY_LENGTH = 32
 NO_PRESHARED_KEY = bytes(KEY_LENGTH)
 
@@ -25,8 +27,8 @@ _IDENTIFIER = b"WireGuard v1 zx2c4 Jason@zx2c4.com"
 _NONCE = bytes(12)
 
 
-class NoiseError(Exception):
-    """A handshake message is not what the keys say it must be."""
+class NoiseError(AwgError):
+    """A handshake message is not what the keys say it must be, or there can be no handshake with a key."""
 
 
 class Role(enum.Enum):
@@ -62,7 +64,7 @@ class PrivateKey:
         try:
             return self._key.exchange(X25519PublicKey.from_public_bytes(public))
         except ValueError as exc:
-            raise NoiseError("public key of small order") from exc
+            raise NoiseError("there is no secret with this public key") from exc
 
 
 def _hash(*parts: bytes) -> bytes:

@@ -326,6 +326,9 @@ def test_peers_come_and_go() -> None:
         device.add_peer(couple.client.identity.public)
     with pytest.raises(NoiseError):
         device.add_peer(bytes(32))
+    for keys in ((b"short",), (b"x" * 32, b"short")):
+        with pytest.raises(ValueError, match="32 bytes"):
+            device.add_peer(*keys)
     couple.talk(HELLO)
     device.remove_peer(couple.to_client)
     couple.talk(HELLO)
