@@ -151,8 +151,22 @@ class Side:
                     self._do(event, lambda until=until: self.device.assume_load(until))
                 case _:
                     pass
+        self._draw_what_led_to_nothing()
         assert not self.produced
         assert not self.received
+
+    @property
+    def consumed(self) -> int:
+        """How many random bytes were drawn."""
+        return sum(map(len, self.random.reads)) // 2
+
+    def _draw_what_led_to_nothing(self) -> None:
+        """Let the timers go on that the record's end shows by their draws only: to nowhere nothing is sent."""
+        expected = self.session["consumed"][self.name]
+        while self.peer.endpoint is None and self.consumed < expected:
+            due = self.device.next_timer()
+            assert due is not None, "something was drawn for what we do not do"
+            self._fire(due)
 
     def _do(self, event: Vector, action: Callable[[], None]) -> None:
         """Let time pass until *event*, firing what is due before; then act."""

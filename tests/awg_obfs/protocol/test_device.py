@@ -80,6 +80,33 @@ def test_a_batch_may_hold_anything() -> None:
     assert device.rejections[Rejection.REPLAYED] == 2
 
 
+def test_two_peers_behind_one_address_are_kept_apart_in_a_batch() -> None:
+    couple = Couple.meet()
+    other = couple.world.add_station(CLIENT)
+    to_server = other.device.add_peer(couple.server.identity.public, endpoint=SERVER)
+    to_other = couple.server.device.add_peer(other.identity.public)
+    couple.talk(HELLO)
+    other.device.send(to_server, [HELLO], couple.world.now)
+    couple.world.run()
+    couple.client.device.send(couple.to_server, [b"1" * 16, b"2" * 16], couple.world.now)
+    other.device.send(to_server, [b"3" * 16], couple.world.now)
+    first, second, third = (
+        datagram
+        for station in (couple.client, other)
+        for outgoing in station.device.take_outgoing()
+        for datagram in outgoing.datagrams
+    )
+
+    couple.server.device.receive([first, third, second], CLIENT, couple.world.now)
+
+    taken = [(incoming.peer, incoming.plaintexts) for incoming in couple.server.device.take_incoming()]
+    assert taken == [
+        (couple.to_client, [b"1" * 16]),
+        (to_other, [b"3" * 16]),
+        (couple.to_client, [b"2" * 16]),
+    ]
+
+
 def test_what_comes_twice_or_too_late_is_taken_once() -> None:
     couple = Couple.meet()
     couple.talk(*[block(str(number)) for number in range(50)])
@@ -132,7 +159,18 @@ def test_the_initiator_renews_keys_when_it_sends_after_two_minutes() -> None:
     assert couple.server.received == [HELLO] * 3
 
 
-def test_the_initiator_renews_keys_when_it_only_receives() -> None:
+def test_the_initiator_renews_keys_that_are_about_to_expire_when_it_receives() -> None:
+    couple = Couple.meet()
+    couple.talk(HELLO)
+    couple.world.run(165.0)
+    couple.answer(BYE)
+    couple.world.run(0.5)
+
+    assert couple.client.received == [BYE]
+    assert len(couple.client.told(HandshakeCompleted)) == 2
+
+
+def test_the_initiator_renews_keys_when_it_only_acknowledges() -> None:
     couple = Couple.meet()
     couple.talk(HELLO)
     for _ in range(16):
@@ -326,9 +364,9 @@ def test_peers_come_and_go() -> None:
         device.add_peer(couple.client.identity.public)
     with pytest.raises(NoiseError):
         device.add_peer(bytes(32))
-    for keys in ((b"short",), (b"x" * 32, b"short")):
+    for public, preshared in ((b"short", bytes(32)), (b"x" * 32, b"short")):
         with pytest.raises(ValueError, match="32 bytes"):
-            device.add_peer(*keys)
+            device.add_peer(public, preshared)
     couple.talk(HELLO)
     device.remove_peer(couple.to_client)
     couple.talk(HELLO)

@@ -17,6 +17,7 @@ from awg_obfs.events import (
 )
 from awg_obfs.protocol.load import QUEUED_UNDER_LOAD
 from awg_obfs.protocol.noise import PrivateKey, Role
+from awg_obfs.protocol.parameters import parameters_from_mapping
 from tests.support.awg_world import CLIENT, OBFUSCATED, SERVER, Couple, World, block
 
 HELLO = block("hello")
@@ -142,6 +143,31 @@ def test_strangers_get_no_answer(case: str) -> None:
     assert server.device.rejections.total() >= 1
     expected = Rejection.UNKNOWN_PEER if case == "unknown peer" else Rejection.BAD_MAC1
     assert case == "random" or server.device.rejections[expected] >= 1
+
+
+def test_who_knows_the_public_keys_of_both_cannot_pretend_to_be_one() -> None:
+    couple = Couple.meet()
+    mallory = couple.world.add_station(("198.51.100.1", 5))
+    mallory.identity.public = couple.client.identity.public
+    to_server = mallory.device.add_peer(couple.server.identity.public, endpoint=SERVER)
+    mallory.device.rehandshake(to_server, couple.world.now)
+    couple.world.run(1.0)
+
+    assert couple.server.device.rejections[Rejection.UNREADABLE] == 1
+    assert couple.server.sent == []
+    assert couple.to_client.last_timestamp == b""
+
+
+def test_the_clock_of_a_signature_is_read_when_it_is_sent() -> None:
+    couple = Couple.meet(parameters_from_mapping({"i1": "<t><c>"}))
+    couple.talk(HELLO)
+    first = couple.client.sent[0]
+    couple.world.run(200.0)
+    couple.talk(HELLO)
+    second = next(datagram for datagram in couple.client.sent[1:] if len(datagram) == 8)
+
+    assert int.from_bytes(second[:4], "big") - int.from_bytes(first[:4], "big") == 200
+    assert (first[4:].hex(), second[4:].hex()) == ("00000000", "00000003")
 
 
 def test_preshared_keys_that_differ_are_told_to_the_initiator() -> None:
