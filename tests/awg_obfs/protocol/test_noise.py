@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import hmac
 import random
 
 import pytest
 
+from awg_obfs.protocol import noise
 from awg_obfs.protocol.noise import (
     KEY_LENGTH,
     NO_PRESHARED_KEY,
@@ -111,6 +113,12 @@ def test_there_is_no_handshake_with_a_key_of_small_order() -> None:
 def test_keys_must_have_their_length() -> None:
     with pytest.raises(ValueError, match="32"):
         PrivateKey(b"short")
+
+
+def test_our_hmac_is_the_library_s() -> None:
+    for length in (0, 1, 32, 64, 65, 200):
+        key, message = rng.randbytes(32), rng.randbytes(length)
+        assert noise._hmac(key, message) == hmac.digest(key, message, "blake2s")
 
 
 def test_secrets_are_not_shown() -> None:
