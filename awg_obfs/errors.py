@@ -8,11 +8,13 @@ AwgError
     ConfFileError               an AmneziaWG .conf cannot be read (all faults, each with its line)
     KeyFormatError              a key is not 32 bytes in base64
     NoiseError                  there can be no handshake with a public key (in protocol/noise.py)
+    BindError                   there can be no socket at an address
 """
 
 from __future__ import annotations
 
 import enum
+import errno
 from collections.abc import Sequence
 
 import attrs
@@ -159,6 +161,23 @@ class ConfFileError(AwgError):
 
 class KeyFormatError(AwgError):
     """A key is not 32 bytes in base64. The message never shows it."""
+
+
+_BIND_HINTS = {
+    errno.EADDRINUSE: "something else uses this port: stop it, or take another port",
+    errno.EACCES: "ports below 1024 need root, or the capability CAP_NET_BIND_SERVICE",
+    errno.EADDRNOTAVAIL: "this machine has no such address",
+    errno.EAFNOSUPPORT: "this machine has no such address",
+}
+
+
+class BindError(AwgError):
+    """The system refuses a socket at an address; its own error is the cause, with its *errno*."""
+
+    def __init__(self, where: str, error: OSError) -> None:
+        self.errno = error.errno
+        reason = _BIND_HINTS.get(error.errno or 0) or error.strerror or type(error).__name__
+        super().__init__(f"cannot use UDP at {where}: {reason}")
 
 
 # Enough to recognise what one wrote; a value of 60 kB would bury the message.

@@ -131,3 +131,31 @@ DeviceEvent = (
     | CookieSent
     | CookieReceived
 )
+
+
+@attrs.frozen
+class SendingFailed:
+    """Datagrams to *address* were dropped on this machine. The same *reason* is told once in a while."""
+
+    address: Address
+    reason: str
+
+
+@attrs.frozen
+class PathTooNarrow:
+    """A datagram of *size* bytes does not get to *address* in one piece: such are sent in pieces from now on."""
+
+    address: Address
+    size: int
+
+
+@attrs.frozen
+class Rebound:
+    """We send from another socket now."""
+
+    old: Address
+    new: Address
+
+
+EndpointEvent = DeviceEvent | SendingFailed | PathTooNarrow | Rebound
+"""What an endpoint tells: of its device, and of its socket."""
