@@ -45,15 +45,21 @@ def test_no_two_are_alike() -> None:
 @given(seed=st.text())
 def test_dns_is_one_question(seed: str) -> None:
     query = packet(Preset.DNS, seed)
-    # RFC 1035, section 4.1.1: recursion desired; one question, and one record that is no answer.
-    assert query[2:12].hex() == "01000001000000000001"
+    # RFC 1035, section 4.1.1: recursion desired; one question.
+    assert query[2:12].hex() == "01000001000000000000"
     offset = 12
     while length := query[offset]:
         assert query[offset + 1 : offset + 1 + length].replace(b"-", b"").isalnum()
         offset += 1 + length
-    # A type, and the class of the Internet; then RFC 6891's OPT with its size.
-    assert query[offset + 3 : offset + 5].hex() == "0001"
-    assert query[offset + 5 :].hex() == "00002904d0000000000000"
+    # A type, and the class of the Internet.
+    assert query[offset + 3 :].hex() == "0001"
+
+
+@pytest.mark.parametrize("preset", [Preset.DNS, Preset.STUN])
+def test_nothing_looks_like_a_version_of_quic(preset: Preset) -> None:
+    """RFC 9000, section 15: whoever searches for the four bytes of version 1 finds none."""
+    for number in range(100):
+        assert bytes.fromhex("00000001") not in packet(preset, f"{number}")
 
 
 @given(seed=st.text())
