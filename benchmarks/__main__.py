@@ -25,12 +25,13 @@ SUITES: dict[str, suites.Suite] = {
     "ssh": suites.ssh,
     "ssm": ssm.ssm,
     "awg-loopback": awg.loopback,
+    "awg-sessions": awg.sessions,
     "awg-far": awg.far,
 }
 # Those that need no arena.
 ALONE: dict[str, Callable[[Scale], Outcome]] = {"routing": routing, "awg-device": awg.device}
 GROUPS = {
-    "awg": ["awg-device", "awg-loopback", "awg-far"],
+    "awg": ["awg-device", "awg-loopback", "awg-sessions", "awg-far"],
     "all": [*SUITES, *ALONE],
 }
 CHOICES = (*SUITES, *ALONE, *GROUPS)

@@ -17,7 +17,7 @@ import attrs
 
 from awg_obfs.protocol.parameters import parameters_from_mapping
 from benchmarks.arena import Arena, Contestant, FailedError
-from benchmarks.awg_contestants import Files, Starter, Way, starters, straight, through_relay
+from benchmarks.awg_contestants import Files, Starter, Way, crowd, starters, straight, through_relay
 from benchmarks.awg_device import CASES, DeviceFigures, measure_device
 from benchmarks.contestants import AbsentError
 from benchmarks.measures import CONNECTS, IDLE, LATENCY, MIB, Figure, Measure, Scale, bulk
@@ -87,6 +87,45 @@ async def loopback(arena: Arena, folder: Path, scale: Scale) -> Outcome:
         rows=(*outcome.rows, *(_many_of_one(outcome.rows))),
         notes=LOOPBACK_NOTES,
     )
+
+
+async def sessions(arena: Arena, folder: Path, scale: Scale) -> Outcome:
+    """Measure what a session costs in memory, at either end: many sessions against one."""
+    count = max(scale.idle // 20, 10)
+    files = Files.new()
+    figures = Figure("server", "kB each"), Figure("client", "kB each")
+    values: tuple[dict[str, list[float]], ...] = ({}, {})
+    absent: dict[str, str] = {}
+    failed: list[str] = []
+    for name in OURS:
+        try:
+            few = await _memory(arena, folder, files, fast=name == "fast", count=1)
+            many = await _memory(arena, folder, files, fast=name == "fast", count=count)
+        except AbsentError as exc:
+            absent[name] = str(exc)
+        except FailedError as exc:
+            failed.append(str(exc))
+        else:
+            for side, before, after in zip(values, few, many, strict=True):
+                side[name] = [(after - before) / (count - 1) / 1e3]
+    rows = tuple(
+        Row(f"session, {figure.name}'s memory", figure, side)
+        for figure, side in zip(figures, values, strict=True)
+    )
+    return Outcome(
+        suite="awg-sessions",
+        subject="aioquic",
+        peers=tuple(name for name in OURS[1:] if name in values[0]),
+        rows=rows,
+        absent=absent,
+        failures=tuple(failed),
+        notes=(f"{count} idle sessions, each with its QUIC connection, in one server and one sproxy run.",),
+    )
+
+
+async def _memory(arena: Arena, folder: Path, files: Files, *, fast: bool, count: int) -> tuple[int, int]:
+    async with crowd(arena, folder, files, fast=fast, count=count) as (server, client):
+        return server.usage().memory, client.usage().memory
 
 
 async def far(arena: Arena, folder: Path, scale: Scale) -> Outcome:

@@ -24,6 +24,7 @@ import attrs
 import tomli_w
 import trio
 
+from awg_obfs.protocol.keys import key_to_text, new_private_key, public_key_of
 from awg_obfs.protocol.presets import Preset
 from awg_obfs.protocol.randomness import PooledRandomness
 from awg_obfs.quic.certificate import generate_certificate
@@ -90,12 +91,7 @@ async def tunnel(
     """Run ``sproxy awg-server`` and ``sproxy awg-client``; without *fast* as if qh3 were not installed."""
     folder = folder / name.replace(" ", "-")
     folder.mkdir()
-    env = {**os.environ, "XDG_RUNTIME_DIR": str(folder), "XDG_STATE_HOME": str(folder)}
-    if fast:
-        if importlib.util.find_spec("qh3") is None:
-            raise AbsentError("qh3 is not installed")
-    else:
-        _hide_qh3(folder, env)
+    env = _environment(folder, fast=fast)
     udp, tcp = free_udp_port(), free_port()
     server, client = folder / "server.toml", folder / "client.toml"
     _write(server, files.server, listen=f"127.0.0.1:{udp}", policy={"deny": list[str]()}, limits=dict(LIMITS))
@@ -119,11 +115,60 @@ async def tunnel(
             yield await ready(arena, contestant, log)
 
 
-def _hide_qh3(folder: Path, env: dict[str, str]) -> None:
+def _environment(folder: Path, *, fast: bool) -> dict[str, str]:
+    """Return where daemons keep their sockets and state, and, without *fast*, no qh3."""
+    env = {**os.environ, "XDG_RUNTIME_DIR": str(folder), "XDG_STATE_HOME": str(folder)}
+    if fast:
+        if importlib.util.find_spec("qh3") is None:
+            raise AbsentError("qh3 is not installed")
+        return env
     shadow = folder / "without-qh3"
     shadow.mkdir()
     (shadow / "qh3.py").write_text("raise ImportError('hidden by the benchmark')\n", encoding="utf-8")
     env["PYTHONPATH"] = os.pathsep.join(filter(None, (str(shadow), env.get("PYTHONPATH"))))
+    return env
+
+
+@asynccontextmanager
+async def crowd(
+    arena: Arena, folder: Path, files: Files, *, fast: bool, count: int
+) -> AsyncGenerator[tuple[Contestant, Contestant]]:
+    """Run a server with *count* sessions from one ``sproxy run``: yields the server's side and the client's.
+
+    Each upstream of the profile is a peer with a key of its own.
+    """
+    folder = folder / f"crowd-{count}-{'fast' if fast else 'aioquic'}"
+    folder.mkdir()
+    env = _environment(folder, fast=fast)
+    udp, tcp = free_udp_port(), free_port()
+    random = PooledRandomness(os.urandom)
+    keys = [new_private_key(random) for _ in range(count)]
+    peers = [
+        {"name": f"peer-{number}", "public_key": key_to_text(public_key_of(key))}
+        for number, key in enumerate(keys)
+    ]
+    server, profile = folder / "server.toml", folder / "profile.toml"
+    _write(server, files.server, listen=f"127.0.0.1:{udp}", policy={"deny": list[str]()}, peers=peers)
+    common = {key: files.client[key] for key in ("public_key", "keepalive_padding", "awg")}
+    upstreams = {
+        f"peer-{number}": {
+            "kind": "awg",
+            "endpoint": f"127.0.0.1:{udp}",
+            "private_key": key_to_text(key),
+            "startup": "required",
+            **common,
+        }
+        for number, key in enumerate(keys)
+    }
+    _write(profile, {}, listen=f"127.0.0.1:{tcp}", default="peer-0", upstreams=upstreams)
+    log = folder / "log"
+    quiet = ("--log-level", "warning")
+    async with (
+        program([*SPROXY, "awg-server", str(server), *quiet], log=log, env=env) as far,
+        program([*SPROXY, "run", str(profile), *quiet], log=log, env=env) as near,
+    ):
+        await ready(arena, Contestant("crowd", ("127.0.0.1", tcp), (near.pid,)), log)
+        yield Contestant("server", None, (far.pid,)), Contestant("client", None, (near.pid,))
 
 
 def _write(file: Path, content: Mapping[str, object], **changes: object) -> None:
