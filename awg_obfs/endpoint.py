@@ -91,6 +91,7 @@ class Endpoint:
         receive: Callable[[Peer, Sequence[Buffer]], None],
         on_event: Callable[[EndpointEvent], None],
         *,
+        server: bool,
         offload: bool,
     ) -> None:
         self.device = device
@@ -99,6 +100,7 @@ class Endpoint:
         self._nursery = nursery
         self._receive = receive
         self._on_event = on_event
+        self._server = server
         self._offload = offload
         self._paths: dict[Peer, PeerPath] = {}
         self._closed = False
@@ -306,6 +308,7 @@ class Endpoint:
         sock = UdpSocket(
             bind,
             offload=self._offload,
+            server=self._server,
             traffic=self.traffic,
             on_fault=self._failed,
             on_narrow=self._narrowed,
@@ -334,6 +337,7 @@ async def open_endpoint(
     receive: Callable[[Peer, Sequence[Buffer]], None],
     on_event: Callable[[EndpointEvent], None] = lambda _event: None,
     *,
+    server: bool = False,
     offload: bool = True,
 ) -> AsyncGenerator[Endpoint]:
     """Run *device* on a socket bound to *bind* while the block lasts.
@@ -344,6 +348,7 @@ async def open_endpoint(
         `addresses.any_address_like` the server's.
       receive: Called with what a peer without a `PeerPath.receiver` sends. Must not block.
       on_event: Called with what happens. Must not block.
+      server: Whether peers write to a certain address of ours, which is to be the one that answers them.
       offload: Whether to use what the kernel has for many datagrams at once.
 
     Raises:
@@ -351,7 +356,7 @@ async def open_endpoint(
 
     """
     async with open_background() as nursery:
-        endpoint = Endpoint(device, bind, nursery, receive, on_event, offload=offload)
+        endpoint = Endpoint(device, bind, nursery, receive, on_event, server=server, offload=offload)
         try:
             nursery.start_soon(endpoint.keep_time)
             nursery.start_soon(endpoint.watch_room)

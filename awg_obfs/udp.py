@@ -23,17 +23,16 @@ from awg_obfs.addresses import SocketAddress, family_of, from_socket, shown, to_
 from awg_obfs.errors import BindError
 from awg_obfs.protocol.address import Address
 from awg_obfs.protocol.messages import Buffer
-
-# Linux's numbers; Python has names for none of them.
-UDP_SEGMENT = 103
-UDP_GRO = 104
-SO_SNDBUFFORCE = 32
-SO_RCVBUFFORCE = 33
-IP_MTU_DISCOVER = 10
-IPV6_MTU_DISCOVER = 23
-# Fragment what the path is known not to take (the system's default); never fragment.
-PMTUDISC_WANT = 1
-PMTUDISC_DO = 2
+from awg_obfs.socket_options import (
+    UDP_GRO,
+    UDP_SEGMENT,
+    allow_fragments,
+    enable_coalescing,
+    enable_segmentation,
+    enlarge_buffers,
+    speak_both_families,
+)
+from awg_obfs.sources import ANCILLARY_SPACE, Ancillary, Sources
 
 # The largest datagram there is, and the most that GRO puts together.
 MAX_DATAGRAM = 65535
@@ -70,7 +69,7 @@ _NO_WAY = frozenset(
 )
 
 _segment_size = struct.Struct("=H")
-_ANCILLARY_SPACE = socket.CMSG_SPACE(4)
+_ANCILLARY_SPACE = socket.CMSG_SPACE(4) + ANCILLARY_SPACE
 
 OnFault = Callable[[Address, OSError], None]
 """Told of datagrams that could not be sent there, and why."""
@@ -102,7 +101,8 @@ class UdpSocket:
     """A UDP socket bound to *address*, never blocking.
 
     With *offload* it uses what the kernel has for many datagrams at once. It does not let datagrams be fragmented
-    until one does not fit: from then on it does, since slow is better than not at all.
+    until one does not fit: from then on it does, since slow is better than not at all. A *server* answers from the
+    address that was written to; a client's datagrams take the way that leads there now.
     """
 
     def __init__(
@@ -110,6 +110,7 @@ class UdpSocket:
         address: Address,
         *,
         offload: bool = True,
+        server: bool = False,
         buffer_size: int = BUFFER_SIZE,
         traffic: Traffic | None = None,
         on_fault: OnFault = lambda _address, _error: None,
@@ -139,10 +140,11 @@ class UdpSocket:
         except OSError as exc:
             self._socket.close()
             raise BindError(shown(address), exc) from exc
-        self._enlarge_buffers(buffer_size)
-        self._discover_path_mtu(PMTUDISC_DO)
-        self.segments = offload and self._has(UDP_SEGMENT, 0)
-        self.coalesces = offload and self._has(UDP_GRO, 1)
+        enlarge_buffers(self._socket, buffer_size)
+        allow_fragments(self._socket, allow=False)
+        self.segments = offload and enable_segmentation(self._socket)
+        self.coalesces = offload and enable_coalescing(self._socket)
+        self._sources = Sources.of(self._socket, address) if server else None
         self.address = from_socket(self._socket.getsockname())
 
     def _bind(self, address: Address) -> None:
@@ -150,8 +152,8 @@ class UdpSocket:
         if target is None:
             raise OSError(errno.EADDRNOTAVAIL, "no such interface")
         self._socket.setblocking(False)
-        if self._family == socket.AF_INET6 and address[0] == "::" and socket.has_dualstack_ipv6():
-            self._socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        if address[0] == "::":
+            speak_both_families(self._socket)
         self._socket.bind(target)
 
     @property
@@ -206,12 +208,13 @@ class UdpSocket:
         batch: list[tuple[Address, list[Buffer]]] = []
         datagrams: list[Buffer] = []
         sender: SocketAddress | None = None
-        traffic, coalesces = self.traffic, self.coalesces
+        traffic, sources = self.traffic, self._sources
+        wants_ancillary = self.coalesces or sources is not None
         room = BATCH
         while room > 0 and not self._closed:
-            ancillary: Sequence[tuple[int, int, bytes]] = ()
+            ancillary: Sequence[Ancillary] = ()
             try:
-                if coalesces:
+                if wants_ancillary:
                     data, ancillary, _, source = self._socket.recvmsg(MAX_DATAGRAM, _ANCILLARY_SPACE)
                 else:
                     data, source = self._socket.recvfrom(MAX_DATAGRAM)
@@ -228,7 +231,12 @@ class UdpSocket:
                 batch.append((self._as_seen(source), datagrams))
             traffic.receive_calls += 1
             traffic.bytes_received += len(data)
-            size = int.from_bytes(ancillary[0][2], sys.byteorder) if ancillary else 0
+            size = 0
+            for item in ancillary:
+                if item[1] == UDP_GRO and item[0] == socket.IPPROTO_UDP:
+                    size = int.from_bytes(item[2], sys.byteorder)
+                elif sources is not None:
+                    sources.note(batch[-1][0], item)
             if 0 < size < len(data):
                 view = memoryview(data)
                 segments = [view[start : start + size] for start in range(0, len(data), size)]
@@ -267,16 +275,18 @@ class UdpSocket:
         start, total = 0, len(sizes)
         # Up to there one by one, after segmentation has failed.
         single_until = 0
+        ancillary = self._sources and self._sources.answer(address)
+        beside = [ancillary] if ancillary else []
         try:
             while start < total:
                 end = self._end_of_run(sizes, start) if start >= single_until else start + 1
                 if end - start == 1:
-                    error = self._send_one(datagrams[start], address, target)
+                    error = self._send_one(datagrams[start], address, target, beside)
                     if error is not None and error.errno in _NO_WAY:
                         self._known.pop(address, None)
                         self._drop(address, error, total - end)
                         return total
-                elif not self._send_run(datagrams[start:end], sizes[start], target):
+                elif not self._send_run(datagrams[start:end], sizes[start], target, beside):
                     single_until = end
                     continue
                 start = end
@@ -309,9 +319,11 @@ class UdpSocket:
             end += 1
         return end
 
-    def _send_run(self, datagrams: Sequence[bytes], size: int, target: SocketAddress) -> bool:
+    def _send_run(
+        self, datagrams: Sequence[bytes], size: int, target: SocketAddress, beside: Sequence[Ancillary]
+    ) -> bool:
         """Send equal datagrams with one call; tells whether that has worked."""
-        ancillary = [(socket.IPPROTO_UDP, UDP_SEGMENT, _segment_size.pack(size))]
+        ancillary = [(socket.IPPROTO_UDP, UDP_SEGMENT, _segment_size.pack(size)), *beside]
         try:
             sent = self._socket.sendmsg(datagrams, ancillary, 0, target)
         except BlockingIOError:
@@ -329,16 +341,21 @@ class UdpSocket:
         traffic.bytes_sent += sent
         return True
 
-    def _send_one(self, datagram: bytes, address: Address, target: SocketAddress) -> OSError | None:
+    def _send_one(
+        self, datagram: bytes, address: Address, target: SocketAddress, beside: list[Ancillary]
+    ) -> OSError | None:
         """Send a datagram; where that is impossible drop it, and return why."""
         traffic = self.traffic
         for last_try in (False, True):
             try:
-                sent = self._socket.sendto(datagram, target)
+                if beside:
+                    sent = self._socket.sendmsg((datagram,), beside, 0, target)
+                else:
+                    sent = self._socket.sendto(datagram, target)
             except BlockingIOError:
                 raise
             except OSError as error:
-                if last_try or not self._mend(error, address, len(datagram)):
+                if last_try or not self._mend(error, address, len(datagram), beside):
                     self._drop(address, error, 1)
                     return error
             else:
@@ -348,12 +365,17 @@ class UdpSocket:
                 return None
         raise AssertionError("the last try is the last")
 
-    def _mend(self, error: OSError, address: Address, size: int) -> bool:
+    def _mend(self, error: OSError, address: Address, size: int, beside: list[Ancillary]) -> bool:
         """Tell whether trying again may help, and see to it that it does."""
         if error.errno == errno.EMSGSIZE and not self.fragments and size <= MAX_PAYLOAD:
             self.fragments = True
-            self._discover_path_mtu(PMTUDISC_WANT)
+            allow_fragments(self._socket, allow=True)
             self._on_narrow(address, size)
+            return True
+        if beside and self._sources is not None and error.errno in _NO_WAY:
+            # The address that was written to may have gone.
+            self._sources.forget(address)
+            beside.clear()
             return True
         # The answer to an earlier datagram (ICMP). This one has not been sent.
         return error.errno == errno.ECONNREFUSED
@@ -362,30 +384,3 @@ class UdpSocket:
         if count:
             self.traffic.dropped[error_name(error)] += count
             self._on_fault(address, error)
-
-    # -- options
-
-    def _enlarge_buffers(self, size: int) -> None:
-        """Have the kernel keep *size* bytes each way, or as many as it lets us."""
-        for forced, option in ((SO_RCVBUFFORCE, socket.SO_RCVBUF), (SO_SNDBUFFORCE, socket.SO_SNDBUF)):
-            if sys.platform != "linux" or not self._set(socket.SOL_SOCKET, forced, size):
-                smaller = size
-                # Linux cuts the wish down to what it allows. Others refuse it.
-                while not self._set(socket.SOL_SOCKET, option, smaller) and smaller > 1 << 16:
-                    smaller //= 2
-
-    def _discover_path_mtu(self, mode: int) -> None:
-        if sys.platform == "linux":
-            self._set(socket.IPPROTO_IP, IP_MTU_DISCOVER, mode)
-            if self._family == socket.AF_INET6:
-                self._set(socket.IPPROTO_IPV6, IPV6_MTU_DISCOVER, mode)
-
-    def _has(self, option: int, value: int) -> bool:
-        return sys.platform == "linux" and self._set(socket.IPPROTO_UDP, option, value)
-
-    def _set(self, level: int, option: int, value: int) -> bool:
-        try:
-            self._socket.setsockopt(level, option, value)
-        except OSError:
-            return False
-        return True

@@ -13,7 +13,7 @@ import trio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from awg_obfs.addresses import ANY_IPV6
+from awg_obfs.addresses import ANY_IPV4, ANY_IPV6
 from awg_obfs.errors import BindError
 from awg_obfs.protocol.address import Address
 from awg_obfs.udp import BATCH, MAX_PAYLOAD, MAX_SEGMENTS, UdpSocket
@@ -362,6 +362,38 @@ async def test_a_socket_with_nothing_but_errors_has_an_end_to_its_batch(open_udp
 
 
 # -- opening and closing
+
+
+@pytest.mark.parametrize("offload", KINDS)
+@pytest.mark.parametrize("bound", [ANY_IPV4, ANY_IPV6])
+async def test_a_server_answers_from_the_address_that_was_written_to(
+    open_udp: Open, bound: Address, offload: bool
+) -> None:
+    if sys.platform != "linux":
+        pytest.skip("only Linux has all of 127.0.0.0/8")
+    server = open_udp(bound, server=True, offload=offload)
+    client = open_udp(offload=offload)
+    for host in ("127.0.0.2", "127.0.0.3"):
+        client.send((host, server.address[1]), [b"question"] * 3)
+        assert await receive(server, 3) == [(client.address, b"question")] * 3
+        for answers in ([b"one"], [b"a", b"run"], [b"11", b"22", b"33"]):
+            server.send(client.address, answers)
+            assert await receive(client, len(answers)) == [
+                ((host, server.address[1]), answer) for answer in answers
+            ]
+
+
+@pytest.mark.parametrize("error", [errno.EINVAL, errno.ENETUNREACH, errno.EADDRNOTAVAIL])
+async def test_an_address_that_has_gone_answers_no_more(open_udp: Open, error: int) -> None:
+    server, client = open_udp(ANY_IPV4, server=True), open_udp()
+    client.send(("127.0.0.2", server.address[1]), [b"question"])
+    await receive(server, 1)
+    interfere(server).run = [error] * 2
+    server.send(client.address, [b"1", b"2", b"3"])
+    assert await receive(client, 3) == [
+        (("127.0.0.1", server.address[1]), datagram) for datagram in (b"1", b"2", b"3")
+    ]
+    assert not server.traffic.dropped
 
 
 async def test_a_taken_port_is_refused_with_a_hint(open_udp: Open) -> None:

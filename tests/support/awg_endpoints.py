@@ -109,7 +109,7 @@ async def open_pair(
     devices = [make_device(identity, parameters) for identity in identities]
     at_client, at_server = Listener(), Listener()
     async with open_endpoint(
-        devices[1], server, at_server.receive, at_server.on_event, offload=offload
+        devices[1], server, at_server.receive, at_server.on_event, server=True, offload=offload
     ) as serving:
         target = via(serving.address)
         async with open_endpoint(
