@@ -21,6 +21,7 @@ from benchmarks.awg_contestants import Files, Starter, Way, crowd, starters, str
 from benchmarks.awg_device import CASES, DeviceFigures, measure_device
 from benchmarks.contestants import AbsentError
 from benchmarks.measures import CONNECTS, IDLE, LATENCY, MIB, Figure, Measure, Scale, bulk
+from benchmarks.netem import open_router, through
 from benchmarks.tournament import Outcome, Row, play
 from benchmarks.udp_relay import Weather
 
@@ -34,11 +35,11 @@ LOOPBACK_NOTES = (
     "plain: a client and a server of the library, no proxy between them; connections are streams of one connection.",
     "wireguard-go: the kernel's TCP through it; what TCP costs the kernel is not counted, and the device's memory is.",
 )
-FAR_NOTES = (
-    f"{FAR.delay * 2e3:.0f} ms there and back (latency includes them) and {FAR.loss:.0%} loss each way.",
-    "A relay in user space (benchmarks/udp_relay.py) makes them: few test machines have tc netem.",
-    *LOOPBACK_NOTES,
+FAR_NOTE = (
+    f"{FAR.delay * 2e3:.0f} ms there and back (latency includes them) and {FAR.loss:.0%} loss each way, "
 )
+BY_KERNEL = "by tc netem in a network namespace between the two ends."
+BY_RELAY = "by a relay in user space (benchmarks/udp_relay.py); there is no tc netem: {reason}."
 
 
 def device(scale: Scale) -> Outcome:
@@ -140,9 +141,15 @@ async def far(arena: Arena, folder: Path, scale: Scale) -> Outcome:
         pings=min(scale.pings, 40),
         connections=min(scale.connections, 320),
     )
-    way = partial(through_relay, FAR)
-    outcome = await _compete(arena, folder, scale, way, (*bulk(streams=STREAMS), CONNECTS, LATENCY))
-    return attrs.evolve(outcome, suite="awg-far", notes=FAR_NOTES)
+    async with AsyncExitStack() as stack:
+        try:
+            way: Way = partial(through, await stack.enter_async_context(open_router(FAR)))
+            made = BY_KERNEL
+        except AbsentError as exc:
+            way = partial(through_relay, FAR)
+            made = BY_RELAY.format(reason=exc)
+        outcome = await _compete(arena, folder, scale, way, (*bulk(streams=STREAMS), CONNECTS, LATENCY))
+    return attrs.evolve(outcome, suite="awg-far", notes=(FAR_NOTE + made, *LOOPBACK_NOTES))
 
 
 async def _compete(

@@ -12,7 +12,6 @@ import importlib.util
 import os
 import shutil
 import socket
-import subprocess
 import sys
 import tomllib
 from collections.abc import AsyncGenerator, Callable, Mapping
@@ -30,9 +29,10 @@ from awg_obfs.protocol.randomness import PooledRandomness
 from awg_obfs.quic.certificate import generate_certificate
 from benchmarks.arena import Arena, Contestant, FailedError, Load, open_targets
 from benchmarks.contestants import SPROXY, AbsentError, ready
+from benchmarks.netem import run
 from benchmarks.processes import conversation, free_port, program
 from benchmarks.udp_relay import Weather
-from benchmarks.wire import Credentials
+from benchmarks.wire import Address, Credentials
 from session_proxy.profile.awg_writing import new_pair
 from session_proxy.target import Target
 
@@ -40,11 +40,13 @@ CREDENTIALS: Credentials = ("bench", "mark")
 # What a benchmark opens is beyond what a server should let one client open.
 LIMITS = {"streams": 4096, "opens": 1_000_000}
 
+# Where servers listen: a far path ends at another address than loopback's.
+ANY = "0.0.0.0"
 # How often, and how many times, to look whether a program has started.
 POLL, POLLS = 0.05, 200
 
-Way = Callable[[int], AbstractAsyncContextManager[int]]
-"""For a server's UDP port, the port to which its clients send."""
+Way = Callable[[int], AbstractAsyncContextManager[Address]]
+"""For the port of a server that listens on all addresses, to where its clients send."""
 
 
 def free_udp_port() -> int:
@@ -55,19 +57,19 @@ def free_udp_port() -> int:
 
 
 @asynccontextmanager
-async def straight(port: int) -> AsyncGenerator[int]:
+async def straight(port: int) -> AsyncGenerator[Address]:
     """Loopback as it is."""
-    yield port
+    yield "127.0.0.1", port
 
 
 @asynccontextmanager
-async def through_relay(weather: Weather, port: int) -> AsyncGenerator[int]:
+async def through_relay(weather: Weather, port: int) -> AsyncGenerator[Address]:
     """Loopback with *weather* on it."""
     argv = [sys.executable, "-m", "benchmarks.udp_relay", f"127.0.0.1:{port}"]
     argv += ["--delay", str(weather.delay), "--loss", str(weather.loss)]
     async with conversation(argv) as relay:
         assert relay.stdout is not None
-        yield int(await relay.stdout.receive_some())
+        yield "127.0.0.1", int(await relay.stdout.receive_some())
 
 
 @attrs.frozen
@@ -94,14 +96,14 @@ async def tunnel(
     env = _environment(folder, fast=fast)
     udp, tcp = free_udp_port(), free_port()
     server, client = folder / "server.toml", folder / "client.toml"
-    _write(server, files.server, listen=f"127.0.0.1:{udp}", policy={"deny": list[str]()}, limits=dict(LIMITS))
+    _write(server, files.server, listen=f"{ANY}:{udp}", policy={"deny": list[str]()}, limits=dict(LIMITS))
     async with way(udp) as entry:
         user, password = CREDENTIALS
         _write(
             client,
             files.client,
             listen=f"127.0.0.1:{tcp}",
-            endpoint=f"127.0.0.1:{entry}",
+            endpoint="{}:{}".format(*entry),
             auth={"user": user, "pass": password},
         )
         log = folder / "log"
@@ -189,7 +191,7 @@ async def plain_quic(arena: Arena, folder: Path, way: Way, *, engine: str) -> As
     async with conversation([*argv, "serve", *map(str, certificate)]) as server:
         assert server.stdout is not None
         port = int(await server.stdout.receive_some())
-        async with way(port) as entry, conversation([*argv, "load", str(entry)]) as client:
+        async with way(port) as entry, conversation([*argv, "load", entry[0], str(entry[1])]) as client:
             roots = (client.pid, server.pid)
             contestant = Contestant(f"plain {engine}", None, roots, load=Load(client))
             yield await ready(arena, contestant, None)
@@ -204,10 +206,10 @@ async def pproxy_quic(arena: Arena, folder: Path, way: Way) -> AsyncGenerator[Co
     udp, tcp = free_udp_port(), free_port()
     log = folder / "pproxy-quic.log"
     server = [sys.executable, "-m", "benchmarks.pproxy_quic", "--ssl", f"{certificate},{key}"]
-    server += ["-l", f"quic+socks5://127.0.0.1:{udp}"]
+    server += ["-l", f"quic+socks5://{ANY}:{udp}"]
     client = [sys.executable, "-m", "pproxy", "-l", f"socks5://127.0.0.1:{tcp}"]
     async with way(udp) as entry:
-        client += ["-r", f"quic+socks5://127.0.0.1:{entry}"]
+        client += ["-r", "quic+socks5://{}:{}".format(*entry)]
         async with program(server, log=log) as far:
             # It asks once, and takes the silence of a server that starts for good.
             await _wait_for_line(log, "Serving on")
@@ -255,7 +257,7 @@ async def wireguard_go(arena: Arena, folder: Path, way: Way) -> AsyncGenerator[C
     ports = free_udp_port(), free_udp_port()
     log = folder / "wireguard-go.log"
     try:
-        await _ip("netns", "add", namespace)
+        await run("ip", "netns", "add", namespace)
         async with (
             way(ports[1]) as entry,
             program(["wireguard-go", "-f", near], log=log) as one,
@@ -263,33 +265,33 @@ async def wireguard_go(arena: Arena, folder: Path, way: Way) -> AsyncGenerator[C
         ):
             await _wait_for_interfaces(near, far)
             # The sockets stay where the programs were started; the interface may leave.
-            await _ip("link", "set", far, "netns", namespace)
+            await run("ip", "link", "set", far, "netns", namespace)
             await _introduce(folder, near, (namespace, far), ports, entry)
-            await _ip("addr", "add", f"{NEAR}/30", "dev", near)
-            await _ip("link", "set", near, "mtu", MTU, "up")
-            await _ip("-n", namespace, "addr", "add", f"{FAR}/30", "dev", far)
-            await _ip("-n", namespace, "link", "set", far, "mtu", MTU, "up")
+            await run("ip", "addr", "add", f"{NEAR}/30", "dev", near)
+            await run("ip", "link", "set", near, "mtu", MTU, "up")
+            await run("ip", "-n", namespace, "addr", "add", f"{FAR}/30", "dev", far)
+            await run("ip", "-n", namespace, "link", "set", far, "mtu", MTU, "up")
             within = ("ip", "netns", "exec", namespace)
             async with open_targets(within, FAR) as targets:
                 yield Contestant("wireguard-go", None, (one.pid, other.pid), targets)
     finally:
-        with trio.CancelScope(shield=True), contextlib.suppress(FailedError):
-            await _ip("netns", "del", namespace)
+        with trio.CancelScope(shield=True), contextlib.suppress(AbsentError):
+            await run("ip", "netns", "del", namespace)
 
 
 async def _introduce(
-    folder: Path, near: str, far: tuple[str, str], ports: tuple[int, int], entry: int
+    folder: Path, near: str, far: tuple[str, str], ports: tuple[int, int], entry: Address
 ) -> None:
-    keys = [(await _output("wg", "genkey")).strip() for _ in ports]
-    publics = [(await _output("wg", "pubkey", given=key)).strip() for key in keys]
+    keys = [(await run("wg", "genkey")).strip() for _ in ports]
+    publics = [(await run("wg", "pubkey", given=key)).strip() for key in keys]
     files = [folder / f"wireguard-{number}.key" for number in range(2)]
     for file, key in zip(files, keys, strict=True):
         file.write_text(key, encoding="ascii")
         file.chmod(0o600)
     common = ("private-key", str(files[0]), "peer", publics[1], "allowed-ips", f"{FAR}/32")
-    await _output("wg", "set", near, "listen-port", str(ports[0]), *common, "endpoint", f"127.0.0.1:{entry}")
+    await run("wg", "set", near, "listen-port", str(ports[0]), *common, "endpoint", "{}:{}".format(*entry))
     namespace, interface = far
-    await _output(
+    await run(
         *("ip", "netns", "exec", namespace, "wg", "set", interface, "listen-port", str(ports[1])),
         *("private-key", str(files[1]), "peer", publics[0], "allowed-ips", f"{NEAR}/32"),
     )
@@ -302,20 +304,6 @@ async def _wait_for_interfaces(*names: str) -> None:
             return
         await trio.sleep(POLL)
     raise FailedError("wireguard-go did not start")
-
-
-async def _ip(*arguments: str) -> None:
-    await _output("ip", *arguments)
-
-
-async def _output(*argv: str, given: str = "") -> str:
-    try:
-        done = await trio.run_process(
-            list(argv), stdin=given.encode(), capture_stdout=True, capture_stderr=True
-        )
-    except subprocess.CalledProcessError as exc:
-        raise FailedError(f"{' '.join(argv[:4])}: {exc.stderr.decode(errors='replace').strip()}") from exc
-    return done.stdout.decode()
 
 
 Starter = Callable[[Arena, Path, Way], AbstractAsyncContextManager[Contestant]]

@@ -1,7 +1,7 @@
 """QUIC as anyone would use it, without a proxy: stock aioquic or qh3 under asyncio.
 
 ``python -m benchmarks.plain_quic ENGINE serve CERTIFICATE KEY`` prints its port and does what its streams ask for
-(`benchmarks.wire`). ``python -m benchmarks.plain_quic ENGINE load PORT`` connects to it and obeys the commands of
+(`benchmarks.wire`). ``python -m benchmarks.plain_quic ENGINE load HOST PORT`` connects to it and obeys the commands of
 `benchmarks.load`, each connection of which is a stream here. ENGINE is ``aioquic`` or ``qh3``.
 """
 
@@ -95,7 +95,7 @@ async def serve(engine: str, certificate: str, key: str) -> None:
         running.add(task)
         task.add_done_callback(running.discard)
 
-    server = await quic.serve("127.0.0.1", 0, configuration=settings, stream_handler=handle)
+    server = await quic.serve("0.0.0.0", 0, configuration=settings, stream_handler=handle)
     # Neither library tells which port it was given.
     print(server._transport.get_extra_info("sockname")[1], flush=True)  # noqa: SLF001
     await asyncio.Event().wait()
@@ -164,8 +164,8 @@ class Load:
         return {"seconds": time.perf_counter() - began, "count": each * WORKERS}
 
 
-async def load(engine: str, port: int) -> None:
-    """Connect to *port* and obey until standard input ends."""
+async def load(engine: str, host: str, port: int) -> None:
+    """Connect to a server and obey until standard input ends."""
     quic, configuration = library(engine)
     settings = configuration.QuicConfiguration(
         is_client=True,
@@ -176,7 +176,7 @@ async def load(engine: str, port: int) -> None:
     )
     lines = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
-    async with quic.connect("127.0.0.1", port, configuration=settings) as connection:
+    async with quic.connect(host, port, configuration=settings) as connection:
         worker = Load(connection)
         deeds = {
             "download": worker.download,
@@ -199,7 +199,7 @@ def main() -> None:
     if role == "serve":
         asyncio.run(serve(engine, *rest))
     else:
-        asyncio.run(load(engine, int(rest[0])))
+        asyncio.run(load(engine, rest[0], int(rest[1])))
 
 
 if __name__ == "__main__":

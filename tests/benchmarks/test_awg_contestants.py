@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from functools import partial
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from benchmarks.arena import Arena
 from benchmarks.awg_contestants import Files, Way, starters, straight, through_relay
 from benchmarks.contestants import AbsentError
+from benchmarks.netem import open_router
 from benchmarks.udp_relay import Weather
 
 FILES = Files.new()
@@ -32,6 +34,25 @@ async def test_bytes_arrive(arena: Arena, tmp_path: Path, name: str, way: str) -
             assert await arena.upload(contestant, 256 * KIB, 4, checked=True) > 0
             assert await arena.connect_rate(contestant, 32) > 1
             assert contestant.usage().cpu > 0
+    except AbsentError as exc:
+        pytest.skip(str(exc))
+
+
+async def test_the_kernel_leads_back_here() -> None:
+    """The namespace routes; what netem does in it is the kernel's."""
+    try:
+        async with open_router(None) as host:
+            with (
+                socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server,
+                socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client,
+            ):
+                server.bind(("0.0.0.0", 0))
+                for sock in (server, client):
+                    sock.settimeout(5)
+                client.sendto(b"ping", (host, server.getsockname()[1]))
+                data, address = server.recvfrom(100)
+                server.sendto(b"pong", address)
+                assert (data, client.recvfrom(100)) == (b"ping", (b"pong", (host, server.getsockname()[1])))
     except AbsentError as exc:
         pytest.skip(str(exc))
 
