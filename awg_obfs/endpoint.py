@@ -7,8 +7,8 @@ ends with a last word, and nothing waits for another task's turn.
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 
@@ -17,7 +17,17 @@ import trio
 
 from awg_obfs.addresses import is_ipv6
 from awg_obfs.background import open_background
-from awg_obfs.events import EndpointEvent, PathTooNarrow, Rebound, SendingFailed
+from awg_obfs.backlog import Backlog
+from awg_obfs.errors import BindError
+from awg_obfs.events import (
+    EndpointEvent,
+    NetworkChange,
+    NetworkChanged,
+    PathTooNarrow,
+    Rebound,
+    SendingFailed,
+)
+from awg_obfs.network import watch_network
 from awg_obfs.protocol.address import Address
 from awg_obfs.protocol.device import Device
 from awg_obfs.protocol.messages import Buffer
@@ -30,10 +40,6 @@ from awg_obfs.udp import Traffic, UdpSocket, error_name
 # neighbouring timers share one.
 GRANULARITY = 0.001
 
-# What waits for room in the kernel's buffer, which holds megabytes itself: a few flushes of a fast connection. More
-# would only be late; those whose datagrams are dropped send them again, and more slowly.
-MAX_WAITING_BYTES = 512 * 1024
-
 # How long the last socket is still read after rebinding: answers to it are under way.
 LINGER = 3.0
 
@@ -44,9 +50,6 @@ FAULT_INTERVAL = 10.0
 FAULTY_PAUSE = 0.05
 
 ETHERNET_MTU = 1500
-
-CROWDED = "crowded"
-"""What datagrams are counted as that were dropped for want of room; the others go by the name of their error."""
 
 Receive = Callable[[Sequence[Buffer]], None]
 """Takes what one peer sent, in order. Must not block; the buffers are the receiver's to keep."""
@@ -107,9 +110,7 @@ class Endpoint:
         self._events: list[EndpointEvent] = []
         self._told: dict[str, float] = {}
         self._pumping = False
-        self._waiting: deque[Outgoing] = deque()
-        self._waiting_bytes = 0
-        self._crowded = trio.Event()
+        self._backlog = Backlog()
         self._alarm = trio.CancelScope()
         self._alarm_at = math.inf
         self._last_socket: UdpSocket | None = None
@@ -121,6 +122,11 @@ class Endpoint:
     def address(self) -> Address:
         """Where the socket is bound."""
         return self._socket.address
+
+    @property
+    def crowded_out(self) -> int:
+        """How many datagrams were dropped because too many waited for the kernel; `traffic` counts other reasons."""
+        return self._backlog.dropped
 
     @property
     def closed(self) -> bool:
@@ -156,6 +162,26 @@ class Endpoint:
                 self.device.send(peer, (b"",), now)
             self.device.rehandshake(peer, now)
             self.pump()
+
+    def renew(self, peer: Peer) -> None:
+        """Do what helps where the way to *peer* seems dead: take another socket, and `announce` it."""
+        if not self._closed:
+            # Without another socket, this one may do.
+            with contextlib.suppress(BindError):
+                self.rebind()
+            self.announce(peer)
+
+    async def follow_network(self, peer: Peer) -> None:
+        """`renew` the way to *peer* whenever this machine has moved or slept, also without traffic; for ever.
+
+        For clients: servers learn from their peers where those are.
+        """
+
+        def changed(change: NetworkChange) -> None:
+            self._events.append(NetworkChanged(peer, change))
+            self.renew(peer)
+
+        await watch_network(lambda: peer.endpoint, changed)
 
     def rebind(self, bind: Address | None = None) -> Address:
         """Take another socket, at *bind* or as at first, and return its address. The last one is read for a while yet.
@@ -211,41 +237,23 @@ class Endpoint:
     def _transmit(self, outgoing: Outgoing) -> None:
         datagrams = outgoing.datagrams
         # What waits goes first: order is worth something to QUIC.
-        sent = 0 if self._waiting else self._socket.send(outgoing.address, datagrams)
+        sent = 0 if self._backlog else self._socket.send(outgoing.address, datagrams)
         if sent < len(datagrams):
-            self._let_wait(Outgoing(outgoing.address, datagrams[sent:]))
-
-    def _let_wait(self, outgoing: Outgoing) -> None:
-        size = sum(map(len, outgoing.datagrams))
-        if self._waiting_bytes + size > MAX_WAITING_BYTES:
-            self.traffic.dropped[CROWDED] += len(outgoing.datagrams)
-            return
-        self._waiting.append(outgoing)
-        self._waiting_bytes += size
-        self._crowded.set()
-
-    def _send_waiting(self) -> None:
-        """Send what waits, as far as there is room."""
-        while self._waiting:
-            outgoing = self._waiting[0]
-            sent = self._socket.send(outgoing.address, outgoing.datagrams)
-            self._waiting_bytes -= sum(map(len, outgoing.datagrams[:sent]))
-            if sent < len(outgoing.datagrams):
-                del outgoing.datagrams[:sent]
-                return
-            self._waiting.popleft()
-        self._crowded = trio.Event()
+            self._backlog.add(Outgoing(outgoing.address, datagrams[sent:]))
 
     async def watch_room(self) -> None:
         """Send what waits when there is room again; for ever."""
         while True:
-            await self._crowded.wait()
+            await self._backlog.wait_crowded()
             try:
                 await self._socket.wait_writable()
             except trio.ClosedResourceError:
                 # There is another socket, or none: then what waits is dropped.
                 await trio.lowlevel.checkpoint()
             self._send_waiting()
+
+    def _send_waiting(self) -> None:
+        self._backlog.send(self._socket.send)
 
     def _failed(self, address: Address, error: OSError) -> None:
         now = trio.current_time()
@@ -326,8 +334,7 @@ class Endpoint:
         self._socket.close()
         if self._last_socket is not None:
             self._last_socket.close()
-        self._waiting.clear()
-        self._waiting_bytes = 0
+        self._backlog.clear()
 
 
 @asynccontextmanager

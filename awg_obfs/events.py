@@ -157,5 +157,21 @@ class Rebound:
     new: Address
 
 
-EndpointEvent = DeviceEvent | SendingFailed | PathTooNarrow | Rebound
+class NetworkChange(enum.StrEnum):
+    """What has become of the way from this machine to a peer."""
+
+    MOVED = "another address"
+    RETURNED = "a way again"
+    WOKE = "woke up"
+
+
+@attrs.frozen
+class NetworkChanged:
+    """This machine has moved, or slept: *peer* is told where we are."""
+
+    peer: Peer
+    change: NetworkChange
+
+
+EndpointEvent = DeviceEvent | SendingFailed | PathTooNarrow | Rebound | NetworkChanged
 """What an endpoint tells: of its device, and of its socket."""

@@ -4,7 +4,7 @@ import gc
 import random
 import socket
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import attrs
 import pytest
@@ -12,11 +12,14 @@ import trio
 import trio.testing
 
 from awg_obfs.addresses import ANY_IPV4, ANY_IPV6
-from awg_obfs.endpoint import CROWDED, FAULT_INTERVAL, LINGER, MAX_WAITING_BYTES, PeerPath, open_endpoint
+from awg_obfs.backlog import MAX_WAITING_BYTES
+from awg_obfs.endpoint import FAULT_INTERVAL, LINGER, PeerPath, open_endpoint
 from awg_obfs.errors import BindError
 from awg_obfs.events import (
     HandshakeCompleted,
     HandshakeSent,
+    NetworkChange,
+    NetworkChanged,
     PathTooNarrow,
     PeerMoved,
     Rebound,
@@ -124,6 +127,7 @@ async def test_a_last_word_leaves_with_the_block_and_nothing_after_it() -> None:
             path.send([b"too late"])
             endpoint.rehandshake(server)
             endpoint.announce(server)
+            endpoint.renew(server)
             assert endpoint.closed
             with pytest.raises(trio.ClosedResourceError):
                 endpoint.rebind()
@@ -241,6 +245,43 @@ async def test_a_rebind_that_fails_can_be_repeated() -> None:
             pair.client.rebind(ANY_IPV4)
             pair.client.send(pair.to_server, [b"back"])
             assert await pair.at_server.wait_for(3) == [b"hello", b"as before", b"back"]
+
+
+async def test_a_client_that_moves_says_so_without_traffic(monkeypatch: pytest.MonkeyPatch) -> None:
+    moves = trio.Event()
+
+    async def watch_network(
+        towards: Callable[[], Address | None], changed: Callable[[NetworkChange], None]
+    ) -> None:
+        await moves.wait()
+        assert towards() == pair.to_server.endpoint
+        changed(NetworkChange.MOVED)
+
+    monkeypatch.setattr("awg_obfs.endpoint.watch_network", watch_network)
+    with trio.fail_after(SECONDS):
+        async with open_pair() as pair:
+            await pair.meet()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(pair.client.follow_network, pair.to_server)
+                moves.set()
+            assert pair.at_client.told(NetworkChanged) == [
+                NetworkChanged(pair.to_server, NetworkChange.MOVED)
+            ]
+            port = pair.client.address[1]
+            await pair.at_server.wait_until(lambda: pair.at_server.told(PeerMoved)[-1].new[1] == port)
+
+
+async def test_without_another_socket_the_way_is_renewed_with_this_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with trio.fail_after(SECONDS):
+        async with open_pair(client=LOOPBACK) as pair:
+            await pair.meet()
+            monkeypatch.setattr(pair.client, "_bind", ("192.0.2.99", 0))
+            pair.client.renew(pair.to_server)
+            pair.client.send(pair.to_server, [b"here"])
+            await pair.at_server.wait_for(2)
+            assert pair.at_client.told(Rebound) == []
 
 
 async def test_a_client_behind_a_moving_nat_is_followed() -> None:
@@ -373,7 +414,7 @@ async def test_what_waits_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
             for _ in range(1000):
                 pair.client.send(pair.to_server, [bytes([1]) * 1328])
             kept = MAX_WAITING_BYTES // 1360
-            assert pair.client.traffic.dropped == {CROWDED: 1000 - kept}
+            assert pair.client.crowded_out == 1000 - kept
             door.open(10_000)
             await trio.testing.wait_all_tasks_blocked()
             assert len(door.passed) == kept
