@@ -9,6 +9,8 @@ AwgError
     KeyFormatError              a key is not 32 bytes in base64
     NoiseError                  there can be no handshake with a public key (in protocol/noise.py)
     BindError                   there can be no socket at an address
+    WireError                   what came through a tunnel is not what this version speaks
+    TunnelDialError             a destination was not reached through a tunnel; says why
 """
 
 from __future__ import annotations
@@ -178,6 +180,31 @@ class BindError(AwgError):
         self.errno = error.errno
         reason = _BIND_HINTS.get(error.errno or 0) or error.strerror or type(error).__name__
         super().__init__(f"cannot use UDP at {where}: {reason}")
+
+
+class WireError(AwgError):
+    """A peer, or a newer version of us, speaks something else: a fault, not an attack of strangers."""
+
+
+class DialFault(enum.StrEnum):
+    """Why a destination was not reached. Each has a reply code of its own (protocol.tunnel_wire)."""
+
+    REFUSED = "refused"
+    UNREACHABLE = "unreachable"
+    RESOLUTION = "resolution"
+    NOT_ALLOWED = "not-allowed"
+    TIMEOUT = "timeout"
+    LIMIT = "limit"
+    DOWN = "down"
+    """Not the destination's fault: the tunnel, or its server, does not work now."""
+
+
+class TunnelDialError(AwgError):
+    """A destination was not reached: *fault* is for programs, ``str()`` for people."""
+
+    def __init__(self, fault: DialFault, message: str) -> None:
+        self.fault = fault
+        super().__init__(message)
 
 
 # Enough to recognise what one wrote; a value of 60 kB would bury the message.

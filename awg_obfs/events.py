@@ -175,3 +175,79 @@ class NetworkChanged:
 
 EndpointEvent = DeviceEvent | SendingFailed | PathTooNarrow | Rebound | NetworkChanged
 """What an endpoint tells: of its device, and of its socket."""
+
+
+@attrs.frozen
+class SessionUp:
+    """Streams can be opened: with a server (*peer*), or by a client. It took *setup* seconds to get there."""
+
+    peer: Peer
+    address: Address
+    setup: float
+
+
+@attrs.frozen
+class SessionDown:
+    """The streams of this session have ended."""
+
+    peer: Peer
+    reason: str
+
+
+@attrs.frozen
+class Reconnecting:
+    """A client has lost its session, or hears nothing, and sees to it; *reason* is for people."""
+
+    peer: Peer
+    reason: str
+
+
+class StreamOutcome(enum.StrEnum):
+    """How a connection through a server ended. The first are those of `errors.DialFault`."""
+
+    REFUSED = "refused"
+    UNREACHABLE = "unreachable"
+    RESOLUTION = "resolution"
+    NOT_ALLOWED = "not-allowed"
+    TIMEOUT = "timeout"
+    LIMIT = "limit"
+    DOWN = "down"
+    OK = "ok"
+    RESET = "reset"
+    IDLE = "idle-timeout"
+    DRAINED = "drained"
+    MALFORMED = "protocol-error"
+
+
+@attrs.frozen(kw_only=True)
+class StreamClosed:
+    """A connection that *peer* had asked for is over.
+
+    *sent* by the client and *received* by it are bytes of payload. *duration* is in seconds, as is *connect_duration*,
+    which is None where the destination was not reached.
+    """
+
+    peer: Peer
+    host: str
+    port: int
+    sent: int
+    received: int
+    duration: float
+    connect_duration: float | None
+    outcome: StreamOutcome
+    detail: str = ""
+
+
+@attrs.frozen(kw_only=True)
+class AssociationClosed:
+    """A UDP association of *peer* is over: datagrams it *sent*, *received*, and that were *dropped*; seconds."""
+
+    peer: Peer
+    sent: int
+    received: int
+    dropped: int
+    duration: float
+
+
+TunnelEvent = EndpointEvent | SessionUp | SessionDown | Reconnecting | StreamClosed | AssociationClosed
+"""What a tunnel tells, at either end."""
