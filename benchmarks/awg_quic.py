@@ -15,7 +15,7 @@ import struct
 import sys
 import time
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from itertools import groupby
 from typing import Self
 
@@ -111,6 +111,12 @@ async def receive_exactly(stream: QuicStream, count: int) -> bytes:
 
 async def serve_stream(stream: QuicStream) -> None:
     """Do what the client asks for."""
+    with suppress(trio.BrokenResourceError):
+        await answer(stream)
+
+
+async def answer(stream: QuicStream) -> None:
+    """Do what the client asks for, as long as it is there."""
     async with stream:
         want, count = REQUEST.unpack(await receive_exactly(stream, REQUEST.size))
         if want == DOWN:
@@ -139,8 +145,10 @@ async def serve(engine: EngineKind) -> None:
         nursery.start_soon(path.feed, connection)
         sys.stdout.write(f"{sock.getsockname()[1]}\n")
         sys.stdout.flush()
-        while True:
-            nursery.start_soon(serve_stream, await connection.accept_stream())
+        with suppress(trio.BrokenResourceError):
+            while True:
+                nursery.start_soon(serve_stream, await connection.accept_stream())
+        nursery.cancel_scope.cancel()
 
 
 @attrs.frozen

@@ -9,7 +9,9 @@ from aioquic._buffer import Buffer as PacketBuffer
 from aioquic.quic import events
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.packet import QuicPacketType, pull_quic_header
+from aioquic.tls import CipherSuite
 
+from awg_obfs.quic import congestion
 from awg_obfs.quic.certificate import ServerCertificate
 from awg_obfs.quic.engine import (
     Buffer,
@@ -49,18 +51,21 @@ class AioquicEngine:
         connection_class: type[WindowedConnection] = WindowedConnection,
     ) -> None:
         """Make a server's engine where there is a *certificate*, else a client's."""
+        congestion.register()
         self._settings = settings
         self._class = connection_class
         self._configuration = QuicConfiguration(
             is_client=certificate is None,
             alpn_protocols=[ALPN],
             connection_id_length=CONNECTION_ID_LENGTH,
-            congestion_control_algorithm="cubic",
+            congestion_control_algorithm=congestion.NAME,
             idle_timeout=settings.idle_timeout,
             max_data=settings.connection_window,
             max_stream_data=settings.stream_window,
             max_datagram_size=max_datagram_size,
             max_datagram_frame_size=_LARGEST_FRAME,
+            # The fast paths count on AES; its keys here need no more than 128 bits, inside the session's own.
+            cipher_suites=[CipherSuite.AES_128_GCM_SHA256, CipherSuite.AES_256_GCM_SHA384],
             # Safe only inside a session: see awg_obfs.quic.certificate.
             verify_mode=ssl.CERT_NONE,
         )
@@ -78,16 +83,15 @@ class AioquicEngine:
 
     def receive(self, datagrams: Sequence[Buffer], now: float) -> None:
         """See `Engine.receive`."""
-        for datagram in datagrams:
-            if self._quic is None and not self._start(bytes(datagram)):
-                continue
-            self._connection.receive_datagram(bytes(datagram), _PEER, now)
+        if self._quic is None and not any(self._start(bytes(datagram)) for datagram in datagrams):
+            return
+        self._connection.receive_many(datagrams, _PEER, now)
 
     def datagrams_to_send(self, now: float) -> list[bytes]:
         """See `Engine.datagrams_to_send`."""
         if self._quic is None or not self._quic.has_path:
             return []
-        return [datagram for datagram, _ in self._quic.datagrams_to_send(now)]
+        return self._quic.flush(now)
 
     def next_timer(self) -> float | None:
         """See `Engine.next_timer`."""
@@ -110,6 +114,11 @@ class AioquicEngine:
         taken: list[EngineEvent] = []
         data: StreamData | None = None
         while (event := quic.next_event()) is not None:
+            if isinstance(event, StreamData):
+                # The fast paths say it as the driver wants to hear it.
+                data = None
+                taken.append(event)
+                continue
             if isinstance(event, events.StreamDataReceived):
                 if data is not None and data.stream_id == event.stream_id and not event.end_stream:
                     data.chunks.append(event.data)
@@ -143,10 +152,15 @@ class AioquicEngine:
             case _:
                 return None
 
-    def open_stream(self) -> int:
+    @property
+    def wants_pauses(self) -> bool:
+        """See `Engine.wants_pauses`."""
+        return False
+
+    def open_stream(self, *, unidirectional: bool = False) -> int:
         """See `Engine.open_stream`."""
         quic = self._connection
-        stream_id = quic.get_next_available_stream_id()
+        stream_id = quic.get_next_available_stream_id(unidirectional)
         quic.send_stream_data(stream_id, b"")
         return stream_id
 
@@ -171,9 +185,16 @@ class AioquicEngine:
         if self._connection.knows(stream_id):
             self._connection.stop_stream(stream_id, code)
 
-    def send_datagram(self, data: bytes) -> None:
+    def retire(self, stream_id: int) -> None:
+        """See `Engine.retire`."""
+        self._connection.retire(stream_id)
+
+    def send_datagram(self, data: bytes) -> bool:
         """See `Engine.send_datagram`."""
+        if self._connection.datagrams_waiting >= self._settings.datagrams:
+            return False
         self._connection.send_datagram_frame(data)
+        return True
 
     def send_ping(self, uid: int) -> None:
         """See `Engine.send_ping`."""

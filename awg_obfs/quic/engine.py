@@ -116,8 +116,13 @@ class Engine(Protocol):
         """Return what has happened since the last call, in order."""
         ...
 
-    def open_stream(self) -> int:
-        """Return the number of a new stream, both ways."""
+    @property
+    def wants_pauses(self) -> bool:
+        """Whether a stream's window cannot be held by itself: see awg_obfs.quic.pausing."""
+        ...
+
+    def open_stream(self, *, unidirectional: bool = False) -> int:
+        """Return the number of a new stream, both ways or ours alone."""
         ...
 
     def send_stream(self, stream_id: int, data: Buffer, *, end: bool) -> None:
@@ -140,8 +145,12 @@ class Engine(Protocol):
         """Ask the peer to send no more."""
         ...
 
-    def send_datagram(self, data: bytes) -> None:
-        """Queue a DATAGRAM frame, which may get lost."""
+    def retire(self, stream_id: int) -> None:
+        """Both directions have ended, as far as the reader and the writer are concerned: forget it soon."""
+        ...
+
+    def send_datagram(self, data: bytes) -> bool:
+        """Queue a DATAGRAM frame, which may get lost; return whether there was room for it."""
         ...
 
     def send_ping(self, uid: int) -> None:
@@ -149,7 +158,7 @@ class Engine(Protocol):
         ...
 
     def revive(self, now: float) -> None:
-        """The path may work again: send something at once that the peer has to acknowledge, whatever is in flight."""
+        """The path may work again: send at once what the peer has to acknowledge, whatever is in flight."""
         ...
 
     def close(self, code: int, reason: str) -> None:

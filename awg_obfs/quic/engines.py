@@ -5,7 +5,9 @@ from __future__ import annotations
 from awg_obfs.quic.aioquic_engine import AioquicEngine
 from awg_obfs.quic.certificate import ServerCertificate
 from awg_obfs.quic.engine import Engine
-from awg_obfs.quic.settings import SMALLEST_DATAGRAM, QuicSettings
+from awg_obfs.quic.fast_connection import FastConnection
+from awg_obfs.quic.settings import SMALLEST_DATAGRAM, EngineKind, QuicSettings
+from awg_obfs.quic.windowed import WindowedConnection
 
 
 def create_engine(
@@ -21,4 +23,5 @@ def create_engine(
         raise ValueError(
             f"QUIC needs datagrams of {SMALLEST_DATAGRAM} bytes; the path carries {max_datagram_size}"
         )
-    return AioquicEngine(settings, max_datagram_size, certificate)
+    kind = WindowedConnection if settings.engine is EngineKind.AIOQUIC else FastConnection
+    return AioquicEngine(settings, max_datagram_size, certificate, kind)

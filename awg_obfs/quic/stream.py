@@ -80,6 +80,16 @@ class QuicStream(trio.abc.HalfCloseableStream):
         self._sending = False
         self._room = trio.lowlevel.ParkingLot()
 
+    @property
+    def buffered(self) -> int:
+        """How many bytes wait for the reader."""
+        return self._buffered
+
+    @property
+    def ended(self) -> bool:
+        """Whether the peer has sent everything."""
+        return self._ended or self._reset_by_peer is not None
+
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """Return what has arrived, at least one byte; ``b""`` is the end of the stream.
 

@@ -10,10 +10,11 @@ held down by a test.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import cast
 
 from aioquic.quic.configuration import QuicConfiguration
-from aioquic.quic.connection import Limit, QuicConnection, QuicConnectionState
+from aioquic.quic.connection import Limit, NetworkAddress, QuicConnection, QuicConnectionState
 from aioquic.quic.packet import QuicErrorCode, QuicFrameType
 from aioquic.quic.packet_builder import QuicPacketBuilder
 from aioquic.quic.recovery import QuicPacketPacer, QuicPacketSpace
@@ -109,6 +110,11 @@ class WindowedConnection(QuicConnection):
         self._loss.reschedule_data(now=now)
 
     @property
+    def datagrams_waiting(self) -> int:
+        """How many DATAGRAM frames wait to leave."""
+        return len(self._datagrams_pending)
+
+    @property
     def measured(self) -> EngineStatistics:
         """How the connection fares."""
         loss = self._loss
@@ -124,6 +130,18 @@ class WindowedConnection(QuicConnection):
         stream = self._streams.get(stream_id)
         if stream is not None and stream.sender._reset_error_code is None and not stream.sender.is_finished:
             stream.sender.write(bytes(data), end_stream=end)
+
+    def receive_many(self, datagrams: Sequence[Buffer], peer: NetworkAddress, now: float) -> None:
+        """Take what came in."""
+        for datagram in datagrams:
+            self.receive_datagram(bytes(datagram), peer, now)
+
+    def flush(self, now: float) -> list[bytes]:
+        """Return the datagrams to send now."""
+        return [datagram for datagram, _ in self.datagrams_to_send(now)]
+
+    def retire(self, stream_id: int) -> None:
+        """Both directions of the stream have ended; aioquic notices by itself."""
 
     def unsent(self, stream_id: int) -> int:
         """Return how many bytes of the stream wait to leave for the first time."""
