@@ -88,6 +88,11 @@ class QuicConnection:
         return self._transmitter.silent
 
     @property
+    def open_streams(self) -> int:
+        """How many streams have not ended in both directions."""
+        return len(self._streams)
+
+    @property
     def largest_datagram(self) -> int:
         """The longest *data* of `send_datagram` that fits one packet."""
         return self._path.max_datagram_size - DATAGRAM_OVERHEAD
