@@ -61,6 +61,11 @@ class Datagram:
     payload: bytes = attrs.field(repr=False)
 
 
+def association_number(stream_id: int) -> int:
+    """Return the number of the association that was asked for on a stream: its place among the client's streams."""
+    return stream_id // 4
+
+
 def encode_frames(association: int, address: bytes, payload: bytes, room: int, number: int) -> list[bytes]:
     """Return the frames of a datagram, none longer than *room* bytes; empty where it does not fit so many.
 

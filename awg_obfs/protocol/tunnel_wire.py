@@ -88,7 +88,7 @@ class CloseCode(enum.IntEnum):
     """The client took too long to begin."""
 
 
-FAULTS: dict[ReplyCode, DialFault] = {
+FAULTS: dict[int, DialFault] = {
     ReplyCode.GENERAL_FAILURE: DialFault.DOWN,
     ReplyCode.NOT_ALLOWED: DialFault.NOT_ALLOWED,
     ReplyCode.UNREACHABLE: DialFault.UNREACHABLE,

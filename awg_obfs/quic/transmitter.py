@@ -110,6 +110,8 @@ class Transmitter:
     def _send(self) -> None:
         datagrams = self._engine.datagrams_to_send(trio.current_time())
         if datagrams:
+            # A server's first flight begins with a long header, and may end with a short one.
+            self._names.learn(datagrams[0], ours=True)
             self._names.learn(datagrams[-1], ours=True)
             self._path.send(datagrams)
 
