@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 
 import attrs
 import trio
@@ -172,7 +173,9 @@ class Tunnel:
     def open_udp(self) -> TunnelAssociation:
         """Return an association for UDP; close it after use."""
         association = TunnelAssociation()
-        self._nursery.start_soon(association.run, self._wait_working, self._associations)
+        self._nursery.start_soon(
+            association.run, partial(self._wait_connection, however_long=True), self._associations
+        )
         return association
 
     async def run(self) -> None:
@@ -180,15 +183,16 @@ class Tunnel:
         self._nursery.start_soon(self._condition.watch_patience)
         await self._upkeep.run()
 
-    async def _wait_connection(self) -> QuicConnection:
-        await self._condition.wait_ready()
-        assert self._upkeep.connection is not None, "that is what ready means"
-        return self._upkeep.connection
-
-    async def _wait_working(self) -> QuicConnection:
-        await self._condition.wait_working()
-        assert self._upkeep.connection is not None, "that is what ready means"
-        return self._upkeep.connection
+    async def _wait_connection(self, *, however_long: bool = False) -> QuicConnection:
+        """Return the connection when it works; while the tunnel is down, wait for it *however_long*, or raise."""
+        condition = self._condition
+        while True:
+            await (condition.wait_working() if however_long else condition.wait_ready())
+            connection = self._upkeep.connection
+            if connection is not None and connection.failure is None:
+                return connection
+            # It has just ended, and the upkeep is about to learn of it.
+            await condition.wait_change()
 
     async def _carry_datagrams(self, connection: QuicConnection) -> None:
         with suppress(ConnectionLostError):

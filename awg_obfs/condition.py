@@ -65,6 +65,10 @@ class Condition:
         while self.state is TunnelState.DOWN:
             await self._changed.wait()
 
+    async def wait_change(self) -> None:
+        """Wait until the state is another one."""
+        await self._changed.wait()
+
     async def wait_working(self) -> None:
         """Wait until it works, however long it is down."""
         while self.state is not TunnelState.READY:

@@ -33,7 +33,6 @@ from awg_obfs.events import (
 from awg_obfs.protocol.address import Address
 from awg_obfs.protocol.device import Device
 from awg_obfs.protocol.peers import Peer
-from awg_obfs.protocol.tunnel_wire import CloseCode
 from awg_obfs.quic.driver import QuicConnection, open_quic
 from awg_obfs.quic.engine import Role
 from awg_obfs.quic.errors import Cause, ConnectionFailure, ConnectionLostError
@@ -106,18 +105,18 @@ class Upkeep:
         ):
             nursery.start_soon(endpoint.follow_network, self.peer)
             while True:
-                began = trio.current_time()
                 await self._wait_keys(endpoint)
-                await self._connect(endpoint)
-                lasted = trio.current_time() - began
-                await trio.sleep(self._next_pause(at_once=lasted < LASTING))
-
-    def _next_pause(self, *, at_once: bool) -> float:
-        """Return how long to wait before the next attempt: not at all, but where that leads nowhere."""
-        now, self._pause = self._pause, min(max(2 * self._pause, SHORTEST_PAUSE), LONGEST_PAUSE)
-        if not at_once:
-            now, self._pause = 0.0, SHORTEST_PAUSE
-        return now
+                new_keys = self._new_keys
+                began = trio.current_time()
+                failure = await self._connect(endpoint)
+                self._doubtful = not new_keys.is_set() and _is_doubtful(failure)
+                if trio.current_time() - began < LASTING and failure is not None:
+                    # New keys are always worth an attempt.
+                    with trio.move_on_after(self._pause):
+                        await new_keys.wait()
+                    self._pause = min(max(2 * self._pause, SHORTEST_PAUSE), LONGEST_PAUSE)
+                else:
+                    self._pause = 0.0
 
     # -- the server's addresses
 
@@ -198,8 +197,8 @@ class Upkeep:
 
     # -- the connection
 
-    async def _connect(self, endpoint: Endpoint) -> None:
-        """Open a QUIC connection, and stay until it has ended."""
+    async def _connect(self, endpoint: Endpoint) -> ConnectionFailure | None:
+        """Open a QUIC connection, stay until it has ended, and return why; None where it did not come up in time."""
         began = trio.current_time()
         path = endpoint.path(self.peer, path_mtu=self.mtu)
         silence = trio.Event()
@@ -224,13 +223,14 @@ class Upkeep:
         async with open_quic(Role.CLIENT, path, settings=self.quic, on_silence=on_silence) as connection:
             path.receiver = connection.received
             if not await self._wait_connection(connection):
-                return
+                return connection.failure
             self._up(connection, trio.current_time() - began)
             async with open_background() as nursery:
                 nursery.start_soon(renew)
                 nursery.start_soon(self.serve, connection)
                 failure = await connection.wait_closed()
             self._down(failure)
+            return failure
 
     async def _wait_connection(self, connection: QuicConnection) -> bool:
         """Wait for a connection that is coming up; return whether it has."""
@@ -249,14 +249,11 @@ class Upkeep:
                     await connection.wait_ready()
                     ready = True
         if not ready:
-            self._doubtful = not new_keys.is_set()
             self.condition.troubled(_why(connection.failure) or "no answer from the server")
-            connection.close(CloseCode.DONE)
         return ready
 
     def _up(self, connection: QuicConnection, setup: float) -> None:
         self.connection = connection
-        self._doubtful = False
         assert self.peer.endpoint is not None
         self.on_event(SessionUp(self.peer, self.peer.endpoint, setup))
         self.condition.ready()
@@ -264,11 +261,14 @@ class Upkeep:
     def _down(self, failure: ConnectionFailure) -> None:
         self.connection = None
         reason = _why(failure)
-        # Only who still has our keys can say that the connection is forgotten.
-        self._doubtful = failure.cause is not Cause.FORGOTTEN
         self.on_event(SessionDown(self.peer, reason))
         self.condition.troubled(reason)
         self.on_event(Reconnecting(self.peer, reason))
+
+
+def _is_doubtful(failure: ConnectionFailure | None) -> bool:
+    """Return whether the server may have lost its keys; who still has them can say that it forgot the connection."""
+    return failure is None or failure.cause is not Cause.FORGOTTEN
 
 
 def _why(failure: ConnectionFailure | None) -> str:
