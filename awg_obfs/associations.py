@@ -18,12 +18,12 @@ from awg_obfs.protocol.address import Address
 from awg_obfs.protocol.datagram_wire import (
     Datagram,
     Piece,
-    Reassembly,
     Whole,
     decode_body,
     decode_frame,
     encode_frames,
 )
+from awg_obfs.protocol.reassembly import Reassembly
 from awg_obfs.protocol.tunnel_wire import encode_address
 
 # One buffer takes the longest datagram there can be.

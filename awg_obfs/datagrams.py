@@ -13,12 +13,12 @@ from awg_obfs.errors import TunnelDialError, WireError
 from awg_obfs.protocol.datagram_wire import (
     Datagram,
     Piece,
-    Reassembly,
     Whole,
     association_number,
     decode_body,
     encode_frames,
 )
+from awg_obfs.protocol.reassembly import Reassembly
 from awg_obfs.protocol.tunnel_wire import AssociateRequest, ResetCode, encode_address
 from awg_obfs.quic.driver import QuicConnection
 from awg_obfs.quic.errors import ConnectionLostError, StreamResetError
