@@ -38,6 +38,7 @@ class Relay:
     sent: int = attrs.field(default=0, init=False)
     received: int = attrs.field(default=0, init=False)
     outcome: StreamOutcome = attrs.field(default=StreamOutcome.OK, init=False)
+    _finished: bool = attrs.field(default=False, init=False)
     _scope: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False, repr=False)
 
     async def run(self, greeting: bytes = b"", early: bytes = b"") -> None:
@@ -45,15 +46,13 @@ class Relay:
 
         The stream gets a *greeting* first; *early* bytes of it were read already.
         """
-        finished = False
         try:
             with self._scope:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._carry_up, early)
                     nursery.start_soon(self._carry_down, greeting)
-                finished = True
         finally:
-            if not finished and self.outcome is StreamOutcome.OK:
+            if not self._finished and self.outcome is StreamOutcome.OK:
                 self.outcome = StreamOutcome.RESET
             self._close()
 
@@ -79,6 +78,10 @@ class Relay:
                 self.sent += len(data)
                 data = await stream.receive_some()
             sock.shutdown(socket.SHUT_WR)
+            await stream.wait_unheard()
+            # Both directions have ended, or the other one leads nowhere.
+            self._finished = True
+            self._scope.cancel()
         except (OSError, StreamResetError, ConnectionLostError):
             # Whoever broke it, the other side should know that it was no orderly end.
             self.end(StreamOutcome.RESET)
@@ -92,7 +95,7 @@ class Relay:
                 self.received += len(data)
             await stream.send_eof()
         except StreamResetError:
-            # The client reads no more. What it has sent still goes out.
+            # The client reads no more. What it sends still goes out.
             return
         except (OSError, ConnectionLostError):
             self.end(StreamOutcome.RESET)

@@ -211,6 +211,19 @@ class QuicStream(trio.abc.HalfCloseableStream):
         finally:
             self._sending = False
 
+    async def wait_unheard(self) -> None:
+        """Wait until nothing more can be sent that the peer would hear: it stopped reading, or sending has ended.
+
+        Raises:
+          ConnectionLostError: the connection ended.
+
+        """
+        await trio.lowlevel.checkpoint()
+        while not self._finished and self._stopped_by_peer is None:
+            if self._carrier.failure is not None:
+                raise ConnectionLostError(self._carrier.failure)
+            await self._room.park()
+
     def _start_sending(self) -> None:
         if self._sending:
             raise trio.BusyResourceError("another task is sending")
@@ -228,6 +241,7 @@ class QuicStream(trio.abc.HalfCloseableStream):
 
     def _finish(self) -> None:
         self._finished = True
+        self.wake_sender()
         self._carrier.write(self.stream_id, b"", end=True)
         self._retire_if_over()
 

@@ -194,3 +194,9 @@ async def read_all(stream: trio.abc.ReceiveStream) -> bytes:
     async for data in stream:
         received += data
     return bytes(received)
+
+
+async def eventually(condition: Callable[[], object]) -> None:
+    """Wait until *condition* holds; the caller has the deadline."""
+    while not condition():  # noqa: ASYNC110  # what is waited for has no events
+        await trio.sleep(0.005)

@@ -29,7 +29,7 @@ def test_a_short_datagram_is_one_frame() -> None:
     """Association (a QUIC integer), form, address type, address, port, payload."""
     (frame,) = encode_frames(7, DNS, b"question", 100, 1)
 
-    assert frame == b"\x07\0\1\xc0\x00\x02\x35\x00\x35question"
+    assert frame == bytes.fromhex("07 00 01 c0000235 0035") + b"question"
     held = decode_frame(frame)
     assert held == Whole(7, DNS + b"question")
     assert decode_body(held.body) == Datagram("192.0.2.53", 53, b"question")
@@ -39,10 +39,10 @@ def test_a_long_datagram_is_frames_of_equal_pieces() -> None:
     """Association, form, number (2 bytes), index, count, then a piece of address and payload together."""
     frames = encode_frames(0x4000, DNS, b"0123456789abc", 16, 0x1_0203)
 
-    assert frames == [
-        b"\x80\x00\x40\x00\1\x02\x03\0\3" + DNS,
-        b"\x80\x00\x40\x00\1\x02\x03\1\30123456",
-        b"\x80\x00\x40\x00\1\x02\x03\2\3789abc",
+    assert [frame.hex(" ") for frame in frames] == [
+        "80 00 40 00 01 02 03 00 03 01 c0 00 02 35 00 35",
+        "80 00 40 00 01 02 03 01 03 30 31 32 33 34 35 36",
+        "80 00 40 00 01 02 03 02 03 37 38 39 61 62 63",
     ]
     assert decode_frame(frames[2]) == Piece(0x4000, 0x0203, 2, 3, b"789abc")
 
