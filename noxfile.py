@@ -57,7 +57,7 @@ def cover(session: nox.Session) -> None:
 @nox.session
 def peers(session: nox.Session) -> None:
     """Run what takes minutes: soaks, 1 GiB transfers, long fuzzing, and real programs."""
-    run_module(session, "pytest", "-m", "slow", "--durations=10", *session.posargs)
+    run_module(session, "pytest", "-m", "slow", "--timeout", "600", "--durations=10", *session.posargs)
 
 
 @nox.session

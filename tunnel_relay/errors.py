@@ -3,7 +3,7 @@
 TunnelRelayError
     SshError
         SshHandshakeError           version exchange or key exchange failed
-        HostKeyError                the host's key is unknown, changed or revoked
+        HostKeyError                the host's key is unknown, changed, revoked or too short
         SshAuthenticationError      the server accepted none of our keys
         SshKeyError                 a key file or agent cannot be used
         SshDisconnectedError        the connection ended; says why

@@ -7,7 +7,7 @@ import h11
 import trio
 
 from session_proxy.inbound.relaying import Traffic
-from session_proxy.protocol.http_connect import MAX_HEAD
+from session_proxy.protocol.http_connect import MAX_HEAD, fault
 from session_proxy.target import Target
 
 
@@ -58,7 +58,7 @@ class Origin:
                 self._http.receive_data(bytes(data))
         except h11.RemoteProtocolError as exc:
             if not self.has_answered:
-                raise NoAnswerError(f"{self.target} gives no HTTP answer: {exc}") from exc
+                raise NoAnswerError(f"{self.target} gives no HTTP answer: {fault(exc)}") from exc
             raise trio.BrokenResourceError("the origin server's response makes no sense") from exc
         except trio.BrokenResourceError as exc:
             if not self.has_answered:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import trio
 
-from session_proxy.events import ConnectionClosed, Listening, Notice, Notify
+from session_proxy.events import ConnectionClosed, ConnectionOpened, Listening, Notice, Notify
 from session_proxy.inbound.client import serve_client
 from session_proxy.inbound.front_door import Dialer, FrontDoor
 from session_proxy.inbound.relaying import open_relays
@@ -96,9 +96,11 @@ async def _accept(door: FrontDoor, listener: socket.socket, connections: trio.Nu
 
 def _refuse(door: FrontDoor, sock: socket.socket, client: str) -> None:
     PlainSocketStream(sock).abort()
+    number = door.next_id()
+    door.notify(ConnectionOpened(number, client))
     door.notify(
         ConnectionClosed(
-            id=door.next_id(),
+            id=number,
             client=client,
             protocol="unknown",
             target=None,

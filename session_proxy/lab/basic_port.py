@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import trio
 
-from session_proxy.lab.agent import CONNECT_TIME, PACE, AgentSession
+from session_proxy.lab.agent import CONNECT_TIME, AgentSession
 from session_proxy.lab.agent_channel import DataReceived, PortDisconnected
+from session_proxy.lab.pace import Pace
 from session_proxy.protocol.ssm_frames import Flag
 from tunnel_relay.background import open_background
 
@@ -63,14 +64,15 @@ async def _carry(session: AgentSession, stream: trio.SocketStream, first: DataRe
 
 
 async def _pump_out(session: AgentSession, stream: trio.SocketStream, over: trio.Event) -> None:
-    payload, pace = session.settings.frame_payload, session.settings.pace
+    payload, paced = session.settings.frame_payload, session.settings.pace
+    pace = Pace()
     try:
         while data := await stream.receive_some(READ_SIZE):
             # AWS's agent reads no more than a frame's worth; reading more at a time only spares us wake-ups.
             for start in range(0, len(data), payload):
                 await session.send(bytes(data[start : start + payload]))
-                if pace:
-                    await trio.sleep(PACE)
+                if paced:
+                    await pace.wait()
     except trio.BrokenResourceError:
         pass  # a reset ends the connection as an EOF does
     over.set()

@@ -7,10 +7,11 @@ from collections import deque
 import attrs
 import trio
 
-from session_proxy.lab.agent import PACE, AgentSession
+from session_proxy.lab.agent import AgentSession
 from session_proxy.lab.agent_channel import PortDisconnected
 from session_proxy.lab.basic_port import connect_port
 from session_proxy.lab.handshake import ClientAbilities
+from session_proxy.lab.pace import Pace
 from session_proxy.lab.smux_server import MAX_DATA, Command, SmuxError, SmuxFrame, SmuxReader
 from session_proxy.protocol.ssm_frames import Flag
 from tunnel_relay.background import open_background
@@ -141,7 +142,8 @@ class _Mux:
 
     async def send_outgoing(self) -> None:
         """Cut the smux bytes into frames of the data channel, at the agent's pace."""
-        payload, pace = self._session.settings.frame_payload, self._session.settings.pace
+        payload, paced = self._session.settings.frame_payload, self._session.settings.pace
+        pace = Pace()
         while True:
             if not self._outgoing:
                 self._filled = trio.Event()
@@ -150,8 +152,8 @@ class _Mux:
             del self._outgoing[:payload]
             self._drained.set()
             await self._session.send(piece)
-            if pace:
-                await trio.sleep(PACE)
+            if paced:
+                await pace.wait()
 
     async def keep_alive(self) -> None:
         """Send NOPs, and end the session when the client has been silent for too long."""

@@ -6,6 +6,7 @@ per channel, because paramiko's channels block. Nothing goes through Trio chunk 
 
 from __future__ import annotations
 
+import errno
 import functools
 import ipaddress
 import logging
@@ -26,6 +27,7 @@ from paramiko.common import (
     OPEN_FAILED_CONNECT_FAILED,
     OPEN_FAILED_RESOURCE_SHORTAGE,
     OPEN_SUCCEEDED,
+    cMSG_CHANNEL_OPEN_FAILURE,
 )
 
 from session_proxy.lab.authorized_keys import AuthorizedKeys
@@ -42,6 +44,11 @@ CONNECT_TIME = 5.0
 # How long closing may take before threads are left to end by themselves.
 CLOSING_TIME = 5.0
 
+
+# What OpenSSH's sshd says where it has nothing particular to say.
+NO_REASON = "open failed"
+# SSH_MSG_CHANNEL_OPEN_FAILURE before its texts: its number, the channel's, and the reason's.
+_REFUSAL_HEAD = 9
 
 _Opened = Callable[[paramiko.Channel, socket.socket], None]
 
@@ -122,6 +129,19 @@ class _Transport(paramiko.Transport):
         sock = server.connected.pop(channel.get_id())
         self._tell(functools.partial(self._opened, channel, sock))
 
+    def _send_message(self, data: paramiko.Message) -> None:
+        # paramiko leaves the description of a refusal empty; people and programs go by it.
+        message = data.asbytes()
+        if message.startswith(cMSG_CHANNEL_OPEN_FAILURE):
+            server = self.server_object
+            assert isinstance(server, _Server)
+            data = paramiko.Message()
+            data.add_bytes(message[:_REFUSAL_HEAD])
+            data.add_string(server.refusal)
+            data.add_string("")
+            server.refusal = NO_REASON
+        self.packetizer.send_message(data)
+
     def _tell(self, call: Callable[[], object]) -> None:
         with suppress(trio.RunFinishedError):
             self._trio.run_sync_soon(call)
@@ -133,6 +153,8 @@ class _Server(paramiko.ServerInterface):
     def __init__(self, keys: AuthorizedKeys) -> None:
         self._keys = keys
         self.connected: dict[int, socket.socket] = {}
+        self.refusal = NO_REASON
+        """What to tell about the channel that is not opened just now."""
         self.room = threading.BoundedSemaphore(MOST_CHANNELS)
 
     def get_allowed_auths(self, username: str) -> str:
@@ -152,8 +174,9 @@ class _Server(paramiko.ServerInterface):
             found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
             allowed = all(ipaddress.ip_address(address[4][0]).is_loopback for address in found)
             sock = socket.create_connection((host, port), CONNECT_TIME) if allowed else None
-        except (OSError, UnicodeError):
+        except (OSError, UnicodeError) as exc:
             self.room.release()
+            self.refusal = _reason(exc)
             return OPEN_FAILED_CONNECT_FAILED
         if sock is None:
             self.room.release()
@@ -162,6 +185,18 @@ class _Server(paramiko.ServerInterface):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.connected[chanid] = sock
         return OPEN_SUCCEEDED
+
+
+def _reason(exc: OSError | UnicodeError) -> str:
+    """Return what sshd would say, which is the C library's text for the error."""
+    match exc:
+        case TimeoutError():
+            return os.strerror(errno.ETIMEDOUT)
+        case UnicodeError():
+            # It is no name that a resolver would be asked for.
+            return "Name or service not known"
+        case _:
+            return exc.strerror or NO_REASON
 
 
 class _Splice:

@@ -58,6 +58,15 @@ class Link(Protocol):
         ...
 
 
+class StripedLink(Link, Protocol):
+    """A `Link` that carries streams to any destination, beside others of its kind."""
+
+    @property
+    def flowing(self) -> bool:
+        """Whether so much arrives on it now that another stream would get a part of it only."""
+        ...
+
+
 class LinkSource(Protocol):
     """How links to the instances of one upstream are made."""
 
@@ -70,7 +79,7 @@ class LinkSource(Protocol):
         """Return the instances that *entry* stands for; raises `LinkFailedError`."""
         ...
 
-    def connect(self, instance: str) -> AbstractAsyncContextManager[Link]:
+    def connect(self, instance: str) -> AbstractAsyncContextManager[StripedLink]:
         """Make a link to *instance* and hold it for a block; entering raises `LinkFailedError`.
 
         Leaving the block ends the streams that are still open with a reset.

@@ -1,4 +1,8 @@
-"""Open the upstreams of a profile: one transport per kind."""
+"""Open the upstreams of a profile: one transport per kind.
+
+What only some kinds need (SSH, WebSockets) takes about 0.15 s to import, and 20 MB; so it is imported where an
+upstream of the kind is opened.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +14,6 @@ import trio
 
 from session_proxy.errors import SessionProxyError, UpstreamStartError
 from session_proxy.outbound.direct import DirectTransport
-from session_proxy.outbound.ssh import open_ssh_transport
-from session_proxy.outbound.ssm import open_ssm_transport
-from session_proxy.outbound.ssm_port import open_ssm_port_transport
 from session_proxy.outbound.transport import Services, Transport
 from session_proxy.policy.rules import DIRECT
 from session_proxy.profile.model import Profile, SshUpstream, SsmPortUpstream, SsmUpstream, Upstream
@@ -32,10 +33,16 @@ def open_transport(
     """
     match upstream:
         case SshUpstream():
+            from session_proxy.outbound.ssh import open_ssh_transport
+
             return open_ssh_transport(name, upstream, services)
         case SsmUpstream():
+            from session_proxy.outbound.ssm import open_ssm_transport
+
             return open_ssm_transport(name, upstream, services)
         case SsmPortUpstream():
+            from session_proxy.outbound.ssm_port import open_ssm_port_transport
+
             return open_ssm_port_transport(name, upstream, services)
 
 

@@ -19,6 +19,10 @@ from session_proxy.target import Target
 from tunnel_relay.errors import ChannelOpenFailure, ChannelRefusedError, SshDisconnectedError
 from tunnel_relay.ssh.session import SshSession
 
+# From how many bytes per second on a session counts as one that flows: a tenth of what AWS's agent makes of a
+# session, and more than people at a terminal cause.
+FLOW = 64 * 1024
+
 # What servers write into the description of "connect failed", which RFC 4254, section 5.1 leaves to them:
 # OpenSSH the C library's text for the error, in the server's language, which is English as a rule.
 _CAUSES: tuple[tuple[tuple[str, ...], type[DialError]], ...] = (
@@ -56,7 +60,7 @@ def refused_channel(exc: ChannelRefusedError) -> DialError:
 
 @attrs.frozen(eq=False)
 class SshLink:
-    """A `Link` over an SSH session that is logged in."""
+    """A `StripedLink` over an SSH session that is logged in."""
 
     session: SshSession
 
@@ -64,6 +68,11 @@ class SshLink:
     def streams(self) -> int:
         """See `Link.streams`."""
         return self.session.channels
+
+    @property
+    def flowing(self) -> bool:
+        """See `StripedLink.flowing`."""
+        return self.session.arriving > FLOW
 
     async def open(self, target: Target) -> trio.abc.Stream:
         """See `Link.open`."""

@@ -114,11 +114,13 @@ class SshLogin:
             self.services.notify(Notice(self.upstream, message, level))
 
     async def _load(self, path: Path) -> tuple[Identity, ...]:
-        if (warning := key_file_warning(path)) is not None:
-            self._tell(warning, "warning")
         secret = self.ssh.passphrase
         ask = secret.reveal if secret is not None else self.services.passphrases.asker(path)
-        return await load_key_file(path, ask)
+        identities = await load_key_file(path, ask)
+        # Only of what is a key is it known that others should not read it.
+        if (warning := key_file_warning(path)) is not None:
+            self._tell(warning, "warning")
+        return identities
 
     async def _default_identities(self) -> tuple[Identity, ...]:
         """Return the agent's keys, then those of the default files that can be read without a passphrase."""
@@ -127,6 +129,8 @@ class SshLogin:
         if socket := self.services.environ.get("SSH_AUTH_SOCK"):
             try:
                 found += await agent_identities(Path(socket))
+                if not found:
+                    problems.append("the ssh-agent holds no key")
             except SshKeyError as exc:
                 problems.append(str(exc))
         home = Path(self.services.environ.get("HOME") or Path.home())

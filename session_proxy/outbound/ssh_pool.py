@@ -16,9 +16,9 @@ import trio
 
 from session_proxy.errors import TransportDownError, UdpUnsupportedError
 from session_proxy.events import LinksChanged, Notify, UpstreamDown, UpstreamUp
-from session_proxy.outbound.links import Link, LinkFailedError, LinkLostError, LinkSource
+from session_proxy.outbound.links import LinkFailedError, LinkLostError, LinkSource, StripedLink
 from session_proxy.outbound.transport import DatagramAssociation, Health, HealthState, Services
-from session_proxy.policy.pool import Close, Connect, Pool
+from session_proxy.policy.pool import GROWTH_PATIENCE, Close, Connect, Load, Pool
 from session_proxy.policy.rotation import Resolve, Rotation
 from session_proxy.target import Target
 from tunnel_relay.background import open_background
@@ -30,6 +30,10 @@ SETUP_LIMIT = 30.0
 # How long finding out what a tag stands for may take.
 RESOLVE_LIMIT = 30.0
 
+# A stream that waits for the pool to grow looks this often, in seconds, whether it need not: nobody tells when
+# another has ended, or moves nothing.
+SECOND_LOOK = 0.05
+
 
 @attrs.define(eq=False)
 class PoolTransport:
@@ -39,10 +43,12 @@ class PoolTransport:
     _source: LinkSource
     _pool: Pool
     _notify: Notify
-    _links: dict[int, Link] = attrs.field(factory=dict[int, Link], init=False)
+    _links: dict[int, StripedLink] = attrs.field(factory=dict[int, StripedLink], init=False)
     _scopes: dict[int, trio.CancelScope] = attrs.field(factory=dict[int, trio.CancelScope], init=False)
     _health: Health = attrs.field(init=False)
     _told_size: int = attrs.field(default=0, init=False)
+    _waiting: int = attrs.field(default=0, init=False)
+    """Streams that wait for the pool to grow."""
     _failure: LinkFailedError | None = attrs.field(default=None, init=False)
     _poked: trio.Event = attrs.field(factory=trio.Event, init=False)
     _changed: trio.Event = attrs.field(factory=trio.Event, init=False)
@@ -51,7 +57,7 @@ class PoolTransport:
         self._health = Health(HealthState.STARTING, since=trio.current_time())
 
     async def connect_tcp(self, target: Target) -> trio.abc.Stream:
-        """Open a stream to *target* on the least busy link.
+        """Open a stream to *target* on the least busy link; where all are busy, wait a little for one more.
 
         Raises:
           TransportDownError: no link is up, and the last attempts to make one failed.
@@ -59,12 +65,7 @@ class PoolTransport:
 
         """
         while True:
-            number = self._pool.place(self._loads())
-            if number is None:
-                await self._wait_for_link()
-                continue
-            if self._pool.wants_more:
-                self._poked.set()
+            number = await self._place()
             try:
                 return await self._links[number].open(target)
             except LinkLostError as exc:
@@ -123,6 +124,31 @@ class PoolTransport:
                 with trio.move_on_at(self._pool.next_timer(now)):
                     await self._poked.wait()
 
+    async def _place(self) -> int:
+        """Return the number of the link that is to carry a stream; nothing happens between that and its use."""
+        until = math.inf
+        while True:
+            now = trio.current_time()
+            number = self._pool.place(now, self._loads(), waiting=self._waiting, patient=now < until)
+            if self._pool.wants_more:
+                self._poked.set()
+            if number is not None:
+                return number
+            if not self._pool.ready:
+                await self._wait_for_link()
+                continue
+            # Whoever has little time left needs some of it for the destination.
+            until = min(until, now + min(GROWTH_PATIENCE, (trio.current_effective_deadline() - now) / 2))
+            await self._wait_for_growth(min(until, now + SECOND_LOOK))
+
+    async def _wait_for_growth(self, until: float) -> None:
+        self._waiting += 1
+        try:
+            with trio.move_on_at(until):
+                await self._changed.wait()
+        finally:
+            self._waiting -= 1
+
     async def _wait_for_link(self) -> None:
         if self._health.state is HealthState.DOWN:
             raise TransportDownError(self._health.reason, upstream=self.name)
@@ -179,7 +205,7 @@ class PoolTransport:
         if setup.cancelled_caught:
             raise LinkFailedError(f"not connected within {SETUP_LIMIT:g} s")
 
-    def _link_up(self, step: Connect, link: Link, setup: float) -> None:
+    def _link_up(self, step: Connect, link: StripedLink, setup: float) -> None:
         was_ready = self._pool.ready
         self._links[step.link] = link
         self._pool.link_up(step.link, trio.current_time())
@@ -226,8 +252,8 @@ class PoolTransport:
         self._changed = trio.Event()
         self._poked.set()
 
-    def _loads(self) -> dict[int, int]:
-        return {number: link.streams for number, link in self._links.items()}
+    def _loads(self) -> dict[int, Load]:
+        return {number: Load(link.streams, link.flowing) for number, link in self._links.items()}
 
 
 @asynccontextmanager

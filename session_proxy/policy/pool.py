@@ -2,8 +2,9 @@
 
 The far end of an SSM session sends about 1 MB/s and no more, so several sessions to one instance carry
 several streams faster than one could. The pool starts with one link and grows while streams queue, which is
-when a new stream finds every link busy; that stream is carried at once by the least busy link, and the next
-one finds the new link. Links that stay idle are given back, down to one.
+when a new stream finds streams on every link. A stream stays on the link that it was put on, so where the best
+link is at its limit, or seems about to be, the new stream waits a moment for one that is coming up; each that
+comes up takes its share of those that wait. Links that stay idle are given back, down to one.
 
 Pure: drivers ask `Pool.steps` what to do, do it, and report.
 """
@@ -28,6 +29,25 @@ IDLE_CHECK = 10.0
 # fault, and quotas (StartSession is throttled per account) do not heal by asking again.
 PAUSE_AFTER_FAILED_GROWTH = 30.0
 
+# What a stream may wait for a link that is coming up. A session through AWS takes about a second; the second more
+# is for a slow day. Where links are known to take longer, nobody waits for them.
+GROWTH_PATIENCE = 2.0
+
+# For this long after a stream was put on a link nobody can tell what will come through it. Streams that start
+# together, as parallel downloads do, are taken at their worst.
+UNTRIED = 1.0
+
+
+@attrs.frozen
+class Load:
+    """What a link carries: *streams*, and whether they get as much through it as it can carry (*flowing*)."""
+
+    streams: int = 0
+    flowing: bool = False
+
+
+NO_LOAD = Load()
+
 
 @attrs.frozen
 class Connect:
@@ -51,8 +71,18 @@ PoolStep = Resolve | Connect | Close
 class _Link:
     instance: str
     growth: bool
+    begun: float
     up_since: float | None = None
     idle_since: float | None = None
+    placed: float = -math.inf
+    """When the last stream was put on it, beside that many others."""
+    beside: int = 0
+
+    def is_busy(self, load: Load, now: float) -> bool:
+        """Whether a stream more would get, or give, less than it could."""
+        # Fewer streams than there were: the last one has ended, or made up for others that have.
+        untried = now - self.placed < UNTRIED and load.streams > self.beside
+        return load.streams > 0 and (load.flowing or untried)
 
 
 @attrs.define(eq=False)
@@ -66,15 +96,17 @@ class Pool:
     _wanted: int = attrs.field(default=1, init=False)
     _resolving: bool = attrs.field(default=False, init=False)
     _no_growth_before: float = attrs.field(default=-math.inf, init=False)
+    _setup: float = attrs.field(default=0.0, init=False)
+    """How long the last link took to come up."""
 
-    def steps(self, now: float, streams: Mapping[int, int]) -> list[PoolStep]:
-        """Return what is to be done at *now*; *streams* says how many streams each link carries."""
+    def steps(self, now: float, loads: Mapping[int, Load]) -> list[PoolStep]:
+        """Return what is to be done at *now*, when the links carry *loads*."""
         if not self._links:
             return self._first(now)
         up = self._up()
         if not up:
             return []
-        return [*self._growth(now, up), *self._surplus(now, up, streams)]
+        return [*self._growth(now, up), *self._surplus(now, up, loads)]
 
     def next_timer(self, now: float) -> float:
         """Return when `steps` wants to be asked again though nothing has happened; may be infinite."""
@@ -83,24 +115,37 @@ class Pool:
             return step.until if isinstance(step, Rest) else now
         return now + IDLE_CHECK if len(self._up()) > 1 else math.inf
 
-    def place(self, streams: Mapping[int, int]) -> int | None:
-        """Return the link that is to carry one more stream, `None` while no link is up.
+    def place(
+        self, now: float, loads: Mapping[int, Load], *, waiting: int = 0, patient: bool = False
+    ) -> int | None:
+        """Return the link that is to carry one more stream; `None`: wait until one comes up.
 
-        The least busy one, and the oldest of those, so that the younger ones can fall idle.
+        The best one is not busy, carries the fewest streams, and is the oldest, so that the younger ones can
+        fall idle. A *patient* stream waits rather than share a busy link, if there is one coming up for it
+        beside the *waiting* streams.
         """
         up = self._up()
         if not up:
             return None
-        number = min(up, key=lambda link: (streams.get(link, 0), link))
-        if streams.get(number, 0):
-            total = 1 + sum(streams.get(link, 0) for link in up)
+        number = min(
+            up, key=lambda name: (up[name].is_busy(load := loads.get(name, NO_LOAD), now), load.streams, name)
+        )
+        link, load = up[number], loads.get(number, NO_LOAD)
+        if load.streams:
+            total = 1 + waiting + sum(loads.get(name, NO_LOAD).streams for name in up)
             self._wanted = max(self._wanted, min(self.limit, total))
-        up[number].idle_since = None
+            # Those that wait share what is coming up: no link is worth it that will be as full as this one.
+            room = self._coming(now) * load.streams
+            if patient and link.is_busy(load, now) and waiting < room and self._setup <= GROWTH_PATIENCE:
+                return None
+        link.idle_since = None
+        link.placed, link.beside = now, load.streams
         return number
 
     def link_up(self, link: int, now: float) -> None:
         """Note that *link* works."""
         self._links[link].up_since = now
+        self._setup = now - self._links[link].begun
         self.rotation.succeeded(self._links[link].instance)
 
     def link_failed(self, link: int, reason: str, now: float, *, slow: bool = False) -> float:
@@ -175,20 +220,26 @@ class Pool:
                 self._resolving = True
                 return [step]
             case Attempt(instance):
-                return [self._connect(instance, growth=False)]
+                return [self._connect(instance, now, growth=False)]
             case Rest():
                 return []
 
-    def _growth(self, now: float, up: Mapping[int, _Link]) -> list[PoolStep]:
+    def _missing(self, now: float) -> int:
+        """Return how many links beside those that are there are wanted, and may be asked for at *now*."""
         if now < self._no_growth_before:
-            return []
-        instance = up[min(up)].instance
-        missing = min(self._wanted, self.limit) - len(self._links)
-        return [self._connect(instance, growth=True) for _ in range(missing)]
+            return 0
+        return max(0, min(self._wanted, self.limit) - len(self._links))
 
-    def _surplus(self, now: float, up: Mapping[int, _Link], streams: Mapping[int, int]) -> list[PoolStep]:
+    def _coming(self, now: float) -> int:
+        return len(self._links) - self.size + self._missing(now)
+
+    def _growth(self, now: float, up: Mapping[int, _Link]) -> list[PoolStep]:
+        instance = up[min(up)].instance
+        return [self._connect(instance, now, growth=True) for _ in range(self._missing(now))]
+
+    def _surplus(self, now: float, up: Mapping[int, _Link], loads: Mapping[int, Load]) -> list[PoolStep]:
         for number, link in up.items():
-            if streams.get(number, 0):
+            if loads.get(number, NO_LOAD).streams:
                 link.idle_since = None
             elif link.idle_since is None:
                 link.idle_since = now
@@ -203,7 +254,7 @@ class Pool:
             self.link_closed(number)
         return [Close(number) for number in closing]
 
-    def _connect(self, instance: str, *, growth: bool) -> Connect:
+    def _connect(self, instance: str, now: float, *, growth: bool) -> Connect:
         self._numbers += 1
-        self._links[self._numbers] = _Link(instance, growth=growth)
+        self._links[self._numbers] = _Link(instance, growth, now)
         return Connect(self._numbers, instance)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from collections.abc import Sequence
 
 import attrs
@@ -36,6 +37,9 @@ REASONS = {
 }
 
 Headers = Sequence[tuple[bytes, bytes]]
+
+# Where h11's messages go over to quoting the peer.
+_PEER_BYTES = re.compile(r":| b?['\"]| bytearray\(")
 
 
 class HttpRefusalError(ClientProtocolError):
@@ -104,7 +108,9 @@ class HttpServer:
         try:
             event = self._http.next_event()
         except h11.RemoteProtocolError as exc:
-            raise HttpRefusalError(exc.error_status_hint, f"the request is not HTTP/1.1: {exc}") from exc
+            raise HttpRefusalError(
+                exc.error_status_hint, f"the request is not HTTP/1.1: {fault(exc)}"
+            ) from exc
         if isinstance(event, h11.Request):
             return read_request(event)
         if isinstance(event, h11.Data | h11.EndOfMessage):
@@ -131,7 +137,7 @@ class HttpServer:
         try:
             return self._http.send(event) or b""
         except h11.LocalProtocolError as exc:
-            raise HttpRefusalError(502, f"the answer cannot be passed on: {exc}") from exc
+            raise HttpRefusalError(502, f"the answer cannot be passed on: {fault(exc)}") from exc
 
     def next_request(self) -> bool:
         """Make ready for another request on this connection; `False` where there can be none."""
@@ -147,6 +153,11 @@ class HttpServer:
         return self._http.trailing_data[0]
 
 
+def fault(error: h11.ProtocolError) -> str:
+    """Return what is wrong with a message, without the bytes that are: they may hold credentials."""
+    return _PEER_BYTES.split(str(error), maxsplit=1)[0]
+
+
 def read_request(request: h11.Request) -> Tunnel | Forward:
     """Return what *request* asks a proxy for.
 
@@ -159,6 +170,8 @@ def read_request(request: h11.Request) -> Tunnel | Forward:
     headers = request.headers.raw_items()
     presented = credentials(headers)
     if request.method == b"CONNECT":
+        if b"@" in request.target:
+            raise HttpRefusalError(400, "CONNECT needs HOST:PORT, without a user")
         if any(name.lower() in (b"content-length", b"transfer-encoding") for name, _ in headers):
             raise HttpRefusalError(400, "a CONNECT request has no body")
         try:

@@ -114,7 +114,7 @@ class DataChannel:
             await self._changed.wait()
 
     def queue(self, data: bytes) -> None:
-        """Queue a few bytes that must not wait, such as the end of a stream."""
+        """Queue a few bytes that must not wait or be parted, such as the end of a stream."""
         if data and not self.closed.is_set():
             self.channel.send_data(data)
             self.poked.set()

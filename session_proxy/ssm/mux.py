@@ -10,7 +10,7 @@ import trio
 
 from session_proxy.errors import RefusedError
 from session_proxy.profile.model import DataChannel as DataChannelSettings
-from session_proxy.protocol.smux import Smux, SmuxError, StreamClosed, StreamData
+from session_proxy.protocol.smux import MAX_DATA, Smux, SmuxError, StreamClosed, StreamData
 from session_proxy.protocol.ssm_frames import Flag
 from session_proxy.ssm.carrying import open_data_channel
 from session_proxy.ssm.data_channel import DataChannel, Dialing
@@ -96,12 +96,16 @@ class SsmMuxStream(trio.abc.Stream):
 
     async def aclose(self) -> None:
         """Close the connection."""
+        self.close()
+        await trio.lowlevel.checkpoint()
+
+    def close(self) -> None:
+        """Do what `aclose` does, without a checkpoint: closing never waits."""
         if not self._closed:
             self._closed = True
             self._mux.forget(self._id, len(self._inbox))
             self._inbox.clear()
             self.change()
-        await trio.lowlevel.checkpoint()
 
     def feed(self, data: bytes) -> None:
         """Take bytes that arrived; the mux's to call."""
@@ -147,7 +151,6 @@ class SsmMux:
     _held: int = attrs.field(default=0, init=False)
     _room: trio.Event = attrs.field(factory=trio.Event, init=False)
     _failed_connects: int = attrs.field(default=0, init=False)
-    _lock: trio.StrictFIFOLock = attrs.field(factory=trio.StrictFIFOLock, init=False)
 
     @property
     def closed(self) -> trio.Event:
@@ -180,10 +183,15 @@ class SsmMux:
             raise DataChannelError(str(exc)) from exc
         stream = self._streams[stream_id] = SsmMuxStream(self, stream_id)
         failed_before = self._failed_connects
-        await self._flush()
-        with trio.move_on_after(min(REFUSAL_LIMIT, 1.5 * self._data_channel.round_trip + REFUSAL_MOMENT)):
-            while not (stream.ended or stream.heard or self.closed.is_set()):
-                await stream.wait_changed()
+        self._flush()
+        try:
+            with trio.move_on_after(min(REFUSAL_LIMIT, 1.5 * self._data_channel.round_trip + REFUSAL_MOMENT)):
+                while not (stream.ended or stream.heard or self.closed.is_set()):
+                    await stream.wait_changed()
+        except trio.Cancelled:
+            # Nobody will have it: the agent is not to keep a connection for it.
+            stream.close()
+            raise
         if stream.ended and not stream.heard and self._failed_connects > failed_before:
             await stream.aclose()
             raise RefusedError("the agent could not connect: the host refused, or has no such name or route")
@@ -191,9 +199,13 @@ class SsmMux:
 
     async def send(self, stream_id: int, data: bytes | bytearray | memoryview) -> None:
         """Send *data* on a stream; the stream's to call."""
-        await self.wait_writable()
-        self._smux.send_data(stream_id, data)
-        await self._flush()
+        # A frame at a time, whole or not at all: whoever is cancelled here, or closes a stream meanwhile, must
+        # not cut a frame of another in two.
+        with memoryview(data).cast("B") as view:
+            for start in range(0, len(view), MAX_DATA):
+                await self.wait_writable()
+                self._smux.send_data(stream_id, view[start : start + MAX_DATA])
+                self._flush()
 
     async def wait_writable(self) -> None:
         """Wait until `send` would not wait."""
@@ -212,7 +224,7 @@ class SsmMux:
         self._streams.pop(stream_id, None)
         self.consumed(unread)
         self._smux.close_stream(stream_id)
-        self._data_channel.queue(self._smux.data_to_send())
+        self._flush()
 
     def broken(self) -> trio.BrokenResourceError:
         """Return the error for a stream whose session has ended."""
@@ -251,17 +263,10 @@ class SsmMux:
                 case _:
                     # A stream that we have closed meanwhile.
                     pass
-        self._data_channel.queue(self._smux.data_to_send())
+        self._flush()
 
-    async def _flush(self) -> None:
-        data = self._smux.data_to_send()
-        if not data:
-            return
-        try:
-            async with self._lock:
-                await self._data_channel.send_all(data)
-        except SsmError as exc:
-            raise trio.BrokenResourceError(str(exc)) from exc
+    def _flush(self) -> None:
+        self._data_channel.queue(self._smux.data_to_send())
 
 
 @asynccontextmanager

@@ -47,6 +47,7 @@ class FakeLink:
     open_streams: set[FakeStream] = attrs.field(factory=set[FakeStream])
     answers: bool = True
     breaks_at_next_open: bool = False
+    flowing: bool = False
 
     @property
     def streams(self) -> int:

@@ -19,8 +19,8 @@ from tunnel_relay.protocol.ssh_agent_messages import (
     sign_request,
 )
 from tunnel_relay.protocol.ssh_fields import FieldError
+from tunnel_relay.ssh.algorithms import CERTIFICATE
 from tunnel_relay.ssh.hostkeys import HostKey
-from tunnel_relay.ssh.keys import CERTIFICATE
 
 _FLAGS = {"rsa-sha2-256": RSA_SHA2_256, "rsa-sha2-512": RSA_SHA2_512}
 

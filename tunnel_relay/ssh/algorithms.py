@@ -1,8 +1,8 @@
 """Which algorithms we agree to, in order of preference, and what to say to a server that knows only others.
 
-Left out on purpose: everything on SHA-1, MD5, CBC, 3DES and DSA. So are the classic Diffie-Hellman groups: in
-Python an exchange takes 20 to 100 ms, during which no stream of any session moves. chacha20-poly1305 and
-sntrup761 are missing because paramiko does not have them.
+Left out on purpose: everything on SHA-1, MD5, CBC, 3DES and DSA, and short RSA keys. So are the classic
+Diffie-Hellman groups: in Python an exchange takes 20 to 100 ms, during which no stream of any session moves.
+chacha20-poly1305 and sntrup761 are missing because paramiko does not have them.
 """
 
 from __future__ import annotations
@@ -46,6 +46,11 @@ HOST_KEYS = (
 # In a key and in known_hosts an RSA key has one name, whatever hash signs with it (RFC 8332, section 3).
 RSA_KEY = "ssh-rsa"
 RSA_ALGORITHMS = ("rsa-sha2-512", "rsa-sha2-256")
+# NIST SP 800-131A: shorter RSA keys are no longer acceptable. OpenSSH's RequiredRSASize is 1024 unless changed.
+MIN_RSA_BITS = 2048
+
+# What the type of a certificate ends with.
+CERTIFICATE = "-cert-v01@openssh.com"
 
 # How many of a server's names an error message shows.
 _SHOWN = 6

@@ -12,9 +12,9 @@ import trio
 from tunnel_relay.errors import SshAuthenticationError, SshDisconnectedError, SshHandshakeError, SshKeyError
 from tunnel_relay.protocol import ssh_numbers as number
 from tunnel_relay.protocol.ssh_fields import FieldError, Fields, clean_text, string
-from tunnel_relay.ssh.algorithms import RSA_ALGORITHMS, RSA_KEY
+from tunnel_relay.ssh.algorithms import CERTIFICATE, RSA_ALGORITHMS, RSA_KEY
 from tunnel_relay.ssh.hostkeys import HostKey
-from tunnel_relay.ssh.keys import CERTIFICATE, Identity
+from tunnel_relay.ssh.keys import Identity
 from tunnel_relay.ssh.transport import SshTransport
 
 _PUBLICKEY = "publickey"
@@ -118,6 +118,11 @@ class _Attempt:
         key = HostKey(identity.blob)
         algorithm = self._algorithm(key.kind)
         self.tried.append(f"{identity.name} ({key.kind} {key.fingerprint})")
+        if key.weakness:
+            self.tried[-1] += (
+                f", which was not offered: it is {key.weakness}, make one with: ssh-keygen -t ed25519"
+            )
+            return False
         try:
             if self.ask_first:
                 self._send(self._request(identity, algorithm, signed=False))

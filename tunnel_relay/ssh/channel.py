@@ -105,6 +105,11 @@ class SshChannel(SpliceableStream):
         self.close()
         await trio.lowlevel.checkpoint()
 
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed here, or refused; the peer may have yet to say so too."""
+        return self._state in (_State.ABANDONED, _State.CLOSED)
+
     def close(self) -> None:
         """Do what `aclose` does, without a checkpoint: closing never waits."""
         if self._state is _State.OPENING:

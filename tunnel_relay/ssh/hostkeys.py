@@ -18,6 +18,7 @@ import trio
 
 from tunnel_relay.errors import HostKeyError
 from tunnel_relay.protocol.ssh_fields import FieldError, Fields
+from tunnel_relay.ssh.algorithms import CERTIFICATE, MIN_RSA_BITS, RSA_KEY
 
 SSH_PORT = 22
 # A known_hosts file larger than this is not one.
@@ -46,6 +47,24 @@ class HostKey:
         """The fingerprint as OpenSSH shows it: ``SHA256:…``."""
         digest = hashlib.sha256(self.blob).digest()
         return "SHA256:" + base64.b64encode(digest).decode("ascii").rstrip("=")
+
+    @property
+    def weakness(self) -> str:
+        """What makes the key unsafe; empty where nothing does."""
+        if self.kind not in (RSA_KEY, RSA_KEY + CERTIFICATE):
+            return ""
+        fields = Fields(self.blob)
+        try:
+            fields.string()
+            if self.kind != RSA_KEY:
+                fields.string()  # a certificate's nonce
+            fields.string()
+            bits = int.from_bytes(fields.string(), "big").bit_length()
+        except FieldError:
+            return "a malformed RSA key"
+        if bits >= MIN_RSA_BITS:
+            return ""
+        return f"an RSA key of {bits} bits; fewer than {MIN_RSA_BITS} are not safe"
 
     @property
     def line(self) -> str:

@@ -25,16 +25,13 @@ from cryptography.hazmat.primitives.serialization import (
 
 from tunnel_relay.errors import SshKeyError
 from tunnel_relay.protocol.ssh_fields import string
+from tunnel_relay.ssh.algorithms import CERTIFICATE, MIN_RSA_BITS
 from tunnel_relay.ssh.hostkeys import HostKey
 
 PrivateKey = ed25519.Ed25519PrivateKey | ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
 # No private key is larger.
 MAX_FILE = 256 * 1024
-# NIST SP 800-131A: shorter RSA keys are no longer acceptable, and modern servers refuse them.
-MIN_RSA_BITS = 2048
-
-CERTIFICATE = "-cert-v01@openssh.com"
 _CURVE_HASHES: dict[str, hashes.HashAlgorithm] = {
     "secp256r1": hashes.SHA256(),
     "secp384r1": hashes.SHA384(),

@@ -14,7 +14,7 @@ import attrs
 import trio
 
 from tunnel_relay.background import open_background
-from tunnel_relay.errors import SshDisconnectedError, SshError, SshHandshakeError
+from tunnel_relay.errors import HostKeyError, SshDisconnectedError, SshError, SshHandshakeError
 from tunnel_relay.protocol.ssh_fields import clean_text
 from tunnel_relay.ssh.algorithms import host_key_algorithms
 from tunnel_relay.ssh.authentication import authenticate
@@ -34,9 +34,18 @@ GOODBYE = 1.0
 
 @attrs.frozen(kw_only=True)
 class SshStatistics:
-    """What a session is doing: open channels, bytes that wait to be sent, the shortest round trip in seconds."""
+    """What a session is doing.
+
+    Attributes:
+      channels: How many are open or being opened.
+      arriving: Bytes per second that came in the last second or so.
+      unsent: Bytes that wait to be sent.
+      round_trip: The shortest, in seconds.
+
+    """
 
     channels: int
+    arriving: float
     unsent: int
     round_trip: float
 
@@ -101,8 +110,16 @@ class SshSession:
 
     @property
     def channels(self) -> int:
-        """How many channels are open or being opened."""
-        return len(self._connection.channels)
+        """How many channels are open or being opened.
+
+        Those that were closed here, and only wait for the server to say so too, carry nothing any more.
+        """
+        return sum(not channel.closed for channel in self._connection.channels.values())
+
+    @property
+    def arriving(self) -> float:
+        """Bytes per second that came in the last second or so."""
+        return self._transport.arriving.per_second(trio.current_time())
 
     @property
     def queued(self) -> int:
@@ -137,7 +154,10 @@ class SshSession:
         """Return what the session is doing now."""
         connection = self._connection
         return SshStatistics(
-            channels=self.channels, unsent=connection.unsent, round_trip=connection.round_trip
+            channels=self.channels,
+            arriving=self.arriving,
+            unsent=connection.unsent,
+            round_trip=connection.round_trip,
         )
 
 
@@ -158,7 +178,7 @@ async def open_ssh_session(
 
     Raises:
       SshHandshakeError: the peer is no SSH server that we can talk to.
-      HostKeyError: its key is unknown, changed or revoked.
+      HostKeyError: its key is unknown, changed, revoked or too short.
       SshAuthenticationError: it took none of the identities.
       SshError: the connection ended.
 
@@ -182,6 +202,11 @@ async def open_ssh_session(
             try:
                 await _agree_on_keys(transport)
                 host_key = HostKey(transport.negotiation.host_key_blob)
+                if host_key.weakness:
+                    raise HostKeyError(
+                        f"the host key of {host} is {host_key.weakness}; make another one on that host with: "
+                        "ssh-keygen -t ed25519 -f /etc/ssh/ssh_host_ed25519_key"
+                    )
                 is_new = await host_keys.verify(host, host_key)
                 banner = await authenticate(transport, user, identities, on_success=connection.start)
                 yield SshSession(

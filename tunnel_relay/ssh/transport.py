@@ -18,6 +18,7 @@ from tunnel_relay.protocol.ssh_fields import FieldError, Fields, clean_text, str
 from tunnel_relay.protocol.ssh_numbers import CHANNEL_DATA
 from tunnel_relay.ssh.algorithms import HOST_KEYS
 from tunnel_relay.ssh.negotiation import LOCAL_VERSION, Negotiation
+from tunnel_relay.ssh.pace import Pace
 from tunnel_relay.ssh.packets import Part
 
 # A line before the version is for people, and shorter (RFC 4253, section 4.2 has 255 bytes for the version).
@@ -59,8 +60,8 @@ class SshTransport:
         """Whether nothing but a key exchange may be sent; so it is until the first one is done."""
         self.keys_since = trio.current_time()
         """When the key exchange under way began, else when the last one ended."""
-        self.heard = trio.current_time()
-        """When the last bytes arrived."""
+        self.arriving = Pace(trio.current_time())
+        """How fast bytes arrive, those of the protocol included."""
         self.signature_algorithms: tuple[str, ...] = ()
         """Those that the server takes, where it says so (RFC 8308, section 3.1)."""
         self.on_end: list[Callable[[], None]] = []
@@ -85,6 +86,11 @@ class SshTransport:
         self._early_packets = 0
         self._held: deque[bytes] = deque()
         self.writer.write_raw(f"{LOCAL_VERSION}\r\n".encode("ascii"))
+
+    @property
+    def heard(self) -> float:
+        """When the last bytes arrived."""
+        return self.arriving.at
 
     def fail(self, reason: SshError) -> None:
         """End the connection; the first reason stands."""
@@ -111,7 +117,7 @@ class SshTransport:
         """
         if not size:
             raise SshDisconnectedError(self._describe_end())
-        self.heard = trio.current_time()
+        self.arriving.count(size, trio.current_time())
         reader = self.reader
         reader.filled(size)
         if not self.negotiation.remote_version and not self._read_version():

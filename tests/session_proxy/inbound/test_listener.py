@@ -9,7 +9,7 @@ import trio
 import trio.testing
 
 from session_proxy.errors import ListenError
-from session_proxy.events import ConnectionClosed, Listening, Notice, ignore
+from session_proxy.events import ConnectionClosed, ConnectionOpened, Listening, Notice, ignore
 from session_proxy.inbound import listener
 from session_proxy.inbound.listener import serve_front_door
 from session_proxy.profile.model import Limits, ListenAddress
@@ -79,6 +79,8 @@ async def test_too_many_clients_are_told_at_once() -> None:
             await third.receive_some()
         closed = await door.events.closed()
         assert (closed.outcome, "limits.connections" in closed.detail) == ("limit", True)
+        # What counts open connections hears of it as of any other.
+        assert door.events.told[-2:] == [ConnectionOpened(closed.id, closed.client), closed]
         await first.aclose()
         await door.events.closed(2)
         async with await through(door, port):

@@ -39,7 +39,6 @@ def expected(rules: Sequence[Rule], target: Target) -> str:
 # Each example starts an engine, and a browser is a slow one.
 @settings(
     max_examples=10 if shutil.which("node") else 3,
-    deadline=None,
     suppress_health_check=[HealthCheck.data_too_large, HealthCheck.too_slow],
 )
 @given(ROUTES, st.lists(TARGETS, min_size=30, max_size=30))

@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import pytest
 import trio
+import trio.testing
 
 from session_proxy.lab import mux_port
+from session_proxy.lab.agent import AgentSession
 from session_proxy.lab.documents import PORT_FORWARDING, REMOTE_HOST
 from session_proxy.lab.faults import Faults
 from session_proxy.lab.smux_server import Command, SmuxFrame, SmuxReader
@@ -97,22 +99,42 @@ async def test_what_belongs_to_no_stream_is_ignored() -> None:
 
 async def test_a_stalled_stream_stops_the_others_until_it_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mux_port, "MAX_BUFFERED", 10_000)
-    go_on = trio.Event()
+    made, connections = trio.open_memory_channel[trio.abc.HalfCloseableStream](2)
 
-    async def stall(stream: trio.SocketStream) -> None:
-        await go_on.wait()
-        await echo_stream(stream)
+    async def connect(_session: AgentSession) -> trio.abc.HalfCloseableStream:
+        # Nothing is held on the way, as a socket would: what is sent waits until it is received.
+        near, far = trio.testing.lockstep_stream_pair()
+        await made.send(far)
+        return near
 
+    monkeypatch.setattr(mux_port, "connect_port", connect)
     with trio.fail_after(20):
-        async with open_port(stall) as port, open_gateway() as gateway:
+        async with open_gateway() as gateway:
             client = PlainClient()
-            async with client.connect(start(gateway, port, PORT_FORWARDING)):
+            async with client.connect(start(gateway, 9, PORT_FORWARDING)) as websocket:
                 await client.wait_complete()
                 await send(client, SmuxFrame(Command.SYN, 3))
-                for _ in range(120):
-                    await send(client, SmuxFrame(Command.PSH, 3, bytes(30_000)))
-                go_on.set()
-                await client.wait_until(lambda: len(client.data) >= 120 * 30_000)
+                stalled = await connections.receive()
+                await send(client, SmuxFrame(Command.SYN, 5))
+                other = await connections.receive()
+                for _ in range(3):
+                    await send(client, SmuxFrame(Command.PSH, 3, bytes(9_000)))
+                await send(client, SmuxFrame(Command.PSH, 5, b"hello"))
+                got: list[bytes] = []
+
+                async def listen() -> None:
+                    got.append(bytes(await other.receive_some()))
+
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(listen)
+                    # The pong proves that everything is there.
+                    await websocket.ping(b"there?")
+                    await trio.testing.wait_all_tasks_blocked()
+                    assert got == []
+                    count = 0
+                    while count < 27_000:
+                        count += len(await stalled.receive_some())
+                assert got == [b"hello"]
                 await client.wait_acknowledged()
 
 

@@ -3,9 +3,10 @@ from __future__ import annotations
 import functools
 import hashlib
 import io
+import socket
 import threading
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, Generator
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
 import attrs
@@ -13,12 +14,14 @@ import paramiko
 import pytest
 import trio
 
+from session_proxy.errors import ResolutionError
 from session_proxy.lab import ssh_server
 from session_proxy.lab.authorized_keys import AuthorizedKeys
 from session_proxy.lab.files import write_key
 from session_proxy.lab.listening import open_sockets
 from session_proxy.lab.ssh_server import SshServer
 from session_proxy.lab.targets import BLOCK, echo_stream, open_targets
+from session_proxy.outbound.ssh_link import refused_channel
 from tests.support.lab import open_port
 from tunnel_relay.background import open_background
 from tunnel_relay.errors import ChannelRefusedError, SshAuthenticationError
@@ -95,19 +98,43 @@ async def test_many_channels_at_once_are_kept_apart(tmp_path: Path) -> None:
                     nursery.start_soon(fetch, session, port)
 
 
+@contextmanager
+def full_listener() -> Generator[int]:
+    """Yield a port whose queue is full, so that connecting to it takes for ever."""
+    with socket.socket() as listener, ExitStack() as stack:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        for _ in range(4):
+            filler = stack.enter_context(socket.socket())
+            filler.setblocking(False)
+            filler.connect_ex(listener.getsockname())
+        yield listener.getsockname()[1]
+
+
 async def test_what_cannot_be_reached_is_refused_with_its_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with trio.fail_after(20):
         async with open_server(tmp_path) as served, served.log_in() as session:
-            for host, port, code in (
-                ("127.0.0.1", 1, 2),
-                ("no-such-host.invalid", 80, 2),
-                ("192.0.2.1", 80, 1),
+            for host, port, code, text in (
+                # What OpenSSH's sshd sends in each case.
+                ("127.0.0.1", 1, 2, "Connection refused"),
+                ("\N{LATIN SMALL LETTER SHARP S}" * 70, 80, 2, "Name or service not known"),
+                ("192.0.2.1", 80, 1, "open failed"),
             ):
                 with pytest.raises(ChannelRefusedError) as refusal:
                     await session.open_direct_tcpip(host, port)
-                assert refusal.value.code == code, host
+                assert (refusal.value.code, refusal.value.description) == (code, text), host
+            with pytest.raises(ChannelRefusedError) as refusal:
+                await session.open_direct_tcpip("no-such-host.invalid", 80)
+            # The resolver's own words, which are those of the system.
+            assert refusal.value.code == 2
+            assert isinstance(refused_channel(refusal.value), ResolutionError)
+            monkeypatch.setattr(ssh_server, "CONNECT_TIME", 0.05)
+            with full_listener() as port:
+                with pytest.raises(ChannelRefusedError) as refusal:
+                    await session.open_direct_tcpip("127.0.0.1", port)
+                assert (refusal.value.code, refusal.value.description) == (2, "Connection timed out")
             monkeypatch.setattr(ssh_server, "MOST_CHANNELS", 1)
             async with served.log_in() as second, open_port(echo_stream) as port:
                 await second.open_direct_tcpip("127.0.0.1", port)

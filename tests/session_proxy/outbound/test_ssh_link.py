@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import pytest
+import trio
+import trio.testing
+from trio.testing import MockClock
 
 from session_proxy.errors import (
     DialError,
@@ -13,8 +16,11 @@ from session_proxy.errors import (
     TransportDownError,
     UnreachableError,
 )
-from session_proxy.outbound.ssh_link import refused_channel
+from session_proxy.outbound.ssh_link import FLOW, SshLink, refused_channel
+from tests.support.ssh_peer import open_pair
 from tunnel_relay.errors import ChannelOpenFailure, ChannelRefusedError
+from tunnel_relay.protocol import ssh_numbers as number
+from tunnel_relay.protocol.ssh_fields import string
 
 CONNECT_FAILED = ChannelOpenFailure.CONNECT_FAILED
 
@@ -50,6 +56,20 @@ def test_refusals(code: int, description: str, kind: type[DialError]) -> None:
 
     assert type(error) is kind
     assert description in str(error)
+
+
+async def test_a_link_flows_while_a_lot_arrives(autojump_clock: MockClock) -> None:
+    async with open_pair() as (session, peer):
+        link = SshLink(session)
+        await peer.send(bytes([number.IGNORE]), string(bytes(1000)))
+        await trio.testing.wait_all_tasks_blocked()
+        assert not link.flowing
+        for _ in range(8):
+            await peer.send(bytes([number.IGNORE]), string(bytes(FLOW // 4)))
+        await trio.testing.wait_all_tasks_blocked()
+        assert link.flowing
+        await trio.sleep(5)
+        assert not link.flowing
 
 
 def test_a_forbidden_channel_names_the_setting() -> None:

@@ -138,6 +138,18 @@ async def test_a_key_that_others_can_read_draws_a_warning(home: Home) -> None:
     assert "chmod 600" in notice.message
 
 
+async def test_what_is_no_key_draws_no_advice_about_its_mode(home: Home) -> None:
+    """Whoever points at the wrong file is not to change its permissions."""
+    path = home.path / "hosts"
+    path.write_text("127.0.0.1 localhost\n", "ascii")
+    path.chmod(0o644)
+
+    with pytest.raises(SshKeyError):
+        await home.login(Ssh(key=str(path))).identities()
+
+    assert not home.events
+
+
 def test_the_user(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     def nobody() -> str:
         raise KeyError("uid not found")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import random
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -21,8 +22,9 @@ from session_proxy.errors import (
 )
 from session_proxy.events import Event, LinksChanged, UpstreamDown, UpstreamUp
 from session_proxy.outbound.links import LinkFailedError
-from session_proxy.outbound.ssh_pool import SETUP_LIMIT, PoolTransport, open_pool
+from session_proxy.outbound.ssh_pool import SECOND_LOOK, SETUP_LIMIT, PoolTransport, open_pool
 from session_proxy.outbound.transport import HealthState, Services
+from session_proxy.policy.pool import GROWTH_PATIENCE
 from session_proxy.target import Target
 from tests.support.links import REFUSED, FakeLink, FakeStream
 
@@ -288,12 +290,8 @@ async def test_waiting_for_a_person_is_of_no_use(autojump_clock: MockClock) -> N
 async def test_it_grows_while_streams_queue_and_shrinks_when_idle(autojump_clock: MockClock) -> None:
     watched = Watched()
     async with watched.open(sessions=3) as transport:
-        began = trio.current_time()
-        streams = [await transport.connect_tcp(DB) for _ in range(3)]
-        assert trio.current_time() - began < 0.1
-        await trio.sleep(1.5)
-        streams += [await transport.connect_tcp(DB) for _ in range(2)]
-        assert [link.streams for link in watched.source.links] == [3, 1, 1]
+        streams = [await transport.connect_tcp(DB) for _ in range(5)]
+        assert [link.streams for link in watched.source.links] == [2, 2, 1]
         assert [instance for _, instance in watched.source.attempts] == ["i-1"] * 3
 
         for stream in streams:
@@ -305,23 +303,81 @@ async def test_it_grows_while_streams_queue_and_shrinks_when_idle(autojump_clock
     assert [event.links for event in watched.events if isinstance(event, LinksChanged)] == [1, 2, 3, 1]
 
 
+async def connect_at_once(transport: PoolTransport, count: int) -> list[float]:
+    """Open *count* streams at the same time; return how long each took."""
+    began = trio.current_time()
+    took: list[float] = []
+
+    async def connect() -> None:
+        await transport.connect_tcp(DB)
+        took.append(trio.current_time() - began)
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(count):
+            nursery.start_soon(connect)
+    return took
+
+
+@pytest.mark.parametrize(("count", "spread"), [(4, [1, 1, 1, 1]), (9, [3, 2, 2, 2])])
+async def test_streams_that_start_together_are_spread(
+    autojump_clock: MockClock, count: int, spread: list[int]
+) -> None:
+    watched = Watched()
+    watched.source.setup = 0.8
+    async with watched.open() as transport:
+        took = await connect_at_once(transport, count)
+
+        assert [link.streams for link in watched.source.links] == spread
+        assert took == [0] * spread[0] + [pytest.approx(0.8)] * (count - spread[0])
+
+
+async def test_no_stream_waits_long_for_growth(autojump_clock: MockClock) -> None:
+    watched = Watched()
+    async with watched.open() as transport:
+        await transport.connect_tcp(DB)
+        watched.source.links[0].flowing = True
+        watched.source.setup = math.inf
+        began = trio.current_time()
+        await transport.connect_tcp(DB)
+        assert trio.current_time() - began == pytest.approx(GROWTH_PATIENCE)
+
+        began = trio.current_time()
+        with trio.fail_after(1):
+            await transport.connect_tcp(DB)
+        assert trio.current_time() - began == pytest.approx(0.5)
+
+
+async def test_who_waits_for_growth_takes_the_place_of_a_stream_that_ends(autojump_clock: MockClock) -> None:
+    watched = Watched()
+    async with watched.open() as transport:
+        first = await transport.connect_tcp(DB)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(connect_at_once, transport, 1)
+            await trio.testing.wait_all_tasks_blocked()
+            began = trio.current_time()
+            await first.aclose()
+        assert trio.current_time() - began == pytest.approx(SECOND_LOOK)
+        assert watched.source.links[0].streams == 1
+
+
 async def test_growth_that_fails_disturbs_nobody(autojump_clock: MockClock) -> None:
     watched = Watched()
     async with watched.open() as transport:
         watched.source.broken = {"i-1": LinkFailedError("AWS throttles StartSession")}
+        began = trio.current_time()
         for _ in range(3):
             await transport.connect_tcp(DB)
+        # One of them waited, until it was clear that nothing would come of it.
+        assert trio.current_time() - began == pytest.approx(1)
         await trio.sleep(5)
         assert transport.health().state is HealthState.READY
-        assert len(watched.source.attempts) == 3
+        assert len(watched.source.attempts) == 2
 
 
 async def test_a_link_in_use_outlives_its_sibling(autojump_clock: MockClock) -> None:
     watched = Watched()
     async with watched.open(sessions=2) as transport:
-        for _ in range(2):
-            await transport.connect_tcp(DB)
-        await trio.sleep(2)
+        await transport.connect_tcp(DB)
         second = await transport.connect_tcp(DB)
         watched.source.links[0].end("cut")
         await trio.sleep(0.1)

@@ -5,11 +5,14 @@ import random
 import attrs
 
 from session_proxy.policy.pool import (
+    GROWTH_PATIENCE,
     IDLE_BEFORE_CLOSING,
     IDLE_CHECK,
     PAUSE_AFTER_FAILED_GROWTH,
+    UNTRIED,
     Close,
     Connect,
+    Load,
     Pool,
     PoolStep,
 )
@@ -24,14 +27,19 @@ class World:
     entries: tuple[str, ...] = ("i-1", "i-2")
     now: float = 0.0
     streams: dict[int, int] = attrs.field(factory=dict[int, int])
+    flowing: set[int] = attrs.field(factory=set[int])
     pool: Pool = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self.pool = Pool(Rotation(self.entries, random.Random(3)), limit=self.limit)
 
+    @property
+    def loads(self) -> dict[int, Load]:
+        return {link: Load(streams, link in self.flowing) for link, streams in self.streams.items()}
+
     def steps(self) -> list[PoolStep]:
         """Ask for steps, resolving plain ids on the way."""
-        found = self.pool.steps(self.now, self.streams)
+        found = self.pool.steps(self.now, self.loads)
         if found and isinstance(resolve := found[0], Resolve):
             self.pool.resolved(resolve.entry, (resolve.entry,), self.now)
             return self.steps()
@@ -45,9 +53,16 @@ class World:
             self.pool.link_up(step.link, self.now)
         return self
 
+    def place(self, *, waiting: int = 0) -> int | None:
+        """Open a stream that can wait, where the pool says."""
+        link = self.pool.place(self.now, self.loads, waiting=waiting, patient=True)
+        if link is not None:
+            self.streams[link] += 1
+        return link
+
     def stream(self) -> int:
-        """Open a stream where the pool says."""
-        link = self.pool.place(self.streams)
+        """Open a stream that cannot wait, where the pool says."""
+        link = self.pool.place(self.now, self.loads)
         assert link is not None
         self.streams[link] += 1
         return link
@@ -56,7 +71,7 @@ class World:
 def test_one_link_at_first() -> None:
     world = World()
 
-    assert world.pool.place({}) is None
+    assert world.pool.place(0.0, {}) is None
     assert world.steps() == [Connect(1, "i-1")]
     assert world.steps() == []
     assert not world.pool.ready
@@ -112,6 +127,107 @@ def test_each_stream_goes_to_the_least_busy_link() -> None:
     world.streams |= {2: 2, 3: 1}
 
     assert [world.stream() for _ in range(3)] == [3, 2, 3]
+
+
+def test_streams_that_start_together_wait_for_links_of_their_own() -> None:
+    """No more of them wait than will find more room than there is: the others are shared out at once."""
+    world = World().up()
+
+    assert [world.place(), world.place(), world.place(waiting=1), world.place(waiting=2)] == [
+        1,
+        None,
+        None,
+        None,
+    ]
+    assert world.place(waiting=3) == 1
+    assert world.steps() == [Connect(2, "i-1"), Connect(3, "i-1"), Connect(4, "i-1")]
+    # Now there are two to a link.
+    assert world.place(waiting=5) is None
+    assert world.place(waiting=6) == 1
+
+
+def test_those_that_wait_share_the_links_that_come_up() -> None:
+    """Four waited for two links."""
+    world = World(limit=3, streams={1: 3}, flowing={1}).up()
+    world.streams[1] = 3
+    assert [world.place(waiting=number) for number in range(4)] == [None] * 4
+    for step in world.steps():
+        assert isinstance(step, Connect)
+    world.pool.link_up(2, 0.5)
+    world.streams[2] = 0
+
+    assert world.place(waiting=3) == 2
+    assert world.place(waiting=2) == 2
+    assert world.place(waiting=1) is None
+    world.pool.link_up(3, 0.5)
+    world.streams[3] = 0
+    assert [world.place(waiting=1), world.place()] == [3, 3]
+    assert world.streams == {1: 3, 2: 2, 3: 2}
+
+
+def test_a_stream_beside_one_that_flows_waits() -> None:
+    world = World().up()
+    world.stream()
+    world.now += 100 * UNTRIED
+    world.flowing = {1}
+
+    assert world.place() is None
+    assert world.stream() == 1
+
+
+def test_a_stream_beside_one_that_moves_nothing_does_not_wait() -> None:
+    """A terminal that somebody has left open is no reason to keep others waiting."""
+    world = World().up()
+    world.stream()
+    world.now += UNTRIED
+
+    assert world.place() == 1
+    assert world.pool.wants_more
+    # The second may be another terminal, or the start of a download: that will show.
+    assert world.place() is None
+    world.now += UNTRIED
+    assert world.place() == 1
+
+
+def test_a_stream_that_has_ended_keeps_nobody_waiting() -> None:
+    world = World().up()
+    world.stream()
+    world.now += UNTRIED
+    world.stream()
+    world.streams[1] = 1
+
+    assert world.place() == 1
+
+
+def test_a_link_that_moves_nothing_is_better_than_one_that_flows() -> None:
+    world = World(limit=2).up()
+    world.stream()
+    world.stream()
+    world.up()
+    world.now += UNTRIED
+    world.streams, world.flowing = {1: 1, 2: 5}, {1}
+
+    assert world.place() == 2
+
+
+def test_nobody_waits_where_no_link_is_coming() -> None:
+    """It has all it may have; it must not ask for more yet; links take too long."""
+    world = World(limit=1).up()
+    assert [world.place(), world.place()] == [1, 1]
+
+    world = World(limit=2).up()
+    assert [world.place(), world.place()] == [1, None]
+    (grow,) = world.steps()
+    assert isinstance(grow, Connect)
+    world.pool.link_failed(grow.link, "throttled", world.now)
+    assert world.place() == 1
+
+    world = World(limit=2)
+    world.steps()
+    world.now = GROWTH_PATIENCE + 1
+    world.pool.link_up(1, world.now)
+    world.streams = {1: 0}
+    assert [world.place(), world.place()] == [1, 1]
 
 
 def test_a_single_link_never_grows() -> None:

@@ -96,6 +96,25 @@ def test_a_client_that_leaves_between_requests_gives_no_event() -> None:
 
 
 @pytest.mark.parametrize(
+    "data",
+    [
+        b"GET http://h/ HTTP/1.1\r\nHost: h\r\nProxy-Authorization : Basic dTpzM2NyM3Q=\r\n\r\n",
+        b"GET http://h/ HTTP/1.1\r\nHost: h\r\nProxy-Authorization: Basic dTpzM2NyM3Q=\0\r\n\r\n",
+        b"GET http://u:dTpzM2NyM3Q=@h/ a HTTP/1.1\r\nHost: h\r\n\r\n",
+        b"GET http://u:dTpzM2NyM3Q=@h/ HTTP/1.1\r\nHost: h\r\n\r\n",
+        b"CONNECT u:dTpzM2NyM3Q=@h:443 HTTP/1.1\r\nHost: h\r\n\r\n",
+        b"GET dTpzM2NyM3Q= HTTP/1.1 HTTP/1.1\r\n\r\n",
+    ],
+)
+def test_a_refusal_quotes_nothing_that_may_be_secret(data: bytes) -> None:
+    with pytest.raises(HttpRefusalError) as refused:
+        drive(HttpServer(), [data])
+
+    assert "dTpzM2NyM3Q" not in str(refused.value)
+    assert "bytearray" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
     ("data", "status", "message"),
     [
         (b"GET / HTTP/1.1\r\nHost: proxy\r\n\r\n", 400, "this is a proxy, not a web server"),

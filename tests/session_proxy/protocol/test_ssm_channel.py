@@ -259,7 +259,7 @@ def test_a_full_download_leaves_room_for_what_is_typed() -> None:
 # -- over a bad link
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     seed=st.integers(0, 2**32),
     loss=st.floats(0, 0.3),
@@ -284,7 +284,7 @@ def test_every_byte_arrives_once_and_in_order(
     assert world.most_unacked <= MAX_WINDOW + payload + 200
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(seed=st.integers(0, 2**32), start=st.floats(0, 1), length=st.floats(0, 20), reconnect=st.booleans())
 def test_an_outage_is_made_up_for_within_seconds(
     seed: int, start: float, length: float, *, reconnect: bool

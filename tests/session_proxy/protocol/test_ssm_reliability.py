@@ -267,7 +267,7 @@ def test_a_negative_number_is_nobody_s() -> None:
 # -- the pace
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.integers(0, 2**32))
 def test_no_second_has_more_frames_than_the_pace_and_a_burst(seed: int) -> None:
     rng = random.Random(seed)

@@ -157,6 +157,39 @@ async def test_closing_a_full_stream_frees_the_others(
         assert await receive(other, 5) == b"hello"
 
 
+@pytest.mark.parametrize("after", [0.0, 0.02])
+async def test_a_connection_given_up_is_closed(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock, after: float
+) -> None:
+    async with opened(monkeypatch) as (_, server, mux):
+        with trio.move_on_after(after) as scope:
+            await mux.connect()
+        assert scope.cancelled_caught
+        assert mux.streams == mux._smux.streams == 0
+        await trio.sleep(0.5)
+        assert server.closed == server.opened == [3]
+
+
+async def test_streams_cannot_cut_each_other_s_frames(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
+) -> None:
+    """One that is closed, and one that is given up, while a third has more to send than fits."""
+    data = bytes(range(256)) * 12_000
+    async with opened(monkeypatch) as (_, server, mux):
+        first, second, third = [await mux.connect() for _ in range(3)]
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(first.send_all, data)
+            await trio.sleep(0.001)
+            await second.aclose()
+            with trio.move_on_after(0.1) as scope:
+                await third.send_all(data)
+            assert scope.cancelled_caught
+            await third.aclose()
+            assert await receive(first, len(data)) == data
+        assert server.closed == [5, 7]
+        assert not mux.closed.is_set()
+
+
 async def test_the_session_s_end_breaks_every_stream(
     monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
 ) -> None:

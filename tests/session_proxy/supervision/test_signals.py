@@ -2,12 +2,23 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
 
+import pytest
 import trio
 
 from session_proxy.errors import ExitCode
 from session_proxy.supervision.lifecycle import Lifecycle, Phase
 from session_proxy.supervision.signals import obey_signals
+
+
+@pytest.fixture(autouse=True)
+def heed_signals() -> Iterator[None]:
+    """Give the signals their usual meaning: whoever runs the tests under nohup, or from a script, ignores some."""
+    before = {signum: signal.signal(signum, signal.SIG_DFL) for signum in (signal.SIGHUP, signal.SIGTERM)}
+    yield
+    for signum, handler in before.items():
+        signal.signal(signum, handler)
 
 
 async def test_a_terminal_that_goes_away_ends_a_service_gracefully() -> None:
@@ -24,14 +35,11 @@ async def test_a_terminal_that_goes_away_ends_a_service_gracefully() -> None:
 
 
 async def test_under_nohup_it_stays() -> None:
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        async with trio.open_nursery() as nursery:
-            await nursery.start(obey_signals, Lifecycle(), lambda: None)
-            assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
-            nursery.cancel_scope.cancel()
-    finally:
-        signal.signal(signal.SIGHUP, before)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(obey_signals, Lifecycle(), lambda: None)
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+        nursery.cancel_scope.cancel()
 
 
 async def test_signals_end_a_service_and_show_its_tasks() -> None:

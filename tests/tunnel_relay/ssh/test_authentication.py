@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
+import attrs
 import pytest
 import trio
 import trio.testing
@@ -20,6 +21,14 @@ from tunnel_relay.ssh.authentication import MAX_UNREAD
 from tunnel_relay.ssh.keys import Identity, generate_identity
 from tunnel_relay.ssh.session import SshSession, open_ssh_session
 
+# As they stand in the protocol (RFC 4253, section 6.6; PROTOCOL.certkeys of OpenSSH), 1024 bits long.
+SHORT = string(b"ssh-rsa") + string(b"\1\0\1") + string(b"\0" + b"\xff" * 128)
+SHORT_CERTIFICATE = (
+    string(b"ssh-rsa-cert-v01@openssh.com")
+    + string(b"nonce")
+    + string(b"\1\0\1")
+    + string(b"\0" + b"\xff" * 128)
+)
 ONE, TWO = generate_identity("one"), generate_identity("two")
 FAILURE = bytes([number.USERAUTH_FAILURE])
 
@@ -220,3 +229,29 @@ async def test_success_without_a_question_is_not_believed_for_long() -> None:
         await peer.send(bytes([number.USERAUTH_SUCCESS]))
 
     await log_in(script, ONE, TWO)
+
+
+@attrs.frozen
+class ShortKey:
+    """A key of an agent's that nobody should log in with."""
+
+    blob: bytes
+    name: str = "ssh-agent: old"
+
+    async def sign(self, data: bytes, algorithm: str) -> bytes:
+        raise AssertionError("it must not be used")
+
+
+@pytest.mark.parametrize("blob", [SHORT, SHORT_CERTIFICATE])
+async def test_a_short_rsa_key_is_not_offered(blob: bytes) -> None:
+    async def serve(peer: SshPeer) -> None:
+        await peer.accept_service()
+        _, _, offered = await next_request(peer)
+        assert offered == ONE.blob
+        await peer.send(FAILURE, name_list(["publickey"]), b"\0")
+
+    with pytest.raises(SshAuthenticationError) as caught:
+        await log_in(serve, ShortKey(blob), ONE)
+    assert "ssh-agent: old" in str(caught.value)
+    assert "not offered: it is an RSA key of 1024 bits; fewer than 2048 are not safe" in str(caught.value)
+    assert "ssh-keygen -t ed25519" in str(caught.value)

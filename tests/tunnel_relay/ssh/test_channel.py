@@ -72,7 +72,7 @@ async def test_what_arrives_after_our_close_is_dropped() -> None:
         await peer.send(bytes([number.CHANNEL_EOF]) + uint32(0))
         await peer.send(bytes([number.CHANNEL_CLOSE]) + uint32(0))
         await trio.testing.wait_all_tasks_blocked()
-        assert session.channels == 0
+        assert not session._connection.channels
         assert session.close_reason is None
 
 

@@ -30,6 +30,19 @@ def test_a_key_is_shown_as_openssh_shows_it() -> None:
     assert HostKey(b"\0").kind == ""
 
 
+def rsa(bits: int) -> HostKey:
+    number = (1 << (bits - 1)) + 1
+    return HostKey(string(b"ssh-rsa") + string(b"\1\0\1") + string(number.to_bytes(bits // 8 + 1, "big")))
+
+
+def test_a_short_rsa_key_is_weak() -> None:
+    assert rsa(1024).weakness == "an RSA key of 1024 bits; fewer than 2048 are not safe"
+    assert rsa(2047).weakness
+    assert not rsa(2048).weakness
+    assert not ONE.weakness
+    assert HostKey(string(b"ssh-rsa") + string(b"\1\0\1")).weakness
+
+
 def test_a_port_of_its_own_shows_in_the_name() -> None:
     assert known_host_name("host") == "host"
     assert known_host_name("host", 2222) == "[host]:2222"

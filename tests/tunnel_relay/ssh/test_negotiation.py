@@ -265,7 +265,7 @@ def test_noise_in_a_key_exchange_is_an_ssh_error(noise: bytes, number: int, star
         client.handle(number, message, 0)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.integers(0, 5000), st.integers(0, 255))
 def test_a_reply_with_one_changed_byte_never_brings_up_a_connection(position: int, value: int) -> None:
     client, server = pair()

@@ -308,6 +308,19 @@ async def test_ssh_agent_logs_in(server: Sshd, tmp_path: Path) -> None:
 # -- what is refused
 
 
+async def test_a_short_rsa_host_key_is_refused_and_not_recorded(tmp_path: Path) -> None:
+    key = tmp_path / "host_rsa"
+    generate_key(key, "rsa", extra=("-b", "1024"))
+    with start_sshd(tmp_path, host_key="rsa") as sshd:
+        with pytest.raises(HostKeyError) as caught:
+            async with session_to(sshd):
+                pass
+        assert "the host key of sshd is an RSA key of 1024 bits" in str(caught.value)
+        assert "ssh-keygen -t ed25519" in str(caught.value)
+        assert "\n" not in str(caught.value)
+        assert not (sshd.directory / "known_hosts").exists()
+
+
 async def test_a_refused_channel_says_why_and_the_session_goes_on(server: Sshd) -> None:
     async with session_to(server) as session:
         with pytest.raises(ChannelRefusedError) as caught:
@@ -446,7 +459,7 @@ async def test_an_abandoned_open_leaves_nothing_behind(server: Sshd) -> None:
                 scope.cancel()
                 await session.open_direct_tcpip(HOST, port)
         with trio.fail_after(10):
-            while session.channels or opened:
+            while session._connection.channels or opened:
                 await session.ping()
         assert session.close_reason is None
 
@@ -479,7 +492,7 @@ async def test_many_streams_come_and_go(server: Sshd) -> None:
             for one in data:
                 nursery.start_soon(carry, one)
         with trio.fail_after(5):
-            while session.channels:
+            while session._connection.channels:
                 await session.ping()
     assert same == [True] * 100
 
