@@ -130,6 +130,10 @@ class Tunnel:
         """Wait until it is not, or no longer, down."""
         await self._condition.wait_usable()
 
+    async def wait_change(self) -> None:
+        """Wait until it is in another state."""
+        await self._condition.wait_change()
+
     def statistics(self) -> TunnelStatistics:
         """Return how it fares."""
         connection = self._upkeep.connection

@@ -249,5 +249,8 @@ class AssociationClosed:
     duration: float
 
 
-TunnelEvent = EndpointEvent | SessionUp | SessionDown | Reconnecting | StreamClosed | AssociationClosed
+SessionEvent = EndpointEvent | SessionUp | SessionDown | Reconnecting
+"""What there is to tell of a session, at either end, but for what goes through it."""
+
+TunnelEvent = SessionEvent | StreamClosed | AssociationClosed
 """What a tunnel tells, at either end."""

@@ -15,7 +15,7 @@ from session_proxy.target import Target
 
 if TYPE_CHECKING:
     # Its cryptography takes long to import, and most profiles have no such session.
-    from awg_obfs.events import DeviceEvent as AwgEvent
+    from awg_obfs.events import SessionEvent as AwgEvent
 
 
 @attrs.frozen

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from awg_obfs.events import HandshakeCompleted, HandshakeFailed, PeerMoved, Rejection
+from awg_obfs.events import HandshakeCompleted, HandshakeFailed, PeerMoved, Reconnecting, Rejection, SessionUp
 from session_proxy.events import AwgHappened
 from session_proxy.observability.metric_spec import Labels, MetricSpec
 from session_proxy.outbound.awg_figures import AwgFigures
@@ -23,7 +23,18 @@ AWG_CATALOGUE = (
         "Handshakes of AmneziaWG that ended: ok, or why not.",
         ("link", "outcome"),
     ),
-    MetricSpec("sproxy_awg_reconnects_total", "counter", "Times that a session came up again.", ("link",)),
+    MetricSpec(
+        "sproxy_awg_sessions_total",
+        "counter",
+        "Times that a session with a server's peer came up.",
+        ("link",),
+    ),
+    MetricSpec(
+        "sproxy_awg_reconnects_total",
+        "counter",
+        "Times that a client found its session lost, or silent, and saw to it.",
+        ("link",),
+    ),
     MetricSpec(
         "sproxy_awg_moves_total", "counter", "Times that the other side changed its address.", ("link",)
     ),
@@ -71,6 +82,10 @@ def count(event: AwgHappened) -> Iterator[Sample]:
             yield "sproxy_awg_handshakes_total", (event.link, "ok"), 1
         case HandshakeFailed(reason=reason):
             yield "sproxy_awg_handshakes_total", (event.link, _label(reason)), 1
+        case SessionUp():
+            yield "sproxy_awg_sessions_total", (event.link,), 1
+        case Reconnecting():
+            yield "sproxy_awg_reconnects_total", (event.link,), 1
         case PeerMoved():
             yield "sproxy_awg_moves_total", (event.link,), 1
         case _:

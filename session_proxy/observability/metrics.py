@@ -181,8 +181,12 @@ class Metrics(Collector):
         is_ready: Callable[[], bool],
         dropped: Callable[[], int],
         figures: Callable[[], AwgFigures] = AwgFigures,
+        streams: Callable[[], int] | None = None,
     ) -> None:
-        """Ask these too whenever the metrics are scraped: what is read then cannot be stale."""
+        """Ask these too whenever the metrics are scraped: what is read then cannot be stale.
+
+        *streams* is how many connections are open, where there are events of their ends only.
+        """
 
         def refresh() -> None:
             up = self._values["sproxy_upstream_up"]
@@ -190,6 +194,8 @@ class Metrics(Collector):
                 up[name,] = float(state.state is HealthState.READY)
             for name, labels, value in awg_metrics.read(figures()):
                 self._values[name][labels] = value
+            if streams is not None:
+                self._values["sproxy_connections_open"][()] = float(streams())
             self._values["sproxy_ready"][()] = float(is_ready())
             self._values["sproxy_log_lines_dropped_total"][()] = float(dropped())
 

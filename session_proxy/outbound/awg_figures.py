@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Mapping
+from collections import Counter, deque
+from collections.abc import Iterable, Mapping
+from typing import Protocol, runtime_checkable
 
 import attrs
 
@@ -55,3 +56,22 @@ class AwgFigures:
 
     sessions: tuple[SessionFigures, ...] = ()
     rejections: Mapping[str, int] = attrs.field(factory=dict[str, int])
+
+
+@runtime_checkable
+class AwgSource(Protocol):
+    """A transport that has such figures."""
+
+    def figures(self) -> AwgFigures:
+        """Return them as they are now."""
+        ...
+
+
+def total(parts: Iterable[AwgFigures]) -> AwgFigures:
+    """Return the figures of several sets of sessions together."""
+    sessions: list[SessionFigures] = []
+    rejections: Counter[str] = Counter()
+    for part in parts:
+        sessions += part.sessions
+        rejections.update(part.rejections)
+    return AwgFigures(sessions=tuple(sessions), rejections=rejections)

@@ -16,11 +16,13 @@ from session_proxy.profile.model import Profile
 class HealthBoard:
     """A `Notify` that remembers the state of every upstream of *profile*.
 
+    Clients are to be kept away while an upstream does not work that the start requires, or one of *vital*.
     Transports answer for themselves once all required ones are up (`attach`); until then, what they told on
     the way there is all there is.
     """
 
     profile: Profile
+    vital: frozenset[str] = frozenset()
     links: dict[str, int] = attrs.field(factory=dict[str, int], init=False)
     _told: dict[str, Health] = attrs.field(factory=dict[str, Health], init=False)
     _ask: Callable[[], Mapping[str, Health]] | None = attrs.field(default=None, init=False)
@@ -50,6 +52,8 @@ class HealthBoard:
 
     def is_required(self, upstream: str) -> bool:
         """Return whether clients are to be kept away while *upstream* does not work."""
+        if upstream in self.vital:
+            return True
         return upstream in self.profile.upstreams and self.profile.startup_of(upstream) == "required"
 
     def obstacles(self) -> dict[str, str]:

@@ -15,9 +15,11 @@ from session_proxy.inbound.pac import proxy_auto_config
 from session_proxy.observability.http import Handler, HttpAnswer, HttpRequest
 from session_proxy.observability.logging import EventLog, Log
 from session_proxy.observability.metrics import Metrics
+from session_proxy.outbound.awg_figures import AwgFigures, AwgSource, total
 from session_proxy.outbound.failover import open_dialer
-from session_proxy.outbound.transport import Health, Services
-from session_proxy.profile.model import ListenAddress, Profile
+from session_proxy.outbound.transport import Health, Services, Transport
+from session_proxy.profile.awg_summary import session_summary
+from session_proxy.profile.model import AwgUpstream, ListenAddress, Profile
 from session_proxy.supervision.health import HealthBoard
 from session_proxy.supervision.status import ProxyStatus, TrafficStatus, UpstreamStatus
 
@@ -60,14 +62,23 @@ class Traffic:
 class ProxyDaemon:
     """One profile, served. Run it with `session_proxy.supervision.service.run_service`."""
 
-    def __init__(self, profile: Profile, services: Services, log: Log, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        profile: Profile,
+        services: Services,
+        log: Log,
+        metrics: Metrics,
+        *,
+        vital: frozenset[str] = frozenset(),
+    ) -> None:
         self.profile = profile
-        self.board = HealthBoard(profile)
+        self.board = HealthBoard(profile, vital)
         self.traffic = Traffic()
         self._metrics = metrics
         self._consumers = (EventLog(log), metrics, self.board, self.traffic)
         self._services = attrs.evolve(services, notify=self.notify)
         self._log = log
+        self._transports: tuple[Transport, ...] = ()
 
     def notify(self, event: Event) -> None:
         """Tell everybody who counts, logs or remembers."""
@@ -82,10 +93,16 @@ class ProxyDaemon:
           ListenError: an address cannot be listened on.
 
         """
-        waited_for = ",".join(filter(self.board.is_required, self.profile.upstreams))
+        waited_for = ",".join(
+            name for name in self.profile.upstreams if self.profile.startup_of(name) == "required"
+        )
         self._log.info("starting", profile=str(self.profile.file or "-"), upstreams=waited_for)
+        for name, upstream in self.profile.upstreams.items():
+            if isinstance(upstream, AwgUpstream):
+                self._log.info("awg configuration", upstream=name, **session_summary(upstream))
         async with open_dialer(self.profile, self._services) as dialer:
             self.board.attach(dialer.health)
+            self._transports = tuple(dialer.transports.values())
             await serve_front_door(
                 dialer,
                 self.profile.listen,
@@ -119,6 +136,10 @@ class ProxyDaemon:
             links=self.board.links.get(name, 0),
             details=dict(health.details),
         )
+
+    def figures(self) -> AwgFigures:
+        """Return the figures of every upstream of kind awg, as they are now."""
+        return total(one.figures() for one in self._transports if isinstance(one, AwgSource))
 
     def pages(self) -> Mapping[tuple[str, str], Handler]:
         """Return the page ``/proxy.pac``: which destinations a browser should send here."""

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import random
 
-from session_proxy.outbound.awg_figures import WINDOW, Quantiles
+from session_proxy.outbound.awg_figures import WINDOW, AwgFigures, Quantiles, SessionFigures, total
 
 
 def test_nothing_observed_has_no_quantiles() -> None:
@@ -34,3 +34,14 @@ def test_what_was_long_ago_is_forgotten() -> None:
         quantiles.observe(1.0)
 
     assert set(quantiles.values().values()) == {1.0}
+
+
+def test_figures_add_up() -> None:
+    one = AwgFigures(sessions=(SessionFigures(link="a", up=True),), rejections={"x": 1, "y": 2})
+    other = AwgFigures(sessions=(SessionFigures(link="b", up=False),), rejections={"y": 3})
+
+    together = total([one, other])
+
+    assert [session.link for session in together.sessions] == ["a", "b"]
+    assert together.rejections == {"x": 1, "y": 5}
+    assert total([]) == AwgFigures()
