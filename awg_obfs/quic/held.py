@@ -202,7 +202,7 @@ class HeldConnection(QuicConnection):
         match event:
             case ("crypto_data", epoch, offset, data):
                 self._heed_crypto(epoch, offset, data)
-            case ("stream_reset", stream_id, code):
+            case ("stream_reset", stream_id, code, _):
                 self._news.append(StreamReset(stream_id, code))
             case ("stream_finished", stream_id):
                 self._created_local_stream_ids.discard(stream_id)
