@@ -44,10 +44,13 @@ class PathWatch:
     _probed_at: float = attrs.field(default=0.0, init=False)
 
     def heard(self, now: float) -> bool:
-        """Take note of a datagram; return whether it ends a silence, so that waiting timers should start afresh."""
+        """Take note of a datagram; return whether it ends a silence, so that waiting timers should start afresh.
+
+        The answer to the first probe does not: a connection that has nothing to say is silent for that long.
+        """
         silence = now - self.heard_at
         self.heard_at = now
-        return silence >= (self.probe_after or self.silent_after)
+        return silence >= (self.probe_after + PROBE_INTERVAL if self.probe_after else self.silent_after)
 
     def next_timer(self) -> float | None:
         """Return when `handle_timer` is due."""
