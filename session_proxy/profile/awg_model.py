@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import ipaddress
 from pathlib import Path
 
 import attrs
 
+from awg_obfs.policy import EVERYWHERE, INWARD
 from awg_obfs.protocol.parameters import DEFAULT, Parameters
 from session_proxy.policy.rules import Network
 from session_proxy.profile.model import (
@@ -29,35 +29,6 @@ SERVER = "server"
 PORT_LIMITS = Limits()
 
 KEY_EXAMPLE = '"z2lwsDWQ1vNYoVoCPBuYYBNwPwAxbq+OVFp5D7IbZGY="'
-
-
-def networks(*texts: str) -> tuple[Network, ...]:
-    """Return *texts* as networks."""
-    return tuple(ipaddress.ip_network(text) for text in texts)
-
-
-EVERYWHERE = networks("0.0.0.0/0", "::/0")
-
-# What is not the Internet: what is here, what is on the same link, private networks, and what clouds answer from.
-INWARD = networks(
-    "0.0.0.0/8",
-    "10.0.0.0/8",
-    "100.64.0.0/10",
-    "127.0.0.0/8",
-    "169.254.0.0/16",
-    "172.16.0.0/12",
-    "192.0.0.0/24",
-    "192.168.0.0/16",
-    "198.18.0.0/15",
-    "224.0.0.0/4",
-    "240.0.0.0/4",
-    "::/128",
-    "::1/128",
-    "64:ff9b:1::/48",
-    "fc00::/7",
-    "fe80::/10",
-    "ff00::/8",
-)
 
 
 @attrs.frozen(kw_only=True)

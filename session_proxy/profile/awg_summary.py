@@ -53,7 +53,7 @@ def _parameters(parameters: Parameters) -> dict[str, object]:
 
 
 def _networks(networks: tuple[object, ...]) -> str:
-    # The default denies seventeen.
+    # The default denies more than anybody wants to read in a log.
     shown = [str(network) for network in networks[:4]]
     more = [f"and {len(networks) - 4} more"] if len(networks) > 4 else []
     return ", ".join(shown + more) or "none"

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from awg_obfs.policy import EVERYWHERE, INWARD
 from awg_obfs.protocol.headers import HeaderRange
 from awg_obfs.protocol.keys import key_to_text
 from session_proxy.errors import ProfileError
 from session_proxy.profile.awg_loading import load_awg_client, load_awg_server
-from session_proxy.profile.awg_model import EVERYWHERE, INWARD
 from session_proxy.profile.model import ListenAddress
 from tests.support.awg_files import CLIENT_PUBLIC, SERVER_KEY, SOUND, ClientText, ServerText
 
