@@ -81,7 +81,9 @@ def embedded_ipv4(address: IPAddress) -> ipaddress.IPv4Address | None:
 class Policy:
     """Which addresses may be reached: those in *allow*, but not in *deny*.
 
-    An IPv6 address that stands for an IPv4 address is judged as both.
+    Where networks of both hold an address, the narrowest one decides, so that one private network can be allowed
+    beside the Internet without writing the rest of the private ones down; between equals it is *allow*. An IPv6
+    address that stands for an IPv4 address is judged as both.
     """
 
     allow: tuple[Network, ...] = EVERYWHERE
@@ -109,8 +111,10 @@ class Policy:
 
     def _judge(self, address: IPAddress) -> bool:
         allow, deny = self._by_version[address.version]
-        return _is_in(address, allow) and not _is_in(address, deny)
+        allowed = _narrowest(address, allow)
+        return allowed >= 0 and allowed >= _narrowest(address, deny)
 
 
-def _is_in(address: IPAddress, wanted: tuple[Network, ...]) -> bool:
-    return any(address in network for network in wanted)
+def _narrowest(address: IPAddress, networks: tuple[Network, ...]) -> int:
+    """Return the longest prefix of *networks* around *address*; -1 where it is in none."""
+    return max((network.prefixlen for network in networks if address in network), default=-1)

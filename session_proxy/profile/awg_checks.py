@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from typing import Protocol
 
 from awg_obfs.errors import KeyFormatError
+from awg_obfs.policy import INWARD
 from awg_obfs.protocol.lint import Finding, Severity, findings
 from awg_obfs.protocol.parameters import Parameters
-from session_proxy.profile.awg_model import AwgClient, AwgServer
+from session_proxy.profile.awg_model import AwgClient, AwgPolicy, AwgServer
 from session_proxy.profile.model import AwgUpstream
 from session_proxy.profile.secret import Secret
 from session_proxy.profile.structuring import Structurer
@@ -66,6 +67,7 @@ def check_server(server: AwgServer, notes: Structurer) -> None:
         names.add(peer.name)
         if peer.preshared_key is not None:
             _check_key(f"{here}.preshared_key", peer.preshared_key, notes)
+    _check_policy(server.policy, notes)
     _check_parameters("", server, _is_ipv6(server.listen.host), notes)
 
 
@@ -75,6 +77,16 @@ def awg_warnings(prefix: str, side: AwgUpstream | AwgClient | AwgServer) -> Iter
     for finding in _findings(side, _is_ipv6(host)):
         if finding.severity is Severity.WARN:
             yield f"{prefix}awg.{finding}"
+
+
+def _check_policy(policy: AwgPolicy, notes: Structurer) -> None:
+    if policy.deny == INWARD:
+        # Nobody wrote that, and what somebody wrote to allow is allowed.
+        return
+    for position, network in enumerate(policy.deny):
+        if network in policy.allow:
+            here = notes.item("policy.deny", position)
+            notes.note(here, f"{network} stands in policy.allow, too", "take it out of one of them")
 
 
 def _check_parameters(prefix: str, side: Side, ipv6: bool, notes: Structurer) -> None:

@@ -87,6 +87,20 @@ def test_only_what_is_allowed_may_be_reached_where_there_is_a_list() -> None:
     assert not policy.permits(ipaddress.ip_address("2001:db9::1"))
 
 
+def test_the_narrowest_network_around_an_address_decides() -> None:
+    policy = Policy(
+        allow=networks("0.0.0.0/0", "10.20.0.0/16", "127.0.0.1/32", "172.16.0.0/12"),
+        deny=(*INWARD, *networks("10.20.30.0/24")),
+    )
+
+    assert policy.permits(ipaddress.ip_address("10.20.1.1"))
+    assert policy.permits(ipaddress.ip_address("127.0.0.1"))
+    assert policy.permits(ipaddress.ip_address("172.16.0.1"))
+    assert not policy.permits(ipaddress.ip_address("10.20.30.1"))
+    assert not policy.permits(ipaddress.ip_address("10.21.0.1"))
+    assert not policy.permits(ipaddress.ip_address("127.0.0.2"))
+
+
 def test_an_address_behind_nat64_must_be_allowed_in_both_of_its_forms() -> None:
     only_ipv4 = Policy(allow=networks("0.0.0.0/0"), deny=())
     only_ipv6 = Policy(allow=networks("::/0"), deny=())

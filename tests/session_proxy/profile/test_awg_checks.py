@@ -218,3 +218,25 @@ def test_no_problem_shows_a_key(tmp_path: Path) -> None:
     assert len(info.value.problems) == 2
     assert secret not in str(info.value)
     assert SERVER_KEY.hex() not in str(info.value)
+
+
+def test_what_is_allowed_is_not_denied_in_the_same_words(tmp_path: Path) -> None:
+    file = tmp_path / "server.toml"
+    file.write_text(
+        str(ServerText(more='[policy]\nallow = ["10.0.0.0/8"]\ndeny = ["1.2.3.4", "10.0.0.0/8"]\n'))
+    )
+
+    with pytest.raises(ProfileError) as info:
+        load_awg_server(file, environ={})
+
+    where, what, fix = problem_of(info.value)
+    assert where == "policy.deny[1]"
+    assert what == "10.0.0.0/8 stands in policy.allow, too"
+    assert fix == "take it out of one of them"
+
+
+def test_what_the_default_denies_can_be_allowed(tmp_path: Path) -> None:
+    file = tmp_path / "server.toml"
+    file.write_text(str(ServerText(more='[policy]\nallow = ["10.0.0.0/8"]\n')))
+
+    assert load_awg_server(file, environ={}).policy.deny == INWARD
