@@ -9,6 +9,7 @@ from typing import Any
 import attrs
 import pytest
 
+from awg_obfs.policy import INWARD
 from session_proxy.errors import ProfileError
 from session_proxy.profile.awg_loading import load_awg_client, load_awg_server
 from session_proxy.profile.loading import load_profile
