@@ -1,4 +1,4 @@
-"""One of every event of a session, as a device tells them."""
+"""One of every event of a session, and its line in a debug log."""
 
 from __future__ import annotations
 
@@ -6,15 +6,23 @@ from awg_obfs.events import (
     CookieReceived,
     CookieSent,
     DatagramRejected,
-    DeviceEvent,
     HandshakeAnswered,
     HandshakeCompleted,
     HandshakeFailed,
     HandshakeFault,
     HandshakeSent,
+    NetworkChange,
+    NetworkChanged,
+    PathTooNarrow,
     PeerMoved,
+    Rebound,
+    Reconnecting,
     Rejection,
+    SendingFailed,
+    SessionDown,
+    SessionEvent,
     SessionExpired,
+    SessionUp,
     UnderLoad,
 )
 from awg_obfs.protocol.device import Device, DeviceSettings
@@ -30,7 +38,7 @@ DEVICE = Device(
 )
 PEER = DEVICE.add_peer(PrivateKey(CLIENT_KEY).public, name="laptop")
 
-DEVICE_EVENTS: list[tuple[DeviceEvent, str]] = [
+SESSION_EVENTS: list[tuple[SessionEvent, str]] = [
     (HandshakeSent(PEER, 2, HERE), "debug awg handshake sent link=laptop to=192.0.2.1:443 attempt=2"),
     (HandshakeAnswered(PEER, HERE), "debug awg handshake answered link=laptop to=192.0.2.1:443"),
     (
@@ -61,4 +69,14 @@ DEVICE_EVENTS: list[tuple[DeviceEvent, str]] = [
         DatagramRejected(HERE, 3, Rejection.TOO_SMALL),
         'debug awg datagram rejected source=192.0.2.1:443 size=3 reason="too small"',
     ),
+    (SendingFailed(HERE, "EPERM"), "warning awg sending failed to=192.0.2.1:443 reason=EPERM"),
+    (PathTooNarrow(HERE, 1472), "warning awg path too narrow to=192.0.2.1:443 size=1472"),
+    (Rebound(HERE, THERE), "debug awg rebound from=192.0.2.1:443 to=[2001:db8::1]:4443"),
+    (
+        NetworkChanged(PEER, NetworkChange.MOVED),
+        'info awg network changed link=laptop change="another address"',
+    ),
+    (SessionUp(PEER, HERE, 0.12345), "info awg session up link=laptop with=192.0.2.1:443 setup=0.123"),
+    (SessionDown(PEER, "idle"), "info awg session down link=laptop reason=idle"),
+    (Reconnecting(PEER, "silence"), "info awg reconnecting link=laptop reason=silence"),
 ]

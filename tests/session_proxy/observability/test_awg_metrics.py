@@ -1,12 +1,20 @@
 from __future__ import annotations
 
-from awg_obfs.events import HandshakeCompleted, HandshakeFailed, HandshakeFault, PeerMoved, Rejection
+from awg_obfs.events import (
+    HandshakeCompleted,
+    HandshakeFailed,
+    HandshakeFault,
+    PeerMoved,
+    Reconnecting,
+    Rejection,
+    SessionUp,
+)
 from awg_obfs.protocol.noise import Role
 from session_proxy.events import AwgHappened
 from session_proxy.observability.awg_metrics import AWG_CATALOGUE, count, read
 from session_proxy.observability.metrics import Metrics
 from session_proxy.outbound.awg_figures import AwgFigures, SessionFigures
-from tests.support.awg_events import DEVICE_EVENTS, HERE, PEER, THERE
+from tests.support.awg_events import HERE, PEER, SESSION_EVENTS, THERE
 
 FIGURES = AwgFigures(
     sessions=(
@@ -30,20 +38,32 @@ def test_handshakes_are_counted_by_how_they_ended() -> None:
         HandshakeCompleted(PEER, Role.INITIATOR, HERE),
         HandshakeFailed(PEER, HandshakeFault.NO_ANSWER),
         PeerMoved(PEER, HERE, THERE),
+        SessionUp(PEER, HERE, 0.1),
+        Reconnecting(PEER, "silence"),
     ]
 
     assert [sample for event in events for sample in count(AwgHappened("edge", event))] == [
         ("sproxy_awg_handshakes_total", ("edge", "ok"), 1),
         ("sproxy_awg_handshakes_total", ("edge", "no-answer"), 1),
         ("sproxy_awg_moves_total", ("edge",), 1),
+        ("sproxy_awg_sessions_total", ("edge",), 1),
+        ("sproxy_awg_reconnects_total", ("edge",), 1),
     ]
 
 
 def test_what_is_read_and_what_is_counted_is_in_the_catalogue() -> None:
     known = {spec.name: len(spec.labels) for spec in AWG_CATALOGUE}
-    samples = [sample for event, _ in DEVICE_EVENTS for sample in count(AwgHappened("edge", event))]
+    samples = [sample for event, _ in SESSION_EVENTS for sample in count(AwgHappened("edge", event))]
     for name, labels, _ in [*samples, *read(FIGURES)]:
         assert known[name] == len(labels)
+
+
+def test_what_ends_only_is_told_of_is_open_as_long_as_somebody_says_so() -> None:
+    """An awg server hears of connections when they are over, so it is asked how many there are."""
+    metrics = Metrics()
+    metrics.watch(dict, is_ready=lambda: True, dropped=lambda: 0, streams=lambda: 3)
+
+    assert b"sproxy_connections_open 3.0" in metrics.render()[0]
 
 
 def test_prometheus_gets_the_figures_as_they_are() -> None:
