@@ -69,8 +69,9 @@ class AwgPolicy:
 
     Attributes:
       allow: Networks that may be reached; one or a list.
-      deny: Networks that may not, whatever `allow` says. The default has everything that is not the Internet:
-          loopback, link-local, private and metadata addresses. `[]` denies nothing.
+      deny: Networks that may not, unless a network of `allow` that is narrower, or the same, holds the address.
+          The default has everything that is not the Internet: loopback, link-local, private and metadata
+          addresses. `[]` denies nothing.
 
     """
 
@@ -87,8 +88,8 @@ class AwgLimits:
       streams: Connections of one client at the same time.
       opens: Connections that one client may open in a second.
       connect: How long reaching a destination may take.
-      handshake: How long a client that has connected may take to begin.
-      idle: A connection on which nothing moved for this long is closed, and so is a client without any.
+      handshake: How long a client that has connected may take to begin, and a connection to say where it goes.
+      idle: A connection, or a UDP association, on which nothing moved for this long is closed.
       drain: How long open connections may go on after SIGTERM.
 
     """
