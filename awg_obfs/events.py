@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import enum
+from typing import TYPE_CHECKING
 
 import attrs
 
 from awg_obfs.protocol.address import Address
-from awg_obfs.protocol.noise import Role
-from awg_obfs.protocol.peers import Peer
+
+if TYPE_CHECKING:
+    # Their cryptography takes long to import, for whoever only wants to write events down.
+    from awg_obfs.protocol.noise import Role
+    from awg_obfs.protocol.peers import Peer
 
 
 class Rejection(enum.StrEnum):

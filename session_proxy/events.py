@@ -7,15 +7,11 @@ metrics. Nothing here holds a secret or a payload.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import attrs
 
+from awg_obfs.events import SessionEvent
 from session_proxy.target import Target
-
-if TYPE_CHECKING:
-    # Its cryptography takes long to import, and most profiles have no such session.
-    from awg_obfs.events import SessionEvent as AwgEvent
 
 
 @attrs.frozen
@@ -109,7 +105,7 @@ class AwgHappened:
     """What a library event says of the AmneziaWG session *link*: an upstream, or a server's peer."""
 
     link: str
-    event: AwgEvent
+    event: SessionEvent
 
 
 Event = (
