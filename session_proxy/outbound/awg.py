@@ -196,10 +196,7 @@ class AwgTransport:
         try:
             await self._tunnel.wait_ready()
         except TunnelDialError as exc:
-            raise LinkFailedError(
-                f"{self._reporter.endpoint}: {self._reporter.explained(str(exc))}",
-                exit_code=ExitCode.UNREACHABLE,
-            ) from exc
+            raise LinkFailedError(self._reporter.explained(str(exc))) from exc
 
     async def watch(self) -> None:
         """Tell when the tunnel has not come up in time, for ever."""

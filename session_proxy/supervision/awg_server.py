@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import socket
 from collections.abc import Mapping, Sequence
 
 import attrs
@@ -26,6 +27,7 @@ from awg_obfs.events import (
 )
 from awg_obfs.limits import Limits
 from awg_obfs.policy import Policy
+from awg_obfs.protocol.address import Address
 from awg_obfs.protocol.keys import key_from_text, public_key_of
 from awg_obfs.protocol.noise import NO_PRESHARED_KEY
 from awg_obfs.protocol.peers import Peer
@@ -91,8 +93,10 @@ class AwgServerDaemon:
         self._times = times
         stopped = trio.Event()
 
+        listen = await _look_up(config.listen)
+        settings = attrs.evolve(server_settings(config, times), listen=listen)
+
         async def run(*, task_status: trio.TaskStatus[TunnelServer]) -> None:
-            settings = server_settings(config, times)
             await serve_tunnels(settings, self.happened, stop=stop, task_status=task_status)
             stopped.set()
 
@@ -244,6 +248,18 @@ def server_settings(server: AwgServer, times: HandshakeTimes | None = None) -> S
         keepalive_padding=server.keepalive_padding,
         mtu=server.mtu,
     )
+
+
+async def _look_up(listen: ListenAddress) -> Address:
+    """Return the address that *listen* stands for; where it is a name of several, the first."""
+    try:
+        found = await trio.socket.getaddrinfo(
+            listen.host, listen.port, type=socket.SOCK_DGRAM, flags=socket.AI_PASSIVE
+        )
+    except OSError as exc:
+        raise ListenError(f"cannot listen on {listen}: the host has no address; write an IP address") from exc
+    host, port = found[0][4][:2]
+    return str(host), int(port)
 
 
 def _peer_status(record: PeerRecord, session: SessionStatistics | None) -> PeerStatus:
