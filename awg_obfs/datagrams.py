@@ -144,6 +144,7 @@ class TunnelAssociation:
             stream = await ask(connection, AssociateRequest().encode())
         except TunnelDialError:
             self._unsent.clear()
+            self._wanted = trio.Event()
             await trio.sleep(REFUSED_PAUSE)
             return
         except ConnectionLostError:
