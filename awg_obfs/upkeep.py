@@ -44,8 +44,9 @@ ATTEMPT = 3.0
 # New keys are waited for so long where the old ones may be void, before those are tried after all.
 NEW_KEYS = 1.0
 
-# Without an answer for so long, another address of the server's name is tried: after a request and its repetition.
-NEXT_ADDRESS = 6.0
+# Without an answer for so long, another address of the server's name is tried: looked up by the time that WireGuard
+# lets us repeat the request, so that the repetition goes there.
+NEXT_ADDRESS = 4.0
 
 # How often a silent path gets another socket: when WireGuard lets us ask for new keys again.
 RENEWAL = 5.0
