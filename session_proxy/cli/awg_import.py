@@ -66,12 +66,14 @@ def _exported(file: Path) -> tuple[str, tuple[str, ...]]:
 
 
 def _load(file: Path) -> AwgClient | AwgServer:
-    from session_proxy.profile.awg_loading import load_awg_client, load_awg_server
-    from session_proxy.profile.documents import read_document
+    from session_proxy.errors import Problem, ProfileError
+    from session_proxy.profile.awg_loading import load_awg_file
 
-    # Only a client knows of a server to call.
-    load = load_awg_client if "endpoint" in read_document(file) else load_awg_server
-    return load(file, environ=os.environ)
+    loaded = load_awg_file(file, environ=os.environ)
+    if loaded is None:
+        fix = "name a server.toml or client.toml"
+        raise ProfileError(file, [Problem("", "is neither a server's file nor a client's", fix)])
+    return loaded
 
 
 def _read_conf(file: Path) -> ConfFile:

@@ -10,6 +10,7 @@ import attrs
 from session_proxy.profile.awg_checks import awg_warnings, check_server, check_session
 from session_proxy.profile.awg_model import AwgClient, AwgServer
 from session_proxy.profile.checks import check_auth, check_listens
+from session_proxy.profile.documents import read_document
 from session_proxy.profile.loading import Warn, ignore_warning, load_file
 from session_proxy.profile.structuring import Structurer
 
@@ -38,6 +39,24 @@ def load_awg_client(path: Path, *, environ: Mapping[str, str], warn: Warn = igno
     for warning in awg_warnings("", client):
         warn(f"{path}: {warning}")
     return client
+
+
+def load_awg_file(
+    path: Path, *, environ: Mapping[str, str], warn: Warn = ignore_warning
+) -> AwgClient | AwgServer | None:
+    """Return the ``client.toml`` or ``server.toml`` at *path*, whichever it is; None if it seems to be a profile.
+
+    Raises:
+      ProfileError: the file cannot be used; it lists every problem.
+
+    """
+    keys = read_document(path).keys()
+    # Only a client knows of one server to call, and only a server of peers; a profile has no keys of its own.
+    if keys & {"endpoint", "public_key"}:
+        return load_awg_client(path, environ=environ, warn=warn)
+    if keys & {"peers", "private_key"}:
+        return load_awg_server(path, environ=environ, warn=warn)
+    return None
 
 
 def _check_client(client: AwgClient, notes: Structurer) -> None:

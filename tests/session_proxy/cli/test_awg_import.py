@@ -66,3 +66,15 @@ def test_refused_parameters_and_what_is_no_text(tmp_path: Path) -> None:
     result = run(str(conf))
     assert isinstance(result.exception, ProfileError)
     assert "is not text" in str(result.exception)
+
+
+def test_a_profile_is_not_exported(tmp_path: Path) -> None:
+    file = tmp_path / "profile.toml"
+    file.write_text('default = "direct"\n')
+
+    result = run("--export", str(file))
+
+    assert isinstance(result.exception, ProfileError)
+    assert str(result.exception) == (
+        f"{file}: is neither a server's file nor a client's; name a server.toml or client.toml"
+    )

@@ -9,7 +9,8 @@ from awg_obfs.policy import EVERYWHERE, INWARD
 from awg_obfs.protocol.headers import HeaderRange
 from awg_obfs.protocol.keys import key_to_text
 from session_proxy.errors import ProfileError
-from session_proxy.profile.awg_loading import load_awg_client, load_awg_server
+from session_proxy.profile.awg_loading import load_awg_client, load_awg_file, load_awg_server
+from session_proxy.profile.awg_model import AwgClient, AwgServer
 from session_proxy.profile.model import ListenAddress
 from tests.support.awg_files import CLIENT_PUBLIC, SERVER_KEY, SOUND, ClientText, ServerText
 
@@ -129,3 +130,11 @@ def test_plain_wireguard_draws_a_warning(tmp_path: Path) -> None:
     load_awg_client(write(tmp_path, ClientText()), environ={}, warn=warnings.append)
 
     assert "awg.h1: the headers are WireGuard's own" in warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "cls"),
+    [(ServerText(), AwgServer), (ClientText(), AwgClient), ('default = "direct"', type(None))],
+)
+def test_a_file_is_known_by_its_keys(text: object, cls: type, tmp_path: Path) -> None:
+    assert isinstance(load_awg_file(write(tmp_path, text), environ={}), cls)
