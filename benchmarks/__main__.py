@@ -13,7 +13,7 @@ from pathlib import Path
 import attrs
 import trio
 
-from benchmarks import awg, ssm, suites
+from benchmarks import awg, awg_udp, ssm, suites
 from benchmarks.arena import open_arena
 from benchmarks.measures import QUICK, Scale
 from benchmarks.report import as_json, as_markdown, show
@@ -29,9 +29,13 @@ SUITES: dict[str, suites.Suite] = {
     "awg-far": awg.far,
 }
 # Those that need no arena.
-ALONE: dict[str, Callable[[Scale], Outcome]] = {"routing": routing, "awg-device": awg.device}
+ALONE: dict[str, Callable[[Scale], Outcome]] = {
+    "routing": routing,
+    "awg-device": awg.device,
+    "awg-session": awg_udp.session_layer,
+}
 GROUPS = {
-    "awg": ["awg-device", "awg-loopback", "awg-sessions", "awg-far"],
+    "awg": ["awg-device", "awg-session", "awg-loopback", "awg-sessions", "awg-far"],
     "all": [*SUITES, *ALONE],
 }
 CHOICES = (*SUITES, *ALONE, *GROUPS)

@@ -1,16 +1,18 @@
 """What a datagram costs between two AmneziaWG endpoints: the socket alone, and with the device, on loopback.
 
-``python -m benchmarks.awg_udp`` prints one line for each case, against plain ``sendto`` and ``recvfrom``. All in one
-thread, best of a few rounds, 1 350 bytes each.
+All in one thread: what both ends take together. The socket's datagrams are of 1 350 bytes; the session's contents
+are of 1 296, which makes as many on the wire.
 """
 
 from __future__ import annotations
 
 import os
 import socket
+import sys
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
+from functools import partial
 
 import trio
 
@@ -25,28 +27,28 @@ from awg_obfs.protocol.peers import Peer
 from awg_obfs.protocol.randomness import PooledRandomness
 from awg_obfs.udp import UdpSocket
 from benchmarks.awg_device import CASES
+from benchmarks.measures import Figure, Scale
+from benchmarks.tournament import Outcome, Row
 
 LOOPBACK: Address = ("127.0.0.1", 0)
 SIZE = 1350
-ROUNDS = 7
 BURSTS = 300
+
+# What a busy endpoint sends and reads at once, and what a slow stream does.
+AT_ONCE = (32, 8)
+PLAIN = "sendto, recvfrom"
+OFFLOADED, PORTABLE = "our socket", "without offload"
 
 Move = Callable[[Sequence[bytes]], tuple[float, float]]
 
 
-def best(move: Move, per_burst: int) -> tuple[float, float]:
-    """Return the microseconds per datagram of sending and of receiving."""
+def best(move: Move, per_burst: int) -> float:
+    """Return the microseconds that a datagram takes to be sent and received."""
     datagrams = [os.urandom(SIZE) for _ in range(per_burst)]
-    sending = receiving = float("inf")
-    for _ in range(ROUNDS):
-        figures = [move(datagrams) for _ in range(BURSTS)]
-        sending = min(sending, sum(figure[0] for figure in figures))
-        receiving = min(receiving, sum(figure[1] for figure in figures))
-    scale = 1e6 / (BURSTS * per_burst)
-    return sending * scale, receiving * scale
+    return sum(sum(move(datagrams)) for _ in range(BURSTS)) * 1e6 / (BURSTS * per_burst)
 
 
-def plain(per_burst: int) -> tuple[float, float]:
+def plain(per_burst: int) -> float:
     """One system call per datagram, and nothing else."""
     with (
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender,
@@ -68,8 +70,9 @@ def plain(per_burst: int) -> tuple[float, float]:
         return best(move, per_burst)
 
 
-def sockets(per_burst: int, *, offload: bool) -> tuple[float, float]:
+async def sockets(per_burst: int, *, offload: bool) -> float:
     """The endpoint's socket, without an endpoint."""
+    await trio.lowlevel.checkpoint()
     with (
         closing(UdpSocket(LOOPBACK, offload=offload)) as sender,
         closing(UdpSocket(LOOPBACK, offload=offload)) as receiver,
@@ -112,45 +115,41 @@ async def session(parameters: Parameters, per_burst: int, *, offload: bool) -> f
         # A multiple of 16 that begins with no zero, as QUIC's.
         plaintexts = [b"\x40" + os.urandom(1295) for _ in range(per_burst)]
         path.send(plaintexts)
-        fastest = float("inf")
         expected = per_burst
-        for _ in range(ROUNDS):
-            started = time.perf_counter()
-            for _ in range(BURSTS):
-                while count < expected:
-                    came = trio.Event()
-                    await came.wait()
-                expected += per_burst
-                path.send(plaintexts)
+        started = time.perf_counter()
+        for _ in range(BURSTS):
             while count < expected:
                 came = trio.Event()
                 await came.wait()
-            fastest = min(fastest, time.perf_counter() - started)
-    return fastest / (BURSTS * per_burst) * 1e6
+            expected += per_burst
+            path.send(plaintexts)
+        while count < expected:
+            came = trio.Event()
+            await came.wait()
+        return (time.perf_counter() - started) / (BURSTS * per_burst) * 1e6
 
 
-async def main() -> None:
-    """Measure every case, and say what came out."""
-    async for line in lines():
-        print(line)
+def session_layer(scale: Scale) -> Outcome:
+    """Measure whole sessions, Trio and sockets included, beside sockets alone."""
+    rows = tuple(
+        Row(f"{per_burst} at once", Figure(str(per_burst), "µs a datagram"), {}) for per_burst in AT_ONCE
+    )
+    contestants: dict[str, Callable[[int], float]] = {
+        **{f"session, {name}": partial(_run_session, values) for name, values in CASES.items()},
+        OFFLOADED: lambda per_burst: trio.run(partial(sockets, per_burst, offload=True)),
+        PORTABLE: lambda per_burst: trio.run(partial(sockets, per_burst, offload=False)),
+        PLAIN: plain,
+    }
+    for turn in range(scale.rounds):
+        print(f"  sessions, round {turn + 1}", file=sys.stderr, flush=True)
+        for row, per_burst in zip(rows, AT_ONCE, strict=True):
+            for name, measure in contestants.items():
+                row.values.setdefault(name, []).append(measure(per_burst))
+    *_, subject = (name for name in contestants if name.startswith("session"))
+    notes = ("Both ends in one thread: sealing, sending, receiving and opening; 1 296 bytes of content.",)
+    return Outcome(suite="awg-session", subject=subject, peers=(PLAIN,), rows=rows, notes=notes)
 
 
-async def lines() -> AsyncGenerator[str]:
-    """Yield a line for each case."""
-    for per_burst in (32, 8, 1):
-        sending, receiving = plain(per_burst)
-        yield f"plain calls, {per_burst} at once: send {sending:.2f} µs, receive {receiving:.2f} µs"
-        for offload in (True, False):
-            sending, receiving = sockets(per_burst, offload=offload)
-            how = "offloaded" if offload else "portable"
-            yield f"{how}, {per_burst} at once: send {sending:.2f} µs, receive {receiving:.2f} µs"
-    for name, values in CASES.items():
-        for offload in (True, False):
-            for per_burst in (32, 1):
-                figure = await session(parameters_from_mapping(values), per_burst, offload=offload)
-                how = "offloaded" if offload else "portable"
-                yield f"session, {name}, {how}, {per_burst} at once: {figure:.2f} µs from caller to receiver"
-
-
-if __name__ == "__main__":
-    trio.run(main)
+def _run_session(values: Mapping[str, int | str], per_burst: int) -> float:
+    parameters = parameters_from_mapping(values)
+    return trio.run(partial(session, parameters, per_burst, offload=True))
