@@ -8,12 +8,15 @@ import socket
 import attrs
 import pytest
 import trio
+from trio.testing import MockClock
 
 from awg_obfs.client import TunnelSettings, TunnelState, open_tunnel
+from awg_obfs.destinations import Destinations
 from awg_obfs.errors import DialFault, TunnelDialError
 from awg_obfs.events import SessionUp, StreamClosed, StreamOutcome
 from awg_obfs.limits import Limits
 from awg_obfs.protocol.noise import NoiseError
+from awg_obfs.protocol.timers import INITIATION_INTERVAL
 from awg_obfs.quic.errors import StreamResetError
 from tests.support.tunnel_ends import receive_exactly
 from tests.support.tunnels import (
@@ -162,13 +165,12 @@ async def test_many_connections_at_once() -> None:
             await eventually(lambda: tunnel.statistics().streams == 0)
 
 
+async def hang(_self: Destinations, _host: str, _port: int) -> socket.socket:
+    await trio.sleep_forever()
+    raise AssertionError
+
+
 async def test_giving_up_leaves_nothing_at_either_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    from awg_obfs.destinations import Destinations
-
-    async def hang(_self: Destinations, _host: str, _port: int) -> socket.socket:
-        await trio.sleep_forever()
-        raise AssertionError
-
     monkeypatch.setattr(Destinations, "connect", hang)
     with trio.fail_after(SECONDS):
         async with open_tunnel_world() as world, world.open_tunnel() as tunnel:
@@ -178,6 +180,56 @@ async def test_giving_up_leaves_nothing_at_either_end(monkeypatch: pytest.Monkey
             (closed,) = await world.server.diary.wait_for(StreamClosed)
             assert closed.outcome is StreamOutcome.RESET
             await eventually(lambda: tunnel.statistics().streams == 0)
+
+
+@pytest.mark.parametrize("early", [b"", b"early"])
+async def test_a_request_whose_session_is_lost_is_made_again_where_that_is_safe(
+    monkeypatch: pytest.MonkeyPatch, virtual_time: MockClock, early: bytes
+) -> None:
+    """Not where the destination may have got its first bytes already: it would get them twice."""
+    with trio.fail_after(SECONDS):
+        async with open_destination() as port, open_tunnel_world() as world, world.open_tunnel() as tunnel:
+
+            async def connect() -> None:
+                if early:
+                    with pytest.raises(TunnelDialError, match="session was lost") as caught:
+                        await tunnel.connect("127.0.0.1", port, early)
+                    assert caught.value.fault is DialFault.DOWN
+                else:
+                    stream = await tunnel.connect("127.0.0.1", port)
+                    await stream.send_eof()
+                    assert await read_all(stream) == b""
+
+            async with trio.open_nursery() as nursery:
+                with monkeypatch.context() as patch:
+                    patch.setattr(Destinations, "connect", hang)
+                    nursery.start_soon(connect)
+                    await eventually(lambda: any(s.streams for s in world.server.handle.sessions()))
+                    await world.server.kill()
+                await world.server.start()
+
+
+async def test_a_request_is_made_twice_at_most(
+    monkeypatch: pytest.MonkeyPatch, virtual_time: MockClock
+) -> None:
+    monkeypatch.setattr(Destinations, "connect", hang)
+    with trio.fail_after(SECONDS):
+        async with (
+            open_tunnel_world() as world,
+            world.open_tunnel() as tunnel,
+            trio.open_nursery() as nursery,
+        ):
+
+            async def connect() -> None:
+                with pytest.raises(TunnelDialError, match="session was lost"):
+                    await tunnel.connect("127.0.0.1", 80)
+
+            nursery.start_soon(connect)
+            for _ in range(2):
+                await eventually(lambda: any(s.streams for s in world.server.handle.sessions()))
+                await trio.sleep(2 * INITIATION_INTERVAL)
+                await world.server.kill()
+                await world.server.start()
 
 
 async def test_leaving_the_block_closes_everything() -> None:
