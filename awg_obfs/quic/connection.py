@@ -12,6 +12,7 @@ from awg_obfs.paths import DatagramPath
 from awg_obfs.quic.engine import (
     Buffer,
     DatagramReceived,
+    EndInDoubt,
     Engine,
     EngineEvent,
     EngineStatistics,
@@ -24,17 +25,23 @@ from awg_obfs.quic.engine import (
     Terminated,
 )
 from awg_obfs.quic.errors import Cause, ConnectionFailure, ConnectionLostError
-from awg_obfs.quic.pausing import GO_ON_AT, HOLD_AT, PauseReader, message
+from awg_obfs.quic.notes import GO_ON_AT, HOLD_AT, Kind, Note, NoteReader
 from awg_obfs.quic.pings import Pings
 from awg_obfs.quic.settings import QuicSettings
-from awg_obfs.quic.stream import QuicStream
+from awg_obfs.quic.stream import NO_ERROR, QuicStream
 from awg_obfs.quic.transmitter import Transmitter
 
 # What a packet has around a DATAGRAM frame's data at most: first byte, identifier (20), number (4), the frame's
 # type and length (3), and a tag (16); rounded up.
 DATAGRAM_OVERHEAD = 64
 
+# How long QUIC's own end of a stream may take once a note has told of it. Then the peer's engine is asked to reset
+# the stream, which it repeats, or it would keep the stream for ever.
+GRACE = 3.0
+
+# RFC 9000, section 2.1: the lowest two bits tell who opened a stream, and whether both may send.
 _UNIDIRECTIONAL = 2
+_STREAM_STEP = 4
 
 
 class QuicConnection:
@@ -68,12 +75,16 @@ class QuicConnection:
         self._ready = trio.Event()
         self._over = trio.Event()
         self._failure: ConnectionFailure | None = None
-        # See awg_obfs.quic.pausing: what the peer asked of us, and what we asked of it.
-        self._pause_reader = PauseReader()
+        # The next stream that the peer opens, and those before it that it has opened without a word yet.
+        self._next_of_peer = 1 if role is Role.CLIENT else 0
+        self._passed_over: set[int] = set()
+        # See awg_obfs.quic.notes: what the peer asked of us, and what we asked of it.
+        self._note_reader = NoteReader()
         self._held_by_peer: set[int] = set()
         self._held_by_us: set[int] = set()
         self._full: set[int] = set()
-        self._pause_stream: int | None = None
+        self._note_stream: int | None = None
+        self._told: deque[tuple[float, int]] = deque()
 
     # -- what the owner calls
 
@@ -259,6 +270,8 @@ class QuicConnection:
                     stream.wake_sender()
         if self._full or self._held_by_us:
             self._hold_streams()
+        if self._told and self._told[0][0] <= trio.current_time():
+            self._end_told(self._told.popleft()[1])
 
     def _deliver(self, event: EngineEvent) -> None:
         match event:
@@ -268,12 +281,16 @@ class QuicConnection:
                 self._datagrams.append(data)
                 self._datagram_came.unpark()
             case StreamReset(stream_id, code):
-                if not stream_id & _UNIDIRECTIONAL:
-                    self._stream(stream_id).on_reset(code)
+                stream = None if stream_id & _UNIDIRECTIONAL else self._stream(stream_id)
+                if stream is not None:
+                    stream.on_reset(code)
             case StopSending(stream_id, code):
-                stream = self._streams.get(stream_id)
+                # It may come before what the peer has sent on the stream.
+                stream = None if stream_id & _UNIDIRECTIONAL else self._stream(stream_id)
                 if stream is not None:
                     stream.on_stopped(code)
+            case EndInDoubt(stream_id, total):
+                self._send_notes([Note(Kind.ENDED, stream_id, total)])
             case PingAcknowledged(uid):
                 self._pings.answer(uid)
             case Established():
@@ -288,44 +305,78 @@ class QuicConnection:
         if stream_id & _UNIDIRECTIONAL:
             data = b"".join(chunks)
             self._engine.consumed(stream_id, len(data), 0)
-            for held, hold in self._pause_reader.feed(data):
-                if not hold:
-                    self._held_by_peer.discard(held)
-                elif held in self._streams:
-                    self._held_by_peer.add(held)
+            for note in self._note_reader.feed(data):
+                self._heed(note)
             return
         stream = self._stream(stream_id)
+        if stream is None:
+            return
         stream.on_data(chunks, end=end)
         if self._engine.wants_pauses and stream.buffered > HOLD_AT:
             self._full.add(stream_id)
 
+    def _heed(self, note: Note) -> None:
+        match note.kind:
+            case Kind.GO_ON:
+                self._held_by_peer.discard(note.stream_id)
+            case Kind.HOLD:
+                if note.stream_id in self._streams:
+                    self._held_by_peer.add(note.stream_id)
+            case Kind.ENDED:
+                stream = self._stream(note.stream_id)
+                if stream is not None and not stream.ended:
+                    stream.on_end_told(note.total)
+                    self._told.append((trio.current_time() + GRACE, note.stream_id))
+
+    def _end_told(self, stream_id: int) -> None:
+        stream = self._streams.get(stream_id)
+        if stream is not None and not stream.ended:
+            self._told.append((trio.current_time() + GRACE, stream_id))
+        else:
+            self.stop(stream_id, NO_ERROR)
+
+    def _send_notes(self, notes: Sequence[Note]) -> None:
+        if notes:
+            if self._note_stream is None:
+                self._note_stream = self._engine.open_stream(unidirectional=True)
+            self.write(self._note_stream, b"".join(map(bytes, notes)))
+
     def _hold_streams(self) -> None:
         """Tell the peer which streams to hold and which to let go on; readers have had their turn."""
-        messages = b""
+        notes: list[Note] = []
         for stream_id in self._full - self._held_by_us:
             stream = self._streams.get(stream_id)
             if stream is not None and stream.buffered > HOLD_AT and not stream.ended:
                 self._held_by_us.add(stream_id)
-                messages += message(stream_id, hold=True)
+                notes.append(Note(Kind.HOLD, stream_id))
         self._full.clear()
         for stream_id in list(self._held_by_us):
             stream = self._streams.get(stream_id)
             if stream is None or stream.buffered <= GO_ON_AT:
                 self._held_by_us.discard(stream_id)
-                messages += message(stream_id, hold=False)
-        if messages:
-            if self._pause_stream is None:
-                self._pause_stream = self._engine.open_stream(unidirectional=True)
-            self.write(self._pause_stream, messages)
+                notes.append(Note(Kind.GO_ON, stream_id))
+        self._send_notes(notes)
 
-    def _stream(self, stream_id: int) -> QuicStream:
-        """Return the stream, which the peer has just opened where we do not know it."""
+    def _stream(self, stream_id: int) -> QuicStream | None:
+        """Return the stream, which the peer may have just opened; None where it is over already."""
         stream = self._streams.get(stream_id)
-        if stream is None:
+        if stream is None and self._is_opened_by_peer(stream_id):
             stream = self._streams[stream_id] = QuicStream(self, stream_id)
             self._incoming.append(stream)
             self._stream_came.unpark()
         return stream
+
+    def _is_opened_by_peer(self, stream_id: int) -> bool:
+        """Return whether the peer opens a stream by speaking of it. Speaking of one opens all before it."""
+        if stream_id % _STREAM_STEP != self._next_of_peer % _STREAM_STEP:
+            return False
+        if stream_id < self._next_of_peer:
+            known = stream_id not in self._passed_over
+            self._passed_over.discard(stream_id)
+            return not known
+        self._passed_over.update(range(self._next_of_peer, stream_id, _STREAM_STEP))
+        self._next_of_peer = stream_id + _STREAM_STEP
+        return True
 
     def _check(self) -> None:
         if self._failure is not None:

@@ -55,6 +55,14 @@ class StopSending:
 
 
 @attrs.frozen
+class EndInDoubt:
+    """Our end of a stream, after *total* bytes, may have got lost for good: tell the peer in another way."""
+
+    stream_id: int
+    total: int
+
+
+@attrs.frozen
 class DatagramReceived:
     """A DATAGRAM frame came (RFC 9221)."""
 
@@ -76,7 +84,14 @@ class Terminated:
 
 
 EngineEvent = (
-    Established | StreamData | StreamReset | StopSending | DatagramReceived | PingAcknowledged | Terminated
+    Established
+    | StreamData
+    | StreamReset
+    | StopSending
+    | EndInDoubt
+    | DatagramReceived
+    | PingAcknowledged
+    | Terminated
 )
 
 
@@ -118,7 +133,7 @@ class Engine(Protocol):
 
     @property
     def wants_pauses(self) -> bool:
-        """Whether a stream's window cannot be held by itself: see awg_obfs.quic.pausing."""
+        """Whether a stream's window cannot be held by itself: see awg_obfs.quic.notes."""
         ...
 
     def open_stream(self, *, unidirectional: bool = False) -> int:

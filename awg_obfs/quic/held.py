@@ -1,7 +1,7 @@
 """qh3's connection, told in the driver's words and held when its readers are far behind.
 
 qh3 opens the windows of what its core has handed out. Not asking the core for more is therefore a way to hold the
-peer back, though only for the connection as a whole; see awg_obfs.quic.pausing for the rest. The methods overridden
+peer back, though only for the connection as a whole; see awg_obfs.quic.notes for the rest. The methods overridden
 here do what qh3's do, less its logs and its support for resumption, which nobody uses here.
 """
 
@@ -21,8 +21,11 @@ from qh3.quic.configuration import QuicConfiguration
 from qh3.quic.connection import NetworkAddress, QuicConnection
 from qh3.quic.tls_bridge import QuicTlsBridge, QuicTlsBridgeError
 
+from awg_obfs.quic.ends import Ends
 from awg_obfs.quic.engine import (
+    Buffer,
     DatagramReceived,
+    EndInDoubt,
     EngineEvent,
     PingAcknowledged,
     StopSending,
@@ -38,6 +41,7 @@ ACK_DELAY = 0.001
 _ACK_DELAY_EXPONENT = 3
 _CONNECTION_IDS = 8
 _MAX_STREAMS_BIDI = 0x08
+_INTERNAL_ERROR = 0x01
 
 # A core in any other state has nothing to say but why.
 _CONNECTED = ("first_flight", "connected")
@@ -80,6 +84,7 @@ class HeldConnection(QuicConnection):
         self._fresh: dict[int, StreamData] = {}
         self._news: list[EngineEvent] = []
         self._ended = False
+        self._ends = Ends()
 
     @property
     def core(self) -> QuicConnectionCore | None:
@@ -104,8 +109,13 @@ class HeldConnection(QuicConnection):
         datagrams: list[bytes] = []
         if self._core is not None:
             poll = self._core.poll_transmit
-            while (transmit := poll(now)) is not None:
-                datagrams.append(transmit[0])
+            try:
+                while (transmit := poll(now)) is not None:
+                    datagrams.append(transmit[0])
+            except ValueError as exc:
+                # The core has lost track of a packet that it has built, and with that of some stream.
+                self._core.close(_INTERNAL_ERROR, None, b"")
+                self._end(ConnectionFailure(Cause.PROTOCOL, _INTERNAL_ERROR, str(exc)))
         return datagrams
 
     def read(self, amount: int) -> None:
@@ -117,12 +127,31 @@ class HeldConnection(QuicConnection):
         if self._core is not None and self._core.has_events:
             self._drain_core()
         self._publish()
+        if self._ends.any and self._core is not None:
+            for stream_id, total in self._ends.take_doubtful(self._core.loss_total):
+                self._news.append(EndInDoubt(stream_id, total))
         news, self._news = self._news, []
         return news
 
     def open_numbered(self, *, unidirectional: bool) -> int:
         """Open a stream and return its number."""
         return self._open_stream(unidirectional)
+
+    def write(self, stream_id: int, data: Buffer, *, end: bool) -> None:
+        """Queue *data*, and the end of the stream after it; a stream that was reset takes none."""
+        core = self._core
+        if core is not None and self._handshake_complete and not core.can_send_stream(stream_id):
+            return
+        self.send_stream_data(stream_id, data, end)
+        self._ends.wrote(stream_id, len(data))
+        if end:
+            self._ends.ended(stream_id, 0 if core is None else core.loss_total)
+
+    def give_up(self, stream_id: int, code: int) -> None:
+        """Reset our direction of the stream, unless that has ended."""
+        if self._core is not None and self._core.can_send_stream(stream_id):
+            self._ends.forget(stream_id)
+            self.reset_stream(stream_id, code)
 
     # -- what qh3 calls
 
@@ -206,7 +235,10 @@ class HeldConnection(QuicConnection):
                 self._news.append(StreamReset(stream_id, code))
             case ("stream_finished", stream_id):
                 self._created_local_stream_ids.discard(stream_id)
+                self._ends.forget(stream_id)
             case ("stop_sending", stream_id, code):
+                # The core resets the stream in answer.
+                self._ends.forget(stream_id)
                 self._news.append(StopSending(stream_id, code))
             case ("datagram", data):
                 self._news.append(DatagramReceived(data))

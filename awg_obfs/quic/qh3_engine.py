@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ssl
+from collections import deque
 from collections.abc import Sequence
 
+from qh3._hazmat import QuicConnectionCore
 from qh3.quic.connection import QuicConnectionError
 from qh3.quic.events import HandshakeCompleted
 from qh3.tls import CipherSuite, load_pem_private_key, load_pem_x509_certificates
@@ -23,6 +25,9 @@ _PEER = ("127.0.0.1", 1)
 GRANULARITY = 0.001
 
 _LARGEST_FRAME = 65535
+
+# What qh3's core is in between the handshake and the end.
+_ESTABLISHED = "connected"
 
 # A probe that nobody waits for.
 _NOBODY = 0
@@ -53,7 +58,9 @@ class Qh3Engine:
             verify_hostname=False,
         )
         self._quic: HeldConnection | None = None
-        self._datagrams_queued = 0
+        # DATAGRAM frames that wait for the congestion window, and how many bytes of others qh3 has not sent yet.
+        self._datagrams: deque[bytes] = deque()
+        self._handed = 0
         self._failure: ConnectionFailure | None = None
         if certificate is None:
             self._quic = self._make(None)
@@ -87,8 +94,34 @@ class Qh3Engine:
 
     def datagrams_to_send(self, now: float) -> list[bytes]:
         """See `Engine.datagrams_to_send`."""
-        self._datagrams_queued = 0
-        return [] if self._quic is None else self._quic.flush(now)
+        quic = self._quic
+        if quic is None:
+            return []
+        if not self._datagrams or quic.core is None or quic.core.state != _ESTABLISHED:
+            return quic.flush(now)
+        leaving: list[bytes] = []
+        while self._hand_over(quic.core):
+            flushed = quic.flush(now)
+            if not flushed:
+                break
+            leaving += flushed
+            self._handed = max(0, self._handed - sum(map(len, flushed)))
+        return leaving or quic.flush(now)
+
+    def _hand_over(self, core: QuicConnectionCore) -> bool:
+        """Give qh3 the DATAGRAM frames that may leave now; return whether there were any.
+
+        qh3 keeps without a bound what exceeds the congestion window, and does not tell how much that is.
+        """
+        room = core.congestion_window - core.bytes_in_flight - self._handed
+        any_left = False
+        while self._datagrams and len(self._datagrams[0]) <= room:
+            data = self._datagrams.popleft()
+            room -= len(data)
+            self._handed += len(data)
+            self._connection.send_datagram_frame(data)
+            any_left = True
+        return any_left
 
     def next_timer(self) -> float | None:
         """See `Engine.next_timer`."""
@@ -129,9 +162,7 @@ class Qh3Engine:
 
     def send_stream(self, stream_id: int, data: Buffer, *, end: bool) -> None:
         """See `Engine.send_stream`."""
-        quic = self._connection
-        if quic.core is None or not quic.established or quic.core.can_send_stream(stream_id):
-            quic.send_stream_data(stream_id, data, end)
+        self._connection.write(stream_id, data, end=end)
 
     def unsent(self, stream_id: int) -> int:
         """See `Engine.unsent`."""
@@ -144,15 +175,13 @@ class Qh3Engine:
 
     def reset_stream(self, stream_id: int, code: int) -> None:
         """See `Engine.reset_stream`."""
-        core = self._connection.core
-        if core is not None and core.can_send_stream(stream_id):
-            self._connection.reset_stream(stream_id, code)
+        self._connection.give_up(stream_id, code)
 
     def stop_stream(self, stream_id: int, code: int) -> None:
         """See `Engine.stop_stream`."""
         try:
             self._connection.stop_stream(stream_id, code)
-        except QuicConnectionError:
+        except (QuicConnectionError, ValueError):
             # It has ended meanwhile, and its end waits to be asked for.
             return
 
@@ -161,14 +190,9 @@ class Qh3Engine:
 
     def send_datagram(self, data: bytes) -> bool:
         """See `Engine.send_datagram`."""
-        core = self._connection.core
-        if core is None or not self._connection.established:
+        if len(self._datagrams) >= self._settings.datagrams:
             return False
-        # qh3 does not tell how many wait: what exceeds the congestion window would.
-        if core.bytes_in_flight + self._datagrams_queued + len(data) > core.congestion_window:
-            return False
-        self._datagrams_queued += len(data)
-        self._connection.send_datagram_frame(data)
+        self._datagrams.append(data)
         return True
 
     def send_ping(self, uid: int) -> None:

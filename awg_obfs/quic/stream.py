@@ -71,6 +71,7 @@ class QuicStream(trio.abc.HalfCloseableStream):
         self._buffered = 0
         self._taken = 0
         self._ended = False
+        self._told_total: int | None = None
         self._reset_by_peer: int | None = None
         self._receiving = False
         self._arrived = trio.lowlevel.ParkingLot()
@@ -293,11 +294,25 @@ class QuicStream(trio.abc.HalfCloseableStream):
         """The peer sent *chunks*, in order."""
         self._chunks.extend(chunk for chunk in chunks if chunk)
         self._buffered += sum(map(len, chunks))
-        self._ended = end
+        self._ended = self._ended or end
         if self._closed:
             self._drop()
         self._arrived.unpark_all()
         if end:
+            self._retire_if_over()
+        elif self._told_total is not None:
+            self._end_if_complete(self._told_total)
+
+    def on_end_told(self, total: int) -> None:
+        """The peer says that the stream ends after *total* bytes, for QUIC's own word may be lost for good."""
+        if not self.ended:
+            self._told_total = total
+            self._end_if_complete(total)
+
+    def _end_if_complete(self, total: int) -> None:
+        if not self._ended and self._taken + self._buffered >= total:
+            self._ended = True
+            self._arrived.unpark_all()
             self._retire_if_over()
 
     def on_reset(self, code: int) -> None:

@@ -68,6 +68,11 @@ class LinkEnd:
     _count: itertools.count[int] = attrs.field(factory=itertools.count)
     _poked: trio.Event = attrs.field(factory=trio.Event)
     _free_at: float = 0.0
+    _doomed: int = 0
+
+    def lose_next(self, count: int) -> None:
+        """Lose the next *count* datagrams."""
+        self._doomed = count
 
     def send(self, datagrams: Sequence[bytes]) -> None:
         """See `DatagramPath.send`."""
@@ -76,6 +81,9 @@ class LinkEnd:
         for datagram in datagrams:
             self.sent.append(datagram)
             self._free_at = max(self._free_at, now)
+            if self._doomed:
+                self._doomed -= 1
+                continue
             if weather.down or (self._free_at - now) * weather.rate > weather.queue:
                 continue
             self._free_at += len(datagram) / weather.rate
