@@ -75,6 +75,11 @@ class PeerPath:
         ipv6 = address is None or is_ipv6(address)
         return quic_datagram_size(self._path_mtu, self._endpoint.device.parameters.s4, ipv6=ipv6)
 
+    @property
+    def round_trip(self) -> float | None:
+        """How long the peer took to answer when keys were last agreed on, in seconds."""
+        return self.peer.round_trip
+
     def send(self, datagrams: Sequence[Buffer]) -> None:
         """Send *datagrams* as one container. They may get lost, and do once the endpoint is closed."""
         self._endpoint.send(self.peer, datagrams)

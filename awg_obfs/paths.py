@@ -14,6 +14,11 @@ class DatagramPath(Protocol):
         """The longest datagram that gets through, in bytes."""
         ...
 
+    @property
+    def round_trip(self) -> float | None:
+        """How long the peer took to answer when keys were last agreed on, in seconds; None where that is not known."""
+        ...
+
     def send(self, datagrams: Sequence[bytes]) -> None:
         """Send *datagrams* as one container, without waiting; they may get lost."""
         ...

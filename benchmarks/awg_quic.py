@@ -51,6 +51,7 @@ class UdpPath:
     """A connected UDP socket as a `DatagramPath`, with GSO and GRO."""
 
     max_datagram_size = DATAGRAM
+    round_trip = None
 
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock

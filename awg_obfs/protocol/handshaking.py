@@ -198,6 +198,8 @@ class Handshaker:
         """The other side has shown that it has the new keys."""
         peer.timers.handshake_complete()
         peer.last_handshake = now
+        # Both sides fall silent when they send their handshake message.
+        peer.round_trip = now - (peer.silent_until - REKEY_TIMEOUT)
         self.outbox.events.append(HandshakeCompleted(peer, role, source))
 
     def move_peer(self, peer: Peer, source: Address) -> None:

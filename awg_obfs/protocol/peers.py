@@ -26,6 +26,7 @@ class Peer:
     *endpoint* is where it was last heard from, `None` until then unless configured. *last_timestamp* is the stamp
     of its newest initiation: keep it over a restart, and nobody can have an old initiation answered. The counters
     count as the reference does: what was sent, with all paddings and junk, and what was received and authentic.
+    *round_trip* is how long the last handshake took from our message in it to the answer, in seconds.
     """
 
     public_key: bytes = attrs.field(repr=False)
@@ -33,6 +34,7 @@ class Peer:
     endpoint: Address | None = None
     last_timestamp: bytes = attrs.field(default=b"", repr=False)
     last_handshake: float | None = None
+    round_trip: float | None = None
     tx_bytes: int = 0
     rx_bytes: int = 0
     handshake: Handshake = attrs.field(repr=False)

@@ -43,7 +43,7 @@ async def open_quic(
     settings = settings or QuicSettings()
     if role is Role.SERVER and certificate is None:
         certificate = generate_certificate()
-    engine = create_engine(settings, path.max_datagram_size, certificate if role is Role.SERVER else None)
+    engine = create_engine(settings, path, certificate if role is Role.SERVER else None)
     connection = QuicConnection(role, path, engine, settings, on_silence)
     async with open_background() as nursery:
         nursery.start_soon(connection.run)

@@ -105,6 +105,17 @@ async def test_the_size_of_datagrams_follows_the_peer() -> None:
         assert known.max_datagram_size == quic_datagram_size(1500, OBFUSCATED.s4, ipv6=False)
 
 
+async def test_a_path_knows_how_long_the_handshake_took() -> None:
+    """Not before there was one."""
+    with trio.fail_after(SECONDS):
+        async with open_pair() as pair:
+            assert pair.client.path(pair.to_server).round_trip is None
+            await pair.meet()
+            for path in (pair.client.path(pair.to_server), pair.server.path(pair.to_client)):
+                assert path.round_trip is not None
+                assert 0 < path.round_trip < SECONDS
+
+
 # -- closing
 
 

@@ -62,6 +62,7 @@ class LinkEnd:
     weather: Weather
     rng: random.Random
     max_datagram_size: int = 1350
+    round_trip: float | None = None
     receive: Callable[[Sequence[bytes]], None] | None = None
     sent: list[bytes] = attrs.field(factory=list[bytes])
     _waiting: list[tuple[float, int, bytes]] = attrs.field(factory=list[tuple[float, int, bytes]])

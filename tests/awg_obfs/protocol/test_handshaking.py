@@ -47,6 +47,8 @@ def test_both_sides_learn_of_a_handshake() -> None:
         HandshakeCompleted(couple.to_client, Role.RESPONDER, CLIENT)
     ]
     assert couple.to_server.last_handshake is not None
+    assert couple.to_server.round_trip == pytest.approx(2 * couple.world.delay)
+    assert couple.to_client.round_trip == pytest.approx(2 * couple.world.delay)
     assert couple.server.told(PeerMoved) == [PeerMoved(couple.to_client, None, CLIENT)]
 
 
