@@ -27,6 +27,11 @@ needs_qh3 = pytest.mark.skipif(importlib.util.find_spec("qh3") is None, reason="
 
 ENGINES = (EngineKind.AIOQUIC, EngineKind.AIOQUIC_FAST, pytest.param(EngineKind.QH3, marks=needs_qh3))
 
+# Seconds, virtual ones as a rule.
+LONGEST = 300.0
+
+Pair = tuple[EngineKind, EngineKind]
+
 # Each engine with itself, and with the others on either side.
 PAIRS = (
     (EngineKind.AIOQUIC, EngineKind.AIOQUIC),
@@ -134,24 +139,29 @@ async def open_couple(
     seed: int = 1,
     ready: bool = True,
 ) -> AsyncGenerator[Couple]:
-    """Connect a client and a server for the block; *engines* are theirs in that order."""
+    """Connect a client and a server for the block; *engines* are theirs in that order.
+
+    The block fails when it takes more than `LONGEST`: who waits for what never comes would do so for ever in virtual
+    time, in which probes keep both ends busy.
+    """
     rng = random.Random(seed)
     up, down = LinkEnd(weather(), rng), LinkEnd(weather(), rng)
     base = settings or QuicSettings()
     silences: list[bool] = []
-    async with (
-        open_background() as nursery,
-        open_quic(
-            Role.SERVER, down, settings=attrs.evolve(base, engine=engines[1]), certificate=CERTIFICATE
-        ) as server,
-        open_quic(
-            Role.CLIENT, up, settings=attrs.evolve(base, engine=engines[0]), on_silence=silences.append
-        ) as client,
-    ):
-        up.receive, down.receive = server.received, client.received
-        nursery.start_soon(up.run)
-        nursery.start_soon(down.run)
-        if ready:
-            await client.wait_ready()
-            await server.wait_ready()
-        yield Couple(client, server, up, down, silences)
+    with trio.fail_after(LONGEST):
+        async with (
+            open_background() as nursery,
+            open_quic(
+                Role.SERVER, down, settings=attrs.evolve(base, engine=engines[1]), certificate=CERTIFICATE
+            ) as server,
+            open_quic(
+                Role.CLIENT, up, settings=attrs.evolve(base, engine=engines[0]), on_silence=silences.append
+            ) as client,
+        ):
+            up.receive, down.receive = server.received, client.received
+            nursery.start_soon(up.run)
+            nursery.start_soon(down.run)
+            if ready:
+                await client.wait_ready()
+                await server.wait_ready()
+            yield Couple(client, server, up, down, silences)
