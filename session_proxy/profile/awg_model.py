@@ -86,6 +86,7 @@ class AwgLimits:
     Attributes:
       sessions: Clients at the same time.
       streams: Connections of one client at the same time.
+      associations: UDP associations of one client at the same time.
       opens: Connections that one client may open in a second.
       connect: How long reaching a destination may take.
       handshake: How long a client that has connected may take to begin, and a connection to say where it goes.
@@ -96,6 +97,7 @@ class AwgLimits:
 
     sessions: int = attrs.field(default=1024, metadata={"minimum": 1, "maximum": 1_000_000})
     streams: int = attrs.field(default=512, metadata={"minimum": 1, "maximum": 1_000_000})
+    associations: int = attrs.field(default=128, metadata={"minimum": 1, "maximum": 1_000_000})
     opens: float = attrs.field(default=500.0, metadata={"minimum": 1, "maximum": 1_000_000})
     connect: float = attrs.field(default=30.0, metadata={"minimum": 0.1, "maximum": DAY})
     handshake: float = attrs.field(default=10.0, metadata={"minimum": 0.1, "maximum": DAY})

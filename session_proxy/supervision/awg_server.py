@@ -239,6 +239,7 @@ def server_settings(server: AwgServer, times: HandshakeTimes | None = None) -> S
         limits=Limits(
             sessions=limits.sessions,
             streams=limits.streams,
+            associations=limits.associations,
             opens=limits.opens,
             connect=limits.connect,
             handshake=limits.handshake,

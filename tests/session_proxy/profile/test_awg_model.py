@@ -2,8 +2,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import attrs
+
+from awg_obfs.limits import Limits
 from session_proxy.profile.awg_loading import load_awg_client, load_awg_server
-from session_proxy.profile.awg_model import SERVER
+from session_proxy.profile.awg_model import SERVER, AwgLimits
+from session_proxy.supervision.awg_server import server_settings
 from tests.support.awg_files import ClientText, ServerText
 
 
@@ -36,3 +40,15 @@ def test_nothing_shows_a_key(tmp_path: Path) -> None:
         for secret in (client.private_key, client.preshared_key, server.private_key):
             assert secret is not None
             assert secret.reveal() not in repr(value)
+
+
+def test_every_bound_of_a_server_can_be_set(tmp_path: Path) -> None:
+    assert attrs.asdict(AwgLimits()) == attrs.asdict(Limits())
+    others = {name: value + 1 for name, value in attrs.asdict(Limits()).items()}
+    file = tmp_path / "server.toml"
+    lines = "".join(f"{name} = {value:g}\n" for name, value in others.items())
+    file.write_text(str(ServerText(more=f"[limits]\n{lines}")))
+
+    settings = server_settings(load_awg_server(file, environ={}))
+
+    assert attrs.asdict(settings.limits) == others
