@@ -28,7 +28,7 @@ async def serve(dial: session_proxy.Dial, host: str, port: int, client: trio.Soc
         async with far, trio.open_nursery() as nursery:
             nursery.start_soon(copy, client, far)
             nursery.start_soon(copy, far, client)
-    except* (session_proxy.DialError, trio.TooSlowError, trio.BrokenResourceError) as group:
+    except* (session_proxy.SessionProxyError, trio.TooSlowError, trio.BrokenResourceError) as group:
         print(*(exc or type(exc).__name__ for exc in group.exceptions), file=sys.stderr)
 
 
@@ -41,4 +41,7 @@ async def main(profile: str, listen: str, host: str, port: str) -> None:
 
 if __name__ == "__main__":
     profile, listen, host, port = sys.argv[1:]
-    trio.run(main, profile, listen, host, port)
+    try:
+        trio.run(main, profile, listen, host, port)
+    except (session_proxy.SessionProxyError, OSError) as exc:
+        sys.exit(str(exc))

@@ -1,9 +1,11 @@
 """Everything session_proxy raises on purpose.
 
 SessionProxyError
+    InvalidTargetError          a text is no HOST:PORT, or a part of it none (a ValueError too)
     ProfileError                a file that a person wrote has faults (all of them, with key paths)
     ListenError                 an address cannot be listened on
     ClientProtocolError         a client of the front door spoke nonsense, or asks for what there is not
+    BadAnswerError              an origin server's answer to a forwarded HTTP request is none that can be passed on
     ControlError                no running sproxy answers on the control socket
     UpstreamStartError          an upstream that must work at the start does not
     DialError                   a destination could not be reached; the subclass says why
@@ -27,11 +29,10 @@ import attrs
 
 
 class ExitCode(enum.IntEnum):
-    """What ``sproxy`` exits with (sysexits.h where it has a name)."""
+    """What ``sproxy`` exits with (sysexits.h where it has a name); a wrong command line is 2, which is Typer's."""
 
     OK = 0
     FAILURE = 1
-    USAGE = 2
     UNREACHABLE = 69
     NOT_PERMITTED = 77
     CONFIGURATION = 78
@@ -42,6 +43,10 @@ class SessionProxyError(Exception):
     """Base class: catch it to catch them all. ``str()`` is one line for a person."""
 
     exit_code: ExitCode = ExitCode.FAILURE
+
+
+class InvalidTargetError(SessionProxyError, ValueError):
+    """The text is no ``HOST:PORT``; the message says why, in words for a person."""
 
 
 @attrs.frozen
@@ -84,6 +89,10 @@ class ListenError(SessionProxyError):
 
 class ClientProtocolError(SessionProxyError):
     """A client of the front door broke its protocol, or asks for something there is not."""
+
+
+class BadAnswerError(SessionProxyError):
+    """An origin server gave no answer to a forwarded HTTP request, half of one, or none that can be passed on."""
 
 
 class ControlError(SessionProxyError):
@@ -158,3 +167,5 @@ class TransportDownError(DialError):
 
 class UdpUnsupportedError(SessionProxyError):
     """This upstream carries no UDP."""
+
+    reason: ClassVar[str] = "udp-unsupported"

@@ -33,9 +33,9 @@ class ConnectionOpened:
 class ConnectionClosed:
     """A client's connection ended; the one line per connection is made of this.
 
-    *outcome* is ``ok``, a `DialError.reason`, or ``auth-failed``, ``protocol-error``, ``handshake-timeout``,
-    ``idle-timeout``, ``reset``, ``limit``, ``drained``. Byte counts are payload: *sent* by the client, and
-    *received* by it.
+    *outcome* is ``ok``, a `DialError.reason`, or ``auth-failed``, ``protocol-error``, ``bad-answer``,
+    ``udp-unsupported``, ``handshake-timeout``, ``idle-timeout``, ``reset``, ``limit``, ``drained``.
+    Byte counts are payload: *sent* by the client, and *received* by it.
     """
 
     id: int

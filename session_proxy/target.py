@@ -10,12 +10,10 @@ from typing import Self
 import attrs
 import idna
 
+from session_proxy.errors import InvalidTargetError
+
 # RFC 1035, section 2.3.4: a name takes at most 253 characters without its final dot.
 MAX_NAME = 253
-
-
-class InvalidTargetError(ValueError):
-    """The text is no ``HOST:PORT``; the message says why, in words for a person."""
 
 
 def canonical_host(host: str) -> str:

@@ -4,6 +4,7 @@ TunnelRelayError
     SshError
         SshHandshakeError           version exchange or key exchange failed
         HostKeyError                the host's key is unknown, changed, revoked or too short
+        KnownHostsError             the file of host keys cannot be read or written
         SshAuthenticationError      the server accepted none of our keys
         SshKeyError                 a key file or agent cannot be used
         SshDisconnectedError        the connection ended; says why
@@ -32,6 +33,10 @@ class SshHandshakeError(SshError):
 
 class HostKeyError(SshError):
     """The host presented a key that we do not accept; the message names the file and line to look at."""
+
+
+class KnownHostsError(SshError):
+    """The file of known host keys cannot be read, or not be added to; nothing is said about the host."""
 
 
 class SshAuthenticationError(SshError):

@@ -1,9 +1,27 @@
-"""Streams round streams."""
+"""Streams round streams, and what streams have in common."""
 
 from __future__ import annotations
 
 import attrs
 import trio
+
+
+class OneAtATime:
+    """Refuses a second task in a place that is made for one."""
+
+    __slots__ = ("_doing", "busy")
+
+    def __init__(self, doing: str) -> None:
+        self.busy = False
+        self._doing = doing
+
+    def __enter__(self) -> None:
+        if self.busy:
+            raise trio.BusyResourceError(f"another task is {self._doing} this stream")
+        self.busy = True
+
+    def __exit__(self, *_: object) -> None:
+        self.busy = False
 
 
 @attrs.define(eq=False)

@@ -13,13 +13,13 @@ import attrs
 import typer
 
 from session_proxy.cli.options import JsonOption
-from session_proxy.errors import ExitCode, ProfileError
+from session_proxy.errors import ExitCode, InvalidTargetError, ProfileError
 from session_proxy.policy.explain import Explanation
 from session_proxy.policy.explain import explain as explain_target
 from session_proxy.policy.route_table import RouteTable
 from session_proxy.policy.rules import Address
 from session_proxy.profile.loading import load_profile
-from session_proxy.target import InvalidTargetError, Target
+from session_proxy.target import Target
 
 EXIT_CODES = {"rule": 0, "default": 3, "reject": 4}
 

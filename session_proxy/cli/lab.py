@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from session_proxy.errors import ExitCode
+from session_proxy.errors import ExitCode, InvalidTargetError
 from session_proxy.lab.faults import UnknownFaultError, describe_faults, parse_faults
-from session_proxy.target import InvalidTargetError, Target
+from session_proxy.target import Target
 
 if TYPE_CHECKING:
     from session_proxy.lab.world import LabSettings

@@ -1,13 +1,14 @@
 """The ``sproxy`` command: what it consists of, and how it ends when something is wrong.
 
-Every problem is one line on stderr, and the exit code says which kind it is. Modules that take long to import
-(boto3, paramiko) are imported by the commands that need them, when they run.
+Every problem is one line on stderr, and the exit code says which kind it is; only a bug shows its traceback.
+Modules that take long to import (boto3, paramiko) are imported by the commands that need them, when they run.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+import traceback
 from collections.abc import Iterator
 from importlib.metadata import version
 from typing import Annotated, NoReturn, cast
@@ -84,10 +85,10 @@ def _run() -> int:
         app(prog_name=PROGRAM)
     except BaseException as exc:
         leaves = list(flatten(exc))
+        if any(isinstance(leaf, SystemExit) for leaf in leaves):
+            raise
         if any(isinstance(leaf, KeyboardInterrupt) for leaf in leaves):
             return ExitCode.INTERRUPTED
-        if not all(isinstance(leaf, EXPECTED) for leaf in leaves):
-            raise
         return report(leaves)
     return ExitCode.OK
 
@@ -102,13 +103,25 @@ def flatten(exc: BaseException) -> Iterator[BaseException]:
 
 
 def report(problems: list[BaseException]) -> int:
-    """Print each of *problems* on a line of its own; return the exit code of the first."""
-    for line in dict.fromkeys(line for problem in problems for line in str(problem).splitlines()):
-        # What a peer said may be part of it: nothing in it may steer the terminal.
-        text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
-        typer.echo(f"sproxy: {text}", err=True)
+    """Print each of *problems* on a line of its own, and bugs whole; return the exit code.
+
+    That is the code of the first problem, or `ExitCode.FAILURE` where there is a bug.
+    """
+    bugs = [problem for problem in problems if not isinstance(problem, EXPECTED)]
+    for bug in bugs:
+        # One by one: the interpreter shows groups down to the tenth, and nurseries are nested deeper than that.
+        for line in "".join(traceback.format_exception(bug)).splitlines():
+            typer.echo(_printable(line), err=True)
+    rest = [problem for problem in problems if isinstance(problem, EXPECTED)]
+    for line in dict.fromkeys(line for problem in rest for line in str(problem).splitlines()):
+        typer.echo(f"sproxy: {_printable(line)}", err=True)
     first = problems[0]
-    return first.exit_code if isinstance(first, SessionProxyError) else ExitCode.FAILURE
+    return first.exit_code if isinstance(first, SessionProxyError) and not bugs else ExitCode.FAILURE
+
+
+def _printable(line: str) -> str:
+    """Return *line* without what steers a terminal: what a peer said may be part of it."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
 
 
 def _hold_standard_streams() -> None:

@@ -23,6 +23,29 @@ NameOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 LogFormatOption = Annotated[LogFormat, typer.Option(help="Log as lines of text or of JSON.")]
+
+
+def read_level(text: str) -> LogLevel:
+    """Return the level that *text* names, in capitals or not; many programs' variable LOG_LEVEL says WARN."""
+    word = text.strip().lower()
+    try:
+        return LogLevel("warning" if word == "warn" else word)
+    except ValueError as exc:
+        raise typer.BadParameter(f"{text!r} is no level; write {', '.join(LogLevel)}") from exc
+
+
+def complete_level(incomplete: str) -> list[str]:
+    """Return the levels that begin with *incomplete*."""
+    return [level for level in LogLevel if level.startswith(incomplete.lower())]
+
+
 LogLevelOption = Annotated[
-    LogLevel, typer.Option(envvar="LOG_LEVEL", case_sensitive=False, help="The least important lines to log.")
+    LogLevel,
+    typer.Option(
+        parser=read_level,
+        autocompletion=complete_level,
+        metavar="|".join(LogLevel),
+        envvar="LOG_LEVEL",
+        help="The least important lines to log.",
+    ),
 ]

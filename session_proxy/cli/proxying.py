@@ -40,12 +40,16 @@ class ProxyComposer:
 
     def load(self, log: Log) -> Profile:
         """Return the profile, under the name of its control socket."""
+
+        def warn(text: str) -> None:
+            log.warning("profile", message=text)
+
         if self.single is None:
             profile = load_profile(
                 self.file,
                 environ=self.environ,
                 overrides={} if self.listen is None else {"listen": self.listen},
-                warn=lambda text: log.warning("profile", message=text),
+                warn=warn,
             )
             return attrs.evolve(profile, name=service_name(self.name or profile.name))
         single = self.single
@@ -57,6 +61,7 @@ class ProxyComposer:
             single.region,
             self.listen,
             environ=self.environ,
+            warn=warn,
         )
         return attrs.evolve(profile, name=service_name(self.name or single.instance))
 

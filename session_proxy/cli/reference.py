@@ -60,7 +60,8 @@ def describe(callback: Callable[..., object]) -> Iterator[Parameter]:
     for name, parameter in inspect.signature(callback).parameters.items():
         kind, *extras = typing.get_args(hints[name])
         info = next(extra for extra in extras if isinstance(extra, OptionInfo | ArgumentInfo))
-        metavar = info.metavar or _value_of(kind)
+        # A bar within a row of a table is escaped.
+        metavar = (info.metavar or _value_of(kind)).replace("|", "\\|")
         if isinstance(info, OptionInfo):
             # Within Annotated, Typer takes the first spelling for a default.
             spellings = [text for text in (info.default, *(info.param_decls or ())) if isinstance(text, str)]
@@ -78,7 +79,7 @@ def _value_of(kind: object) -> str:
         if each is bool:
             return ""
         if isinstance(each, type) and issubclass(each, enum.Enum):
-            return "\\|".join(str(member.value) for member in each)
+            return "|".join(str(member.value) for member in each)
         if each is int:
             return "N"
     return ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import trio
 
-from session_proxy.errors import DialError, DialTimeoutError, NotAllowedError
+from session_proxy.errors import BadAnswerError, DialError, DialTimeoutError, NotAllowedError
 from session_proxy.inbound.carrying import carry, part
 from session_proxy.inbound.front_door import FrontDoor, Visit
 from session_proxy.inbound.http_forwarding import Forwarding
@@ -30,7 +30,8 @@ async def serve_http(door: FrontDoor, visit: Visit, near: PlainSocketStream, fir
     Raises:
       HttpRefusalError: a request is none, or none for a proxy; the client has been told.
       trio.TooSlowError: the client did not finish its first request in time; it has been told.
-      trio.BrokenResourceError: the client left, or a response broke off.
+      BadAnswerError: an origin server's answer is none; the client has been told where it still could be.
+      trio.BrokenResourceError: the client left.
 
     """
     server = HttpServer()
@@ -57,6 +58,13 @@ async def serve_http(door: FrontDoor, visit: Visit, near: PlainSocketStream, fir
     except HttpRefusalError as exc:
         if not server.has_responded:
             await part(near, refusal(exc.status, str(exc), method=_method(request)))
+        raise
+    except BadAnswerError as exc:
+        if server.has_responded:
+            # Half an answer must not look like a whole one.
+            near.reset_on_close()
+        else:
+            await part(near, refusal(502, str(exc), method=_method(request)))
         raise
     except trio.TooSlowError:
         await part(near, refusal(408, f"no complete request within {door.limits.handshake:g} s"))

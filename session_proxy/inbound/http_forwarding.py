@@ -13,6 +13,7 @@ import attrs
 import h11
 import trio
 
+from session_proxy.errors import BadAnswerError
 from session_proxy.inbound.carrying import carry, close_far
 from session_proxy.inbound.front_door import FrontDoor, Visit
 from session_proxy.inbound.http_origin import NoAnswerError, Origin
@@ -22,7 +23,10 @@ from session_proxy.outbound.socket_stream import PlainSocketStream
 from session_proxy.protocol.http_connect import Forward, HttpRefusalError, HttpServer
 from session_proxy.protocol.http_forward import (
     REPEATABLE,
+    answer_here,
     has_body,
+    has_two_lengths,
+    hops_left,
     interim_for_client,
     request_for_origin,
     response_for_client,
@@ -54,7 +58,7 @@ class Exchange(Watched):
         """Run one direction; what goes wrong ends the other one too, and is raised by neither."""
         try:
             await step()
-        except (HttpRefusalError, NoAnswerError, trio.BrokenResourceError) as exc:
+        except (HttpRefusalError, BadAnswerError, trio.BrokenResourceError) as exc:
             self.failures.append(exc)
             self.scope.cancel()
 
@@ -74,13 +78,16 @@ class Forwarding:
 
         Raises:
           DialError: the origin server cannot be reached.
-          HttpRefusalError: it gives no answer, or the request's body is none.
-          trio.BrokenResourceError: the client left, or the response broke off.
+          HttpRefusalError: the request's body is none, or the number of hops that it may go.
+          BadAnswerError: the origin server's answer is none.
+          trio.BrokenResourceError: the client left.
 
         """
         if not has_body(request.headers):
             # Its end is there already, and there only once: the request may have to be sent twice.
             self.server.next_event()
+        if hops_left(request) == 0:
+            return await self._answer_here(request)
         repeatable = request.method in REPEATABLE and not has_body(request.headers)
         kept = self._origin
         if kept is not None and repeatable and kept.target == request.target:
@@ -92,10 +99,15 @@ class Forwarding:
         await self.aclose()
         stream = await self.door.dial(self.visit, request.target)
         self._origin = Origin(request.target, stream, self.visit.traffic)
-        try:
-            return await self._exchange(request, self._origin)
-        except NoAnswerError as exc:
-            raise HttpRefusalError(502, str(exc)) from exc
+        return await self._exchange(request, self._origin)
+
+    async def _answer_here(self, request: Forward) -> bool:
+        response, body = answer_here(request)
+        answer = [self.server.respond(part) for part in (response, h11.Data(body), h11.EndOfMessage())]
+        await self.near.send_eagerly(b"".join(answer))
+        self.visit.target = request.target
+        self.visit.ended(RelayEnd.FINISHED.value)
+        return self.server.next_request() and not self.door.draining
 
     async def aclose(self) -> None:
         """Close the connection to the origin server, if there is one."""
@@ -159,6 +171,7 @@ class Forwarding:
     async def _send_response(self, request: Forward, origin: Origin) -> bool:
         """Send the client what the origin server answers; return whether they now speak something else."""
         near, server = self.near, self.server
+        is_last = has_two_lengths(request.headers)
         while True:
             event = await origin.next_event()
             if isinstance(event, h11.InformationalResponse):
@@ -168,7 +181,7 @@ class Forwarding:
                 if event.status_code == 101:
                     return True
             elif isinstance(event, h11.Response):
-                await near.send_eagerly(server.respond(response_for_client(event)))
+                await near.send_eagerly(server.respond(response_for_client(event, is_last=is_last)))
             elif isinstance(event, h11.Data):
                 await near.send_eagerly(server.respond(h11.Data(event.data)))
             else:

@@ -6,13 +6,17 @@ import attrs
 import h11
 import trio
 
+from session_proxy.errors import BadAnswerError
 from session_proxy.inbound.relaying import Traffic
 from session_proxy.protocol.http_connect import MAX_HEAD, fault
+from session_proxy.protocol.http_forward import has_two_lengths
 from session_proxy.target import Target
 
+CUT_SHORT = "closed the connection before its answer was complete"
 
-class NoAnswerError(Exception):
-    """The origin server's connection ended, or made no sense, before there was a response."""
+
+class NoAnswerError(BadAnswerError):
+    """The origin server's connection ended, or made no sense, before there was any response."""
 
 
 OriginEvent = h11.InformationalResponse | h11.Response | h11.Data | h11.EndOfMessage
@@ -26,6 +30,7 @@ class Origin:
     stream: trio.abc.Stream
     traffic: Traffic
     has_answered: bool = attrs.field(default=False, init=False)
+    _is_reusable: bool = attrs.field(default=True, init=False)
     _http: h11.Connection = attrs.field(
         factory=lambda: h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEAD), init=False, repr=False
     )
@@ -42,31 +47,33 @@ class Origin:
 
         Raises:
           NoAnswerError: there is no response.
-          trio.BrokenResourceError: it breaks off.
+          BadAnswerError: it breaks off, or makes no sense.
 
         """
-        try:
-            while True:
+        ended = False
+        while True:
+            try:
                 event = self._http.next_event()
-                if isinstance(event, h11.InformationalResponse | h11.Response | h11.Data | h11.EndOfMessage):
-                    self.has_answered = True
-                    return event
-                if event is not h11.NEED_DATA:
-                    break
+            except h11.RemoteProtocolError as exc:
+                raise self._bad(CUT_SHORT if ended else f"does not answer in HTTP/1.1: {fault(exc)}") from exc
+            if isinstance(event, h11.InformationalResponse | h11.Response | h11.Data | h11.EndOfMessage):
+                self.has_answered = True
+                if isinstance(event, h11.Response) and has_two_lengths(event.headers.raw_items()):
+                    self._is_reusable = False
+                return event
+            if event is not h11.NEED_DATA:
+                # It was closed before our request was under way.
+                raise self._bad(CUT_SHORT)
+            try:
                 data = await self.stream.receive_some()
-                self.traffic.received += len(data)
-                self._http.receive_data(bytes(data))
-        except h11.RemoteProtocolError as exc:
-            if not self.has_answered:
-                raise NoAnswerError(f"{self.target} gives no HTTP answer: {fault(exc)}") from exc
-            raise trio.BrokenResourceError("the origin server's response makes no sense") from exc
-        except trio.BrokenResourceError as exc:
-            if not self.has_answered:
-                raise NoAnswerError(f"{self.target} broke the connection without an answer") from exc
-            raise
-        if not self.has_answered:
-            raise NoAnswerError(f"{self.target} closed the connection without an answer")
-        raise trio.BrokenResourceError("the origin server closed the connection")
+            except trio.BrokenResourceError as exc:
+                raise self._bad(CUT_SHORT) from exc
+            ended = not data
+            self.traffic.received += len(data)
+            self._http.receive_data(bytes(data))
+
+    def _bad(self, what: str) -> BadAnswerError:
+        return (BadAnswerError if self.has_answered else NoAnswerError)(f"{self.target} {what}")
 
     @property
     def is_clean(self) -> bool:
@@ -80,6 +87,9 @@ class Origin:
     def next_request(self) -> bool:
         """Make ready for another request; `False` where the connection is good for no more."""
         if self._http.our_state is not h11.DONE or self._http.their_state is not h11.DONE:
+            return False
+        if not self._is_reusable or self._http.trailing_data[0]:
+            # What nobody has asked for must not be taken for the next answer (RFC 9112, section 9.2).
             return False
         self._http.start_next_cycle()
         self.has_answered = False

@@ -55,6 +55,9 @@ async def serve_socks5(door: FrontDoor, visit: Visit, near: PlainSocketStream, f
         if not in_time:
             raise trio.TooSlowError from exc
         await part(near, server.data_to_send())
+        if isinstance(exc, socks5.NoCredentialsError):
+            visit.ended("auth-failed", str(exc))
+            return
         raise
     if request is None:
         visit.ended("auth-failed", "wrong credentials")

@@ -14,13 +14,13 @@ import attrs
 import trio
 
 from session_proxy.errors import DialError, UdpUnsupportedError
-from session_proxy.events import UdpAssociationClosed
+from session_proxy.events import Notice, UdpAssociationClosed
 from session_proxy.inbound.front_door import CLOSING, FrontDoor, Visit
 from session_proxy.inbound.idleness import Watched
 from session_proxy.inbound.relaying import RelayEnd
 from session_proxy.outbound.socket_stream import PlainSocketStream
 from session_proxy.outbound.transport import DatagramAssociation
-from session_proxy.policy.rules import REJECT
+from session_proxy.policy.rules import REJECT, Decision
 from session_proxy.protocol.socks5_udp import decode_datagram, encode_datagram
 from session_proxy.target import Target
 
@@ -73,6 +73,7 @@ class Association(Watched):
     scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
     _ways: dict[str, Way] = attrs.field(factory=dict[str, Way], init=False)
     _without_udp: set[str] = attrs.field(factory=set[str], init=False)
+    _told: dict[tuple[str, ...], str] = attrs.field(factory=dict[tuple[str, ...], str], init=False)
     _opening: trio.Lock = attrs.field(factory=trio.Lock, init=False)
     _pending: int = attrs.field(default=0, init=False)
 
@@ -97,7 +98,10 @@ class Association(Watched):
             # What the client may send on this connection means nothing (RFC 1928, section 7).
             while await self.near.receive_some(4096):
                 pass
-        self.visit.ended(RelayEnd.FINISHED.value)
+        if self._told and not self.sent:
+            self.visit.ended(UdpUnsupportedError.reason, "; ".join(self._told.values()))
+        else:
+            self.visit.ended(RelayEnd.FINISHED.value)
         self.scope.cancel()
 
     async def _carry_up(self, nursery: trio.Nursery) -> None:
@@ -146,6 +150,7 @@ class Association(Watched):
             way = await self._way(nursery, decision.upstreams)
         if way is None:
             self.dropped += 1
+            self._tell_of_lacking_udp(target, decision)
             return
         try:
             await way.datagrams.send(target, payload)
@@ -155,6 +160,17 @@ class Association(Watched):
         way.moved += 1
         self.sent += 1
         self.visit.traffic.sent += len(payload)
+
+    def _tell_of_lacking_udp(self, target: Target, decision: Decision) -> None:
+        """Tell people, once per association and route, why nothing comes of datagrams; the client sees nothing."""
+        names = decision.upstreams
+        if names in self._told or not self._without_udp.issuperset(names):
+            return
+        self._told[names] = lack = f"no upstream of {decision.rule} carries UDP ({', '.join(names)})"
+        self.visit.upstream = self.visit.upstream or names[0]
+        dropped = f"datagrams from {self.visit.client} to {target} are dropped"
+        advice = 'list "direct" there too, or let the program use TCP'
+        self.door.notify(Notice(names[0], f"{lack}: {dropped}; {advice}", "warning"))
 
     async def _way(self, nursery: trio.Nursery, upstreams: tuple[str, ...]) -> Way | None:
         """Return the way through the first of *upstreams* that carries UDP now."""

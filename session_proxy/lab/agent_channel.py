@@ -119,8 +119,8 @@ class AgentChannel:
 
     @property
     def unacknowledged(self) -> int:
-        """Bytes that were handed over for sending and not acknowledged by the client."""
-        return self._sent.bytes + self._waiting
+        """Bytes that were handed over for sending, from the first on that the client has not acknowledged."""
+        return self._sent.span + self._waiting
 
     @property
     def frames(self) -> int:

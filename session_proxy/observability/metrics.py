@@ -115,7 +115,8 @@ def metrics_reference() -> Iterator[str]:
     yield ""
     yield "`outcome` is `ok`, why a destination was not reached (`refused`, `not-allowed`, `unreachable`,"
     yield "`resolution`, `timeout`, `transport-down`), or how else a connection ended (`auth-failed`,"
-    yield "`protocol-error`, `handshake-timeout`, `idle-timeout`, `reset`, `limit`, `drained`)."
+    yield "`protocol-error`, `bad-answer`, `udp-unsupported`, `handshake-timeout`, `idle-timeout`, `reset`,"
+    yield "`limit`, `drained`)."
 
 
 @attrs.define(eq=False)

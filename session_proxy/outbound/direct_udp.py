@@ -9,9 +9,9 @@ from collections.abc import Awaitable, Callable
 import attrs
 import trio
 
-from session_proxy.errors import ResolutionError
+from session_proxy.errors import InvalidTargetError, ResolutionError
 from session_proxy.outbound.connecting import SocketAddress, dial_error
-from session_proxy.target import InvalidTargetError, Target
+from session_proxy.target import Target
 
 # The largest payload of UDP over IPv4 is 65 507 bytes; one buffer takes any.
 MAX_DATAGRAM = 65535

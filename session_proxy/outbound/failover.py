@@ -30,8 +30,8 @@ LOOKUP_LIMIT = 5.0
 # A resolver that hangs must not take the threads that everything else shares.
 MOST_LOOKUPS = 32
 
-# An upstream that is coming up is given this long (seconds) where one further down the list is ready: a session
-# through AWS takes a second or two to come up, and what takes much longer may not come up at all.
+# An upstream that is coming up, or back, is given this long (seconds) where one further down the list is ready: a
+# session through AWS takes a second or two to come up, and what takes much longer may not come up at all.
 PATIENCE = 5.0
 
 # Finish this long before the caller's own deadline, so that it learns who was tried instead of a bare
@@ -124,7 +124,7 @@ class Dialer:
             now = trio.current_time()
             share = now + max(0.0, until - now) / len(left)
             left.remove(name)
-            if self._is(HealthState.STARTING, name) and any(self._is(HealthState.READY, n) for n in left):
+            if not self._is_sure(name) and any(map(self._is_sure, left)):
                 share = min(share, now + PATIENCE)
             try:
                 # A scope of its own, for this happens per connection: `trio.fail_at` costs 6 µs more.
@@ -175,17 +175,19 @@ class Dialer:
     def _is(self, state: HealthState, name: str) -> bool:
         return name != REJECT and self.transports[name].health().state is state
 
+    def _is_sure(self, name: str) -> bool:
+        return name != REJECT and self.transports[name].health().sure
+
     def _known_failure(self, name: str) -> DialError:
         return TransportDownError(self.transports[name].health().reason or "down", upstream=name)
 
     def _too_slow(self, name: str, waited: float) -> DialError:
         health = self.transports[name].health()
-        if health.state is HealthState.READY:
+        if health.sure:
             return DialTimeoutError(f"no answer within {waited:.1f} s", upstream=name)
         why = f": {health.reason}" if health.reason else ""
-        return TransportDownError(
-            f"{health.state.value}, not ready within {waited:.1f} s{why}", upstream=name
-        )
+        state = "" if health.state is HealthState.READY else f"{health.state.value}, "
+        return TransportDownError(f"{state}not ready within {waited:.1f} s{why}", upstream=name)
 
 
 def _summary(target: Target, failures: Sequence[DialError]) -> DialError:

@@ -62,6 +62,18 @@ class StripedLink(Link, Protocol):
     """A `Link` that carries streams to any destination, beside others of its kind."""
 
     @property
+    def away(self) -> str:
+        """Why its far end cannot be reached for now, while the way there is being mended; "" where it can.
+
+        Its streams live on, and go on when it is back.
+        """
+        ...
+
+    async def wait_away_changed(self) -> None:
+        """Wait until `away` is another."""
+        ...
+
+    @property
     def flowing(self) -> bool:
         """Whether so much arrives on it now that another stream would get a part of it only."""
         ...

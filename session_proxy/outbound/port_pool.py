@@ -1,8 +1,9 @@
 """A session per destination, made when it is wanted and closed when it has been idle.
 
 AWS Session Manager's own port forwarding works so: a session leads to one host and port, and carries many
-connections to it. Between sessions nothing is connected; that the instance is there is proven at the start, and
-now and then later, by a session that carries nothing.
+connections to it. Where one of them holds up the others, new ones get another session. Between sessions nothing is
+connected; that the instance is there is proven at the start, and now and then later, by a session that carries
+nothing.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ import attrs
 import trio
 
 from session_proxy.errors import TransportDownError, UdpUnsupportedError
-from session_proxy.events import LinksChanged, Notify, UpstreamDown, UpstreamUp
+from session_proxy.events import LinksChanged, UpstreamDown, UpstreamUp
 from session_proxy.outbound.links import Link, LinkFailedError, LinkLostError
+from session_proxy.outbound.rotating import RotatingTransport
 from session_proxy.outbound.ssh_pool import RESOLVE_LIMIT, SETUP_LIMIT
 from session_proxy.outbound.transport import DatagramAssociation, Health, HealthState, Services
 from session_proxy.policy.rotation import Attempt, Resolve, Rest, Rotation
@@ -28,6 +30,9 @@ from tunnel_relay.background import open_background
 # instance, so this is a bound for accidents (a port scan through the proxy), not for use.
 MOST_SESSIONS = 32
 
+# Sessions to one destination. Each beside the first is there because a connection through another is not read.
+MOST_TO_ONE = 4
+
 # A session without connections is closed after this long: AWS bills nothing for it, but the instance runs a process.
 IDLE_BEFORE_CLOSING = 60.0
 IDLE_CHECK = 10.0
@@ -37,6 +42,15 @@ PROBE_INTERVAL = 300.0
 
 # Where the proving session would lead to. Nothing connects there: the agent dials when a connection is opened.
 PROBE_TARGET = Target("localhost", 22)
+
+
+class PortLink(Link, Protocol):
+    """A `Link` to one destination."""
+
+    @property
+    def held_up(self) -> bool:
+        """Whether a stream more would wait for something else than its destination."""
+        ...
 
 
 class PortSource(Protocol):
@@ -51,7 +65,7 @@ class PortSource(Protocol):
         """Return the instances that *entry* stands for; raises `LinkFailedError`."""
         ...
 
-    def connect(self, instance: str, target: Target) -> AbstractAsyncContextManager[Link]:
+    def connect(self, instance: str, target: Target) -> AbstractAsyncContextManager[PortLink]:
         """Start a session on *instance* that leads to *target*; entering raises `LinkFailedError`."""
         ...
 
@@ -64,7 +78,7 @@ class _Session:
     target: Target
     scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
     settled: trio.Event = attrs.field(factory=trio.Event)
-    link: Link | None = None
+    link: PortLink | None = None
     failure: LinkFailedError | None = None
     waiting: int = 0
     idle_since: float | None = None
@@ -72,27 +86,28 @@ class _Session:
     @property
     def in_use(self) -> bool:
         """Whether a connection is open, or about to be."""
-        return self.waiting > 0 or (self.link is not None and self.link.streams > 0)
+        return self.waiting > 0 or self.streams > 0
+
+    @property
+    def streams(self) -> int:
+        """How many connections it carries."""
+        return self.link.streams if self.link is not None else 0
+
+    @property
+    def held_up(self) -> bool:
+        """Whether a connection more would wait for another one."""
+        return self.link is not None and self.link.held_up
 
 
 @attrs.define(eq=False)
-class PortTransport:
+class PortTransport(RotatingTransport):
     """A `Transport` over port forwarding sessions. Open it with `open_port_pool`."""
 
-    name: str
     _source: PortSource
-    _rotation: Rotation
-    _notify: Notify
     _nursery: trio.Nursery
     _instance: str | None = attrs.field(default=None, init=False)
-    _sessions: dict[Target, _Session] = attrs.field(factory=dict[Target, _Session], init=False)
-    _health: Health = attrs.field(init=False)
-    _failure: LinkFailedError | None = attrs.field(default=None, init=False)
-    _poked: trio.Event = attrs.field(factory=trio.Event, init=False)
-    _changed: trio.Event = attrs.field(factory=trio.Event, init=False)
-
-    def __attrs_post_init__(self) -> None:
-        self._health = Health(HealthState.STARTING, since=trio.current_time(), details=(("sessions", "0"),))
+    _sessions: list[_Session] = attrs.field(factory=list[_Session], init=False)
+    _told_size: int = attrs.field(default=0, init=False)
 
     async def connect_tcp(self, target: Target) -> trio.abc.Stream:
         """Open a connection to *target* through its session, which is made where there is none.
@@ -105,12 +120,11 @@ class PortTransport:
 
         """
         while True:
-            if self._health.state is HealthState.DOWN:
-                raise TransportDownError(self._health.reason, upstream=self.name)
+            self._check_not_down()
             if self._instance is None:
                 await self._changed.wait()
                 continue
-            session = self._sessions.get(target) or self._open_session(self._instance, target)
+            session = self._choose(target) or self._open_session(self._instance, target)
             session.waiting += 1
             try:
                 await session.settled.wait()
@@ -129,31 +143,9 @@ class PortTransport:
         """Raise `UdpUnsupportedError`: Session Manager forwards TCP only."""
         raise UdpUnsupportedError("Session Manager carries no UDP")
 
-    async def wait_usable(self) -> None:
-        """Wait until the upstream is not known to be down, and have the next attempt made soon.
-
-        Raises:
-          TransportDownError: it is down for a reason that only a person can change.
-
-        """
-        while self._health.state is HealthState.DOWN:
-            self._rotation.demand(trio.current_time())
-            self._poked.set()
-            if self._rotation.needs_person:
-                raise TransportDownError(self._health.reason, upstream=self.name)
-            await self._changed.wait()
-
     def health(self) -> Health:
         """Return the state; READY means that the last session that was tried came up."""
         return self._health
-
-    async def wait_settled(self) -> None:
-        """Return when an instance is proven; raises `LinkFailedError` when all have failed once."""
-        while self._health.state is not HealthState.READY:
-            if self._health.state is HealthState.DOWN:
-                assert self._failure is not None
-                raise LinkFailedError(self._health.reason, exit_code=self._failure.exit_code)
-            await self._changed.wait()
 
     async def run(self) -> None:
         """Find an instance, and prove it now and then, until cancelled."""
@@ -207,16 +199,25 @@ class PortTransport:
         self._instance = instance
         self._update("")
 
+    def _choose(self, target: Target) -> _Session | None:
+        """Return the session for one more connection to *target*; `None`: open one."""
+        there = [session for session in self._sessions if session.target == target]
+        free = [session for session in there if not session.held_up]
+        if not free and len(there) < MOST_TO_ONE and (not there or len(self._sessions) < MOST_SESSIONS):
+            return None
+        return free[0] if free else min(there, key=lambda session: session.streams)
+
     def _open_session(self, instance: str, target: Target) -> _Session:
         if len(self._sessions) >= MOST_SESSIONS:
             self._evict()
-        session = self._sessions[target] = _Session(instance, target)
+        session = _Session(instance, target)
+        self._sessions.append(session)
         self._nursery.start_soon(self._run_session, session)
         return session
 
     def _evict(self) -> None:
         """Make room for one more session."""
-        for session in self._sessions.values():
+        for session in self._sessions:
             if session.settled.is_set() and not session.in_use:
                 session.scope.cancel()
                 self._forget(session)
@@ -265,8 +266,8 @@ class PortTransport:
                 return
 
     def _forget(self, session: _Session) -> None:
-        if self._sessions.get(session.target) is session:
-            del self._sessions[session.target]
+        if session in self._sessions:
+            self._sessions.remove(session)
             self._update("")
 
     def _failed(self, via: str, failure: LinkFailedError) -> None:
@@ -281,21 +282,14 @@ class PortTransport:
     def _update(self, reason: str) -> None:
         if self._instance is not None:
             state, reason = HealthState.READY, ""
-        elif self._rotation.exhausted:
-            state = HealthState.DOWN
-            reason = self._rotation.reason()
         else:
-            state = HealthState.STARTING
-        before = self._health
+            state, reason = self._state_without_link(reason)
         via = (("via", self._instance),) if self._instance is not None else ()
-        up = sum(session.link is not None for session in self._sessions.values())
-        details = (*via, ("sessions", str(up)))
-        since = before.since if state is before.state else trio.current_time()
-        self._health = Health(state, reason, since, details)
-        if before.details[-1:] != details[-1:]:
+        up = sum(session.link is not None for session in self._sessions)
+        if self._told_size != up:
+            self._told_size = up
             self._notify(LinksChanged(self.name, up))
-        self._changed.set()
-        self._changed = trio.Event()
+        self._publish(state, reason, (*via, ("sessions", str(up))))
 
 
 @asynccontextmanager
@@ -312,7 +306,7 @@ async def open_port_pool(
     """
     async with open_background() as nursery:
         transport = PortTransport(
-            name, source, Rotation(source.entries, services.rng), services.notify, nursery
+            name, Rotation(source.entries, services.rng), services.notify, source, nursery
         )
         nursery.start_soon(transport.run)
         if required:

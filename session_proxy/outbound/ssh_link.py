@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import attrs
 import trio
 
@@ -58,16 +60,43 @@ def refused_channel(exc: ChannelRefusedError) -> DialError:
             return UnreachableError(f"the SSH server could not connect: {told}")
 
 
+class Carrier(Protocol):
+    """What carries an SSH session, may lose its way for a while, and then goes on."""
+
+    @property
+    def away(self) -> str:
+        """See `StripedLink.away`."""
+        ...
+
+    async def wait_away_changed(self) -> None:
+        """See `StripedLink.wait_away_changed`."""
+        ...
+
+
 @attrs.frozen(eq=False)
 class SshLink:
     """A `StripedLink` over an SSH session that is logged in."""
 
     session: SshSession
+    carrier: Carrier | None = None
+    """What carries the session, where that can be away."""
 
     @property
     def streams(self) -> int:
         """See `Link.streams`."""
         return self.session.channels
+
+    @property
+    def away(self) -> str:
+        """See `StripedLink.away`."""
+        return self.carrier.away if self.carrier is not None else ""
+
+    async def wait_away_changed(self) -> None:
+        """See `StripedLink.wait_away_changed`."""
+        if self.carrier is None:
+            await trio.sleep_forever()
+        else:
+            await self.carrier.wait_away_changed()
 
     @property
     def flowing(self) -> bool:

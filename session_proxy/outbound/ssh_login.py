@@ -16,7 +16,7 @@ from session_proxy.outbound.links import LinkFailedError
 from session_proxy.outbound.ssh_link import SshLink
 from session_proxy.outbound.transport import Services
 from session_proxy.profile.model import INSTANCE_CONNECT, Ssh
-from tunnel_relay.errors import HostKeyError, SshAuthenticationError, SshError, SshKeyError
+from tunnel_relay.errors import HostKeyError, KnownHostsError, SshAuthenticationError, SshError, SshKeyError
 from tunnel_relay.ssh.agent import agent_identities
 from tunnel_relay.ssh.hostkeys import KnownHosts
 from tunnel_relay.ssh.keys import Identity, key_file_warning, load_key_file
@@ -51,7 +51,8 @@ class SshLogin:
         except (KeyError, OSError) as exc:
             # A container's user may have no name.
             raise LinkFailedError(
-                f"no user to log in as; write user under [upstreams.{self.upstream}.ssh]",
+                f"no user to log in as; write user under [upstreams.{self.upstream}.ssh], or give --user with"
+                " --instance",
                 needs_person=True,
                 exit_code=ExitCode.CONFIGURATION,
             ) from exc
@@ -143,7 +144,7 @@ class SshLogin:
         if not found:
             raise SshKeyError(
                 f"no key to log in with ({'; '.join(problems) or 'no ssh-agent, and no ~/.ssh/id_*'});"
-                f" write key under [upstreams.{self.upstream}.ssh], or run ssh-add"
+                f" run ssh-add, write key under [upstreams.{self.upstream}.ssh], or give --key with --instance"
             )
         unique: dict[bytes, Identity] = {}
         for identity in found:
@@ -153,7 +154,7 @@ class SshLogin:
 
 def failed_login(exc: SshError) -> LinkFailedError:
     """Return what it means for an upstream that nobody could log in."""
-    if isinstance(exc, SshKeyError):
+    if isinstance(exc, SshKeyError | KnownHostsError):
         return LinkFailedError(str(exc), needs_person=True, exit_code=ExitCode.CONFIGURATION)
     if isinstance(exc, HostKeyError | SshAuthenticationError):
         return LinkFailedError(str(exc), needs_person=True, exit_code=ExitCode.NOT_PERMITTED)

@@ -2,7 +2,8 @@
 
 `session_proxy.policy.pool` decides; this file does: one task asks it for steps, every link is a task of its
 own that makes the link, proves it by a probe, waits for its end and reports. Streams on a link that ends are
-reset; new ones wait while a first attempt is under way, and fail at once while nothing is known to work.
+reset; new ones wait while a first attempt is under way, or while all links are away, and fail at once while nothing
+is known to work.
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ from contextlib import asynccontextmanager
 import attrs
 import trio
 
-from session_proxy.errors import TransportDownError, UdpUnsupportedError
-from session_proxy.events import LinksChanged, Notify, UpstreamDown, UpstreamUp
+from session_proxy.errors import UdpUnsupportedError
+from session_proxy.events import LinksChanged, Notice, UpstreamDown, UpstreamUp
 from session_proxy.outbound.links import LinkFailedError, LinkLostError, LinkSource, StripedLink
+from session_proxy.outbound.rotating import RotatingTransport
 from session_proxy.outbound.transport import DatagramAssociation, Health, HealthState, Services
 from session_proxy.policy.pool import GROWTH_PATIENCE, Close, Connect, Load, Pool
 from session_proxy.policy.rotation import Resolve, Rotation
@@ -30,31 +32,28 @@ SETUP_LIMIT = 30.0
 # How long finding out what a tag stands for may take.
 RESOLVE_LIMIT = 30.0
 
+# Links that are away leave the upstream READY for this long, in seconds: AWS closes WebSockets every hour or so, and
+# most are open again within one.
+AWAY_PATIENCE = 2.0
+
 # A stream that waits for the pool to grow looks this often, in seconds, whether it need not: nobody tells when
 # another has ended, or moves nothing.
 SECOND_LOOK = 0.05
 
 
 @attrs.define(eq=False)
-class PoolTransport:
+class PoolTransport(RotatingTransport):
     """A `Transport` over the links of one upstream. Open it with `open_pool`."""
 
-    name: str
     _source: LinkSource
     _pool: Pool
-    _notify: Notify
     _links: dict[int, StripedLink] = attrs.field(factory=dict[int, StripedLink], init=False)
     _scopes: dict[int, trio.CancelScope] = attrs.field(factory=dict[int, trio.CancelScope], init=False)
-    _health: Health = attrs.field(init=False)
     _told_size: int = attrs.field(default=0, init=False)
+    _away_since: float = attrs.field(default=math.inf, init=False)
+    """Since when all links have been away."""
     _waiting: int = attrs.field(default=0, init=False)
     """Streams that wait for the pool to grow."""
-    _failure: LinkFailedError | None = attrs.field(default=None, init=False)
-    _poked: trio.Event = attrs.field(factory=trio.Event, init=False)
-    _changed: trio.Event = attrs.field(factory=trio.Event, init=False)
-
-    def __attrs_post_init__(self) -> None:
-        self._health = Health(HealthState.STARTING, since=trio.current_time())
 
     async def connect_tcp(self, target: Target) -> trio.abc.Stream:
         """Open a stream to *target* on the least busy link; where all are busy, wait a little for one more.
@@ -76,36 +75,12 @@ class PoolTransport:
         """Raise `UdpUnsupportedError`: SSH forwards TCP only."""
         raise UdpUnsupportedError("SSH carries no UDP")
 
-    async def wait_usable(self) -> None:
-        """Wait until the upstream is not known to be down, and have the next attempt made soon.
-
-        Raises:
-          TransportDownError: it is down for a reason that only a person can change.
-
-        """
-        while self._health.state is HealthState.DOWN:
-            self._pool.rotation.demand(trio.current_time())
-            self._poked.set()
-            if self._pool.rotation.needs_person:
-                raise TransportDownError(self._health.reason, upstream=self.name)
-            await self._changed.wait()
-
     def health(self) -> Health:
-        """Return the state; READY means that a link is up which answered a probe and still does."""
-        return self._health
+        """Return the state; READY means that a link is up which answered a probe and still does.
 
-    async def wait_settled(self) -> None:
-        """Return when the upstream works.
-
-        Raises:
-          LinkFailedError: everything it could be reached by has failed once.
-
+        It says so for a moment more while all links are away, with the reason.
         """
-        while self._health.state is not HealthState.READY:
-            if self._health.state is HealthState.DOWN:
-                assert self._failure is not None
-                raise LinkFailedError(self._health.reason, exit_code=self._failure.exit_code)
-            await self._changed.wait()
+        return self._health
 
     async def run(self) -> None:
         """Make, keep and close links until cancelled."""
@@ -134,7 +109,7 @@ class PoolTransport:
                 self._poked.set()
             if number is not None:
                 return number
-            if not self._pool.ready:
+            if all(link.away for link in self._links.values()):
                 await self._wait_for_link()
                 continue
             # Whoever has little time left needs some of it for the destination.
@@ -150,8 +125,7 @@ class PoolTransport:
             self._waiting -= 1
 
     async def _wait_for_link(self) -> None:
-        if self._health.state is HealthState.DOWN:
-            raise TransportDownError(self._health.reason, upstream=self.name)
+        self._check_not_down()
         await self._changed.wait()
 
     async def _resolve(self, entry: str) -> None:
@@ -201,9 +175,26 @@ class PoolTransport:
                     raise LinkFailedError(str(exc)) from exc
                 setup.deadline = math.inf
                 self._link_up(step, link, trio.current_time() - began)
-                self._link_lost(step.link, await link.wait_lost())
+                async with open_background() as nursery:
+                    nursery.start_soon(self._watch_presence, link)
+                    self._link_lost(step.link, await link.wait_lost())
         if setup.cancelled_caught:
             raise LinkFailedError(f"not connected within {SETUP_LIMIT:g} s")
+
+    async def _watch_presence(self, link: StripedLink) -> None:
+        """Tell when *link* goes away, has been away for long, and comes back."""
+        while True:
+            ready = self._health.state is HealthState.READY
+            patience_ends = self._away_since + AWAY_PATIENCE if ready else math.inf
+            with trio.move_on_at(patience_ends):
+                await link.wait_away_changed()
+            before = self._health.state
+            self._update("")
+            after = self._health
+            if after.state is not before:
+                back = after.state is HealthState.READY
+                text, level = ("the session goes on", "info") if back else (after.reason, "warning")
+                self._notify(Notice(self.name, text, level))
 
     def _link_up(self, step: Connect, link: StripedLink, setup: float) -> None:
         was_ready = self._pool.ready
@@ -234,26 +225,26 @@ class PoolTransport:
 
     def _update(self, reason: str) -> None:
         """Tell everybody who waits that something has changed; *reason* explains a start."""
-        rotation = self._pool.rotation
+        now = trio.current_time()
+        away = [link.away for link in self._links.values()]
+        self._away_since = min(self._away_since, now) if away and all(away) else math.inf
         if self._pool.ready:
-            state, reason = HealthState.READY, ""
-        elif rotation.exhausted:
-            state = HealthState.DOWN
-            reason = rotation.reason()
+            gone = now >= self._away_since + AWAY_PATIENCE
+            state = HealthState.STARTING if gone else HealthState.READY
+            reason = min(away, key=bool, default="")
         else:
-            state = HealthState.STARTING
-        since = self._health.since if state is self._health.state else trio.current_time()
+            state, reason = self._state_without_link(reason)
         if self._told_size != self._pool.size:
             self._told_size = self._pool.size
             self._notify(LinksChanged(self.name, self._told_size))
         via = tuple(("via", instance) for instance in self._pool.instances_up())
-        self._health = Health(state, reason, since, (*via, ("links", str(self._pool.size))))
-        self._changed.set()
-        self._changed = trio.Event()
+        self._publish(state, reason, (*via, ("links", str(self._pool.size))))
         self._poked.set()
 
     def _loads(self) -> dict[int, Load]:
-        return {number: Load(link.streams, link.flowing) for number, link in self._links.items()}
+        return {
+            number: Load(link.streams, link.flowing, bool(link.away)) for number, link in self._links.items()
+        }
 
 
 @asynccontextmanager
@@ -268,8 +259,8 @@ async def open_pool(
       LinkFailedError: the upstream is *required*, and everything it could be reached by has failed.
 
     """
-    pool = Pool(Rotation(source.entries, services.rng), limit=sessions)
-    transport = PoolTransport(name, source, pool, services.notify)
+    rotation = Rotation(source.entries, services.rng)
+    transport = PoolTransport(name, rotation, services.notify, source, Pool(rotation, limit=sessions))
     async with open_background() as nursery:
         nursery.start_soon(transport.run)
         if required:

@@ -69,7 +69,7 @@ class SsmSource:
                     stream, known_host_name(instance, port), identities, settings=settings
                 ) as link,
             ):
-                yield link
+                yield attrs.evolve(link, carrier=stream)
         except SsmError as exc:
             raise failed_session(exc) from exc
         except SshError as exc:

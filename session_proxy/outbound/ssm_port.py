@@ -23,7 +23,7 @@ DOCUMENT = "AWS-StartPortForwardingSessionToRemoteHost"
 
 @attrs.frozen(eq=False)
 class MuxLink:
-    """A `Link` over a port forwarding session; all its streams lead to the session's own destination."""
+    """A `PortLink` over a port forwarding session; all its streams lead to the session's own destination."""
 
     mux: SsmMux
 
@@ -31,6 +31,11 @@ class MuxLink:
     def streams(self) -> int:
         """See `Link.streams`."""
         return self.mux.streams
+
+    @property
+    def held_up(self) -> bool:
+        """See `PortLink.held_up`."""
+        return self.mux.held_up
 
     async def open(self, target: Target) -> trio.abc.Stream:
         """See `Link.open`; *target* is the one that the session was started for."""

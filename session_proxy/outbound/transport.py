@@ -29,13 +29,18 @@ class HealthState(enum.StrEnum):
 class Health:
     """A transport's state, why it is in it, and since when (seconds on Trio's clock).
 
-    READY is proven by an in-band probe, not by the absence of errors.
+    READY is proven by an in-band probe, not by the absence of errors. With a *reason*, it is in doubt again.
     """
 
     state: HealthState
     reason: str = ""
     since: float = 0.0
     details: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def sure(self) -> bool:
+        """Whether it is READY, and nothing speaks against that."""
+        return self.state is HealthState.READY and not self.reason
 
 
 class DatagramAssociation(Protocol):

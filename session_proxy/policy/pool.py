@@ -40,10 +40,14 @@ UNTRIED = 1.0
 
 @attrs.frozen
 class Load:
-    """What a link carries: *streams*, and whether they get as much through it as it can carry (*flowing*)."""
+    """What a link carries: *streams*, and whether they get as much through it as it can carry (*flowing*).
+
+    One that is *away* carries nothing for now, and will go on.
+    """
 
     streams: int = 0
     flowing: bool = False
+    away: bool = False
 
 
 NO_LOAD = Load()
@@ -118,13 +122,13 @@ class Pool:
     def place(
         self, now: float, loads: Mapping[int, Load], *, waiting: int = 0, patient: bool = False
     ) -> int | None:
-        """Return the link that is to carry one more stream; `None`: wait until one comes up.
+        """Return the link that is to carry one more stream; `None`: wait until one comes up, or back.
 
         The best one is not busy, carries the fewest streams, and is the oldest, so that the younger ones can
         fall idle. A *patient* stream waits rather than share a busy link, if there is one coming up for it
         beside the *waiting* streams.
         """
-        up = self._up()
+        up = {name: link for name, link in self._up().items() if not loads.get(name, NO_LOAD).away}
         if not up:
             return None
         number = min(

@@ -13,8 +13,9 @@ from typing import Literal, Self
 
 import attrs
 
+from session_proxy.errors import InvalidTargetError
 from session_proxy.policy.ports import PortSet
-from session_proxy.target import InvalidTargetError, Target, canonical_host
+from session_proxy.target import Target, canonical_host
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network

@@ -18,6 +18,9 @@ from session_proxy.profile.upstream_checks import check_upstream
 # RFC 1929, section 2: each of them is sent behind one octet that holds its length.
 MAX_CREDENTIAL = 255
 
+# By IP version: all addresses of this machine.
+WILDCARDS = {4: "0.0.0.0", 6: "::"}  # noqa: S104
+
 # The keys of a route that decide what it matches.
 REACH_KEYS = ("match", "ports", "resolve")
 
@@ -61,6 +64,23 @@ def is_loopback(address: ListenAddress) -> bool:
         return address.host == "localhost" or address.host.endswith(".localhost")
 
 
+def collide(one: ListenAddress, other: ListenAddress) -> bool:
+    """Tell whether one address takes the port of the other, as far as that shows without looking names up."""
+    if one.port != other.port or not one.port:
+        return False
+    if one.host == other.host:
+        return True
+    hosts = {one.host, other.host}
+    if "localhost" in hosts:
+        return not hosts.isdisjoint({"127.0.0.1", "::1", *WILDCARDS.values()})
+    try:
+        versions = {ipaddress.ip_address(host).version for host in hosts}
+    except ValueError:
+        return False
+    # We listen on "::" without IPv4.
+    return len(versions) == 1 and WILDCARDS[versions.pop()] in hosts
+
+
 def _check_open_doors(profile: Profile, notes: Structurer) -> None:
     if profile.auth is not None or profile.allow_anonymous:
         return
@@ -78,12 +98,13 @@ def _check_open_doors(profile: Profile, notes: Structurer) -> None:
 
 def check_listens(listen: Sequence[ListenAddress], admin: Admin | None, notes: Structurer) -> None:
     """Note where an address to listen on is taken already."""
-    seen: set[ListenAddress] = set()
+    seen: list[ListenAddress] = []
     for position, address in enumerate(listen if notes.sound("listen") else ()):
-        if address in seen and address.port:
-            notes.note(notes.item("listen", position), f"{address} stands twice", "keep one of them")
-        seen.add(address)
-    if admin is not None and admin.listen in seen and admin.listen.port:
+        if earlier := next((other for other in seen if collide(address, other)), None):
+            what = "stands twice" if address == earlier else f"and {earlier} take the same port"
+            notes.note(notes.item("listen", position), f"{address} {what}", "keep one of them")
+        seen.append(address)
+    if admin is not None and any(collide(admin.listen, address) for address in seen):
         other = ListenAddress(admin.listen.host, admin.listen.port % 65535 + 1)
         notes.note(
             "admin.listen", f"{admin.listen} is taken by the proxy itself", f'write "{other}", for example'

@@ -12,6 +12,9 @@ from session_proxy.profile import shape, values
 
 PREFIX = "SPROXY"
 
+# The table whose keys people choose.
+UPSTREAMS = "upstreams"
+
 Table = Mapping[str, object]
 
 
@@ -48,7 +51,12 @@ def _scalars(cls: type, table: Table, path: tuple[str, ...]) -> Iterator[Scalar]
         elif tables := list(shape.tables_in(kind)):
             yield from (scalar for member in tables for scalar in _scalars(member, inner, here))
         elif not (shape.is_list(kind) and shape.is_table(typing.get_args(kind)[0])):
-            yield Scalar("_".join([PREFIX, *(re.sub(r"\W", "_", step).upper() for step in here)]), here, kind)
+            yield Scalar(variable(here), here, kind)
+
+
+def variable(path: typing.Iterable[str]) -> str:
+    """Return the name of the variable for what stands at *path*."""
+    return "_".join([PREFIX, *(re.sub(r"\W", "_", step).upper() for step in path)])
 
 
 def override(
@@ -56,17 +64,29 @@ def override(
 ) -> tuple[dict[str, object], dict[str, str]]:
     """Return *document* with the variables of *environ* laid over it.
 
-    The second value maps the path of each overridden value to its variable, so that problems name that.
+    The second value maps the path of each overridden value to its variable, so that problems name that. In a
+    table that the document does not have, every value has its variable there: one may be missing.
     Variables hold text: numbers, true and false are read here, lists are split at commas.
     """
     merged = dict(document)
-    labels: dict[str, str] = {}
-    for scalar in scalars(cls, document):
-        text = environ.get(scalar.name)
-        if text is not None:
-            merged = replaced(merged, scalar.path, _from_text(text, scalar.kind))
-            labels[shape.path_text(scalar.path)] = scalar.name
-    return merged, labels
+    all_scalars = scalars(cls, document)
+    given = [scalar for scalar in all_scalars if scalar.name in environ]
+    for scalar in given:
+        merged = replaced(merged, scalar.path, _from_text(environ[scalar.name], scalar.kind))
+    made = {scalar.path[:-1] for scalar in given if not _has_table(document, scalar.path[:-1])}
+    return merged, {
+        shape.path_text(scalar.path): scalar.name
+        for scalar in all_scalars
+        if scalar in given or scalar.path[:-1] in made
+    }
+
+
+def _has_table(document: Table, path: typing.Sequence[str]) -> bool:
+    for step in path:
+        if step not in document:
+            return False
+        document = as_table(document[step])
+    return True
 
 
 def unknown_variables(document: Table, cls: type, environ: Mapping[str, str]) -> Iterator[str]:
@@ -74,12 +94,39 @@ def unknown_variables(document: Table, cls: type, environ: Mapping[str, str]) ->
 
     Others with our prefix are left alone: profiles name such variables as secrets.
     """
-    known = {scalar.name for scalar in scalars(cls, document)}
+    known = scalars(cls, document)
     referenced = set(re.findall(r"env:(\w+)", str(document)))
-    for name in sorted(environ.keys() - known - referenced):
-        meant = values.suggest(name, known) if name.startswith(f"{PREFIX}_") else None
-        if meant is not None:
-            yield f"the variable {name} overrides nothing; did you mean {meant}?"
+    upstreams = ", ".join(as_table(document.get(UPSTREAMS)))
+    for name in sorted(environ.keys() - {scalar.name for scalar in known} - referenced):
+        if name.startswith(f"{variable([UPSTREAMS])}_"):
+            meant = _suggest_of_upstreams(name, [s for s in known if s.path[0] == UPSTREAMS])
+            advice = f"the profile's upstreams are {upstreams or 'none'}"
+        elif name.startswith(f"{PREFIX}_"):
+            meant, advice = values.suggest(name, [scalar.name for scalar in known]), ""
+        else:
+            continue
+        if meant or advice:
+            yield f"the variable {name} overrides nothing; {f'did you mean {meant}?' if meant else advice}"
+
+
+def _suggest_of_upstreams(name: str, known: typing.Sequence[Scalar]) -> str | None:
+    """Return the variable that *name* was meant to be.
+
+    The names of an upstream and of a key are compared one by one: what all variables begin with makes any two
+    of them alike.
+    """
+    upstreams = {f"{variable(scalar.path[:2])}_" for scalar in known}
+    upstream = max((upstream for upstream in upstreams if name.startswith(upstream)), key=len, default="")
+    if upstream:
+        keys = [scalar.name.removeprefix(upstream) for scalar in known if scalar.name.startswith(upstream)]
+        key = values.suggest(name.removeprefix(upstream), keys)
+        return None if key is None else upstream + key
+    start = f"{variable([UPSTREAMS])}_"
+    names = {upstream.removeprefix(start).removesuffix("_") for upstream in upstreams}
+    ends = {scalar.name.removeprefix(variable(scalar.path[:2])) for scalar in known}
+    end = max((end for end in ends if name.endswith(end)), key=len, default="")
+    meant = values.suggest(name.removeprefix(start).removesuffix(end), names) if end else None
+    return None if meant is None else start + meant + end
 
 
 def replaced(table: Table, path: typing.Sequence[str], value: object) -> dict[str, object]:

@@ -119,11 +119,12 @@ def single_upstream_profile(
     listen: str | None = None,
     *,
     environ: Mapping[str, str],
+    warn: Warn = ignore_warning,
 ) -> Profile:
     """Return a profile that sends everything through one *instance*.
 
     *instance* is an id, ``tag:KEY=VALUE`` or ``name:NAME``; the other arguments are what the options of
-    ``sproxy run`` say, and win over ``SPROXY_*`` variables.
+    ``sproxy run`` say, and win over ``SPROXY_*`` variables; *warn* gets those that override nothing.
 
     Raises:
       ProfileError: an argument cannot be used; the problem's path is the option's name.
@@ -138,11 +139,15 @@ def single_upstream_profile(
         "listen": ("--listen", listen),
     }
     document: dict[str, object] = {"default": SINGLE, "upstreams": {SINGLE: {"instances": instance}}}
+    for warning in environment.unknown_variables(document, Profile, environ):
+        warn(warning)
     merged, labels = environment.override(document, Profile, environ)
     labels[f"{where}.instances"] = "--instance"
     for dotted, (option, value) in options.items():
         if value is not None:
             merged = environment.replaced(merged, dotted.split("."), value)
+        if value is not None or labels.get(dotted) not in environ:
+            # What is missing is named so too: there is no file into which it could be written.
             labels[dotted] = option
     structurer = _structurer(merged, Path(), environ, labels)
     profile = _structured(structurer, merged, Profile, None, check_profile)

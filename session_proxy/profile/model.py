@@ -199,7 +199,7 @@ class SshUpstream:
       kind: Needed.
       address: The bastion's sshd.
       startup: As for `ssm`.
-      ssh: How to log in; its `port` is not used, since the address has one.
+      ssh: How to log in; without `port`, since the address has one.
 
     """
 

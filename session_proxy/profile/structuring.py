@@ -43,13 +43,15 @@ class Structurer:
     """Turns plain data into attrs values. Use one per file.
 
     *labels* rename paths whose value comes from elsewhere, such as an environment variable. *names* are the
-    keys of the tables that other keys refer to, with the reserved words.
+    keys of the tables that other keys refer to, with the reserved words. *given* are the paths of all keys that
+    were there, so that what somebody wrote can be told from a default.
     """
 
     sources: SecretSources
     names: Mapping[str, Collection[str]]
     labels: Mapping[str, str] = attrs.field(factory=dict[str, str])
     problems: list[Problem] = attrs.field(factory=list[Problem], init=False)
+    given: set[str] = attrs.field(factory=set[str], init=False)
     _broken: set[str] = attrs.field(factory=set[str], init=False)
     literals: list[str] = attrs.field(factory=list[str], init=False)
     files: list[tuple[str, Path]] = attrs.field(factory=list[tuple[str, Path]], init=False)
@@ -105,6 +107,15 @@ class Structurer:
         self._break(path)
         label = self.labels.get(path) or self.labels.get(path.rpartition("[")[0]) or path
         self.problems.append(Problem(label, message, fix))
+
+    def note_missing(self, path: str, example: object = None, *, beside: str = "") -> None:
+        """Note that there is nothing at *path*, such as *example*, though something stands *beside* it."""
+        folder, _, key = path.rpartition(".")
+        other = f"{folder}.{beside}" if folder else beside
+        message = f"is missing beside {self.labels.get(other, beside)}" if beside else "is missing"
+        wanted = f"write {key} = {example}" if example else f"write {key}"
+        # Where the values beside it come from variables or options, so can this one.
+        self.note(path, message, "set it" if path in self.labels else wanted)
 
     def sound(self, path: str) -> bool:
         """Tell whether no problem was noted at *path* or below it."""
@@ -181,10 +192,10 @@ class Structurer:
             if isinstance(default, Path):
                 return [self._file_path(str(default))]
             if default is attrs.NOTHING:
-                example = attribute.metadata.get("example")
-                self.note(self.here, "is missing", f"write {key} = {example}" if example else f"write {key}")
+                self.note_missing(self.here, attribute.metadata.get("example"))
                 return [()] if shape.is_list(attribute.type) else []
             return []
+        self.given.add(self.here)
         if table[key] == [] and attribute.metadata.get("empty"):
             return [()]
         with self._noting():
@@ -278,16 +289,14 @@ class Structurer:
         with self._at("kind"):
             if tag is None:
                 self.note(self.here, "is missing", f"write kind = {values.one_of(tags)}")
-            elif tag in PLANNED_KINDS:
+            elif isinstance(tag, str) and tag in PLANNED_KINDS:
                 self.note(self.here, f"{tag!r} is not built in this version", f"write {values.one_of(tags)}")
-            elif tag not in by_tag:
+            elif tag not in tags:
                 with self._noting():
                     self._choice(tag, typing.Literal[tuple(tags)])
-            else:
-                tag = str(tag)
-        if tag not in by_tag:
+        if not isinstance(tag, str) or tag not in by_tag:
             raise BrokenValueError
-        return self._read(table, by_tag[str(tag)])
+        return self._read(table, by_tag[tag])
 
     def _secret(self, value: object) -> Secret:
         if not isinstance(value, str):

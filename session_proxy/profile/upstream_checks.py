@@ -36,6 +36,13 @@ def check_upstream(path: str, upstream: Upstream, notes: Structurer) -> None:
                     f'"{INSTANCE_CONNECT}" needs an EC2 instance, which an address does not name',
                     'write a key file, or use kind = "ssm"',
                 )
+            port = f"{path}.ssh.port"
+            if port in notes.given and notes.sound(port) and upstream.ssh.port != upstream.address.port:
+                notes.note(
+                    port,
+                    f"{upstream.ssh.port} contradicts address, which has the port {upstream.address.port}",
+                    "remove it, and write the right port in address",
+                )
         case AwgUpstream():
             check_session(f"{path}.", upstream, notes)
 
@@ -62,17 +69,13 @@ def _check_aws(path: str, aws: Aws, notes: Structurer) -> None:
         return
     inline = aws.access_key is not None or aws.secret_key is not None
     if inline and aws.access_key is None:
-        notes.note(f"{path}.access_key", "is missing beside secret_key", 'write access_key = "env:AWS_KEY"')
+        notes.note_missing(f"{path}.access_key", '"env:AWS_KEY"', beside="secret_key")
     if inline and aws.secret_key is None:
-        notes.note(
-            f"{path}.secret_key", "is missing beside access_key", 'write secret_key = "env:AWS_SECRET"'
-        )
+        notes.note_missing(f"{path}.secret_key", '"env:AWS_SECRET"', beside="access_key")
     if inline and aws.profile is not None:
         notes.note(f"{path}.profile", "stands beside inline keys", "keep either profile or the keys")
     if inline and aws.profile is None and aws.region is None:
-        notes.note(
-            f"{path}.region", "is missing beside inline keys", 'write region = "eu-west-1", for example'
-        )
+        notes.note_missing(f"{path}.region", '"eu-west-1", for example', beside="inline keys")
     if aws.session_token is not None and not inline:
         notes.note(
             f"{path}.session_token",
@@ -85,11 +88,7 @@ def _check_aws(path: str, aws: Aws, notes: Structurer) -> None:
 
 def _check_ssh(path: str, ssh: Ssh, notes: Structurer) -> None:
     if ssh.key == INSTANCE_CONNECT and ssh.user is None and notes.sound(f"{path}.user"):
-        notes.note(
-            f"{path}.user",
-            f'is missing beside key = "{INSTANCE_CONNECT}"',
-            'write user = "ec2-user", for example',
-        )
+        notes.note_missing(f"{path}.user", '"ec2-user", for example', beside=f'key = "{INSTANCE_CONNECT}"')
     if ssh.passphrase is not None and notes.sound(f"{path}.key") and ssh.key in (None, INSTANCE_CONNECT):
         notes.note(f"{path}.passphrase", "stands without a key file", "write key too, or remove it")
     if ssh.user is not None and re.search(r"[\s@:/]", ssh.user):

@@ -7,11 +7,12 @@ import difflib
 import math
 from collections.abc import Iterable
 
+from session_proxy.errors import InvalidTargetError
 from session_proxy.policy.ports import InvalidPortsError, PortSet
 from session_proxy.policy.rules import CidrMatch, InvalidRuleError, Match, Network, parse_match
 from session_proxy.profile.model import ListenAddress
 from session_proxy.profile.secret_sources import InvalidValueError
-from session_proxy.target import InvalidTargetError, Target, canonical_host, split_host_port
+from session_proxy.target import Target, canonical_host, split_host_port
 
 # What an upstream is called: it stands in logs, metrics and names of variables.
 MAX_NAME = 64

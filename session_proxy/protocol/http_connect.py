@@ -16,8 +16,8 @@ from collections.abc import Sequence
 import attrs
 import h11
 
-from session_proxy.errors import ClientProtocolError
-from session_proxy.target import InvalidTargetError, Target
+from session_proxy.errors import BadAnswerError, ClientProtocolError, InvalidTargetError
+from session_proxy.target import Target
 
 # The largest head of a request or response. Apache takes 8 KiB a line and 100 lines, nginx 32 KiB in all.
 MAX_HEAD = 64 * 1024
@@ -40,6 +40,19 @@ Headers = Sequence[tuple[bytes, bytes]]
 
 # Where h11's messages go over to quoting the peer.
 _PEER_BYTES = re.compile(r":| b?['\"]| bytearray\(")
+
+
+# h11's words for its own users, by how they begin, in words for ours.
+_MEANINGS = {
+    "Receive buffer too long": f"a part of it is larger than {MAX_HEAD // 1024} KiB",
+    "Missing mandatory Host": "it has no Host header",
+    "Found multiple Host": "it has several Host headers",
+    "Only Transfer-Encoding": "it has a transfer coding other than chunked",
+    "Received server _SWITCH": "it switches to a protocol that was not offered",
+    "peer unexpectedly closed": "it breaks off",
+    "peer closed connection": "its body breaks off",
+    "can't handle event type": "it comes out of turn",
+}
 
 
 class HttpRefusalError(ClientProtocolError):
@@ -94,6 +107,9 @@ class HttpServer:
         factory=lambda: h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD), init=False, repr=False
     )
 
+    has_responded: bool = attrs.field(default=False, init=False)
+    """Whether a response has been begun, so that no other can be sent in its place."""
+
     def receive_data(self, data: bytes) -> None:
         """Add bytes from the client; empty *data* means that it has closed its side."""
         self._http.receive_data(data)
@@ -122,40 +138,43 @@ class HttpServer:
         """Whether more bytes can come of the request, or of the next one."""
         return self._http.their_state in (h11.IDLE, h11.SEND_BODY)
 
-    @property
-    def has_responded(self) -> bool:
-        """Whether a response has been begun, so that no other can be sent in its place."""
-        return self._http.our_state not in (h11.IDLE, h11.SEND_RESPONSE)
-
     def respond(self, event: h11.InformationalResponse | h11.Response | h11.Data | h11.EndOfMessage) -> bytes:
         """Return the bytes of a part of the response; h11 chooses the framing that the client understands.
 
         Raises:
-          HttpRefusalError: an origin server answers what cannot be passed on.
+          BadAnswerError: an origin server answers what cannot be passed on.
 
         """
         try:
-            return self._http.send(event) or b""
+            data = self._http.send(event) or b""
         except h11.LocalProtocolError as exc:
-            raise HttpRefusalError(502, f"the answer cannot be passed on: {fault(exc)}") from exc
+            raise BadAnswerError(f"the answer cannot be passed on: {fault(exc)}") from exc
+        switches = isinstance(event, h11.InformationalResponse) and event.status_code == 101
+        if switches or isinstance(event, h11.Response):
+            self.has_responded = True
+        return data
 
     def next_request(self) -> bool:
         """Make ready for another request on this connection; `False` where there can be none."""
         if self._http.our_state is not h11.DONE or self._http.their_state is not h11.DONE:
             return False
         self._http.start_next_cycle()
+        self.has_responded = False
         return True
 
     def trailing_data(self) -> bytes:
-        """Return what the client sent beyond its request, once that is complete and switches protocols."""
-        while isinstance(self._http.next_event(), h11.Data | h11.EndOfMessage):
-            pass
+        """Return what the client sent beyond a request that has no body and switches protocols."""
+        self._http.next_event()
         return self._http.trailing_data[0]
 
 
 def fault(error: h11.ProtocolError) -> str:
     """Return what is wrong with a message, without the bytes that are: they may hold credentials."""
-    return _PEER_BYTES.split(str(error), maxsplit=1)[0]
+    text = str(error)
+    for beginning, meaning in _MEANINGS.items():
+        if text.startswith(beginning):
+            return meaning
+    return _PEER_BYTES.split(text, maxsplit=1)[0]
 
 
 def read_request(request: h11.Request) -> Tunnel | Forward:

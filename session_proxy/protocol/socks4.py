@@ -12,9 +12,9 @@ from typing import NoReturn
 
 import attrs
 
-from session_proxy.errors import ClientProtocolError
+from session_proxy.errors import ClientProtocolError, InvalidTargetError
 from session_proxy.protocol.cursor import Cursor, NeedMoreError
-from session_proxy.target import InvalidTargetError, Target
+from session_proxy.target import Target
 
 VERSION = 4
 CONNECT = 1

@@ -14,9 +14,9 @@ from typing import NoReturn
 
 import attrs
 
-from session_proxy.errors import ClientProtocolError
+from session_proxy.errors import ClientProtocolError, InvalidTargetError
 from session_proxy.protocol.cursor import Cursor, NeedMoreError
-from session_proxy.target import InvalidTargetError, Target
+from session_proxy.target import Target
 
 VERSION = 5
 NEGOTIATION_VERSION = 1
@@ -30,6 +30,10 @@ MAX_MESSAGE = 513
 
 # "0.0.0.0:0", the address of a reply where no address of the proxy's means anything to the client.
 NO_ADDRESS = bytes((IPV4, 0, 0, 0, 0, 0, 0))
+
+
+class NoCredentialsError(ClientProtocolError):
+    """The client offers no username and password, and they are required."""
 
 
 class Reply(enum.IntEnum):
@@ -147,6 +151,7 @@ class Socks5Server:
         Raises:
           ClientProtocolError: the client broke the protocol or asks for what there is not; send what
             `data_to_send` returns, then close.
+          NoCredentialsError: it offers none, where they are required; the same.
 
         """
         while True:
@@ -214,8 +219,9 @@ class Socks5Server:
         else:
             # Two bytes (RFC 1928, section 3): this is no reply to a request.
             self._outgoing += bytes((VERSION, NO_ACCEPTABLE_METHOD))
-            wanted = "username and password" if self.require_credentials else "no authentication"
-            self._fail(f"the client does not offer the method {wanted}")
+            if self.require_credentials:
+                self._fail("the client offers no username and password", NoCredentialsError)
+            self._fail("the client does not offer the method no authentication")
 
     def _read_credentials(self, cursor: Cursor) -> Credentials:
         if cursor.byte() != NEGOTIATION_VERSION:
@@ -248,10 +254,10 @@ class Socks5Server:
         self.reply(code)
         self._fail(why)
 
-    def _fail(self, why: str) -> NoReturn:
+    def _fail(self, why: str, error: type[ClientProtocolError] = ClientProtocolError) -> NoReturn:
         self.state = State.FAILED
         self._received = b""
-        raise ClientProtocolError(why)
+        raise error(why)
 
     def _expect(self, state: State) -> None:
         if self.state is not state:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from session_proxy.errors import InvalidTargetError
 from session_proxy.protocol.cursor import Cursor, NeedMoreError
 from session_proxy.protocol.socks5 import encode_address, read_address, target_of
-from session_proxy.target import InvalidTargetError, Target
+from session_proxy.target import Target
 
 # RSV and FRAG: standalone datagrams only, which is all that a relay without reassembly may send.
 STANDALONE = bytes(3)

@@ -49,7 +49,9 @@ REORDERING = 3
 # Unacknowledged bytes: where a session starts, and how far it may grow. The far end buffers them all.
 INITIAL_WINDOW = 64 * 1024
 MAX_WINDOW = 1024 * 1024
-# Unacknowledged frames, however small: more than the pace sends in a second, a tenth of what the reference keeps.
+# Frames from the oldest unacknowledged one on, however small, and though some of them were acknowledged: more than the
+# pace sends in a second, a hundredth of what the agent puts into order. Behind one that it refuses, because its port
+# does not read, it takes and acknowledges all others.
 MAX_UNACKED = 1024
 
 # Queueing that the window tolerates on the path, in seconds (RFC 6817 allows at most 0.1).
@@ -128,7 +130,8 @@ class SendBuffer:
     @property
     def has_room(self) -> bool:
         """Whether another frame may be sent."""
-        return self.unacked_bytes < self.window and len(self._sent) < MAX_UNACKED
+        oldest = next(iter(self._sent), self.next_sequence)
+        return self.unacked_bytes < self.window and self.next_sequence - oldest < MAX_UNACKED
 
     def __len__(self) -> int:
         return len(self._sent)

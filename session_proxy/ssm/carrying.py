@@ -2,7 +2,7 @@
 
 Three tasks serve a WebSocket: one reads, one writes when the channel's timers or its users ask, one pings. When
 the WebSocket is lost, or nothing is heard on it, the session is resumed with a new token within a time budget;
-users notice a pause. When that fails, they get the reason.
+users notice a pause, and may ask for its reason (`DataChannel.away`). When that fails, they get the reason.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ class Carrier:
         token: str | None = self.session.token
         while token is not None:
             self._heard = False
-            self.trouble = await self._serve_websocket(token)
+            self._gone(await self._serve_websocket(token))
             if self.data_channel.closed.is_set():
                 return
             if self._heard or self._lost_at == -math.inf:
@@ -127,7 +127,7 @@ class Carrier:
                     if exc.needs_person or isinstance(exc, SessionEndedError):
                         self.data_channel.fail(exc)
                         return None
-                    self.trouble = str(exc)
+                    self._gone(str(exc))
                 continue
             self.data_channel.fail(
                 DataChannelError(
@@ -135,6 +135,10 @@ class Carrier:
                 )
             )
             return None
+
+    def _gone(self, trouble: str) -> None:
+        self.trouble = trouble
+        self.data_channel.set_away(f"resuming the session: {trouble}")
 
     def _first_token(self) -> str | None:
         if self._tries < FIRST_TRIES:
@@ -196,6 +200,7 @@ class Carrier:
             messages = await websocket.receive_many()
             now = self._heard_at = trio.current_time()
             self._heard = True
+            data_channel.set_away("")
             for message in messages:
                 channel.receive_message(message, now)
             data_channel.take_events()
@@ -226,6 +231,7 @@ class Carrier:
             with trio.move_on_at(until):
                 await websocket.ping(uuid.uuid4().bytes)
                 self._heard_at = trio.current_time()
+                self.data_channel.set_away("")
                 await trio.sleep_until(until)
             if self._stalled:
                 # We do not listen, so that silence says nothing.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import ssl
 from collections import deque
 from collections.abc import Callable
@@ -57,6 +58,10 @@ class DataChannel:
     flags: deque[int] = attrs.field(factory=deque[int], init=False)
     closed: trio.Event = attrs.field(factory=trio.Event, init=False)
     """Nothing moves any more."""
+    away: str = attrs.field(default="", init=False)
+    """Why the far end cannot be reached for now; "" where it can."""
+    away_since: float = attrs.field(default=math.inf, init=False)
+    """When it was heard no more; infinity where it is heard."""
     heard_data: trio.Event = attrs.field(factory=trio.Event, init=False)
     """The agent has sent data: its port answers."""
     poked: trio.Event = attrs.field(factory=trio.Event, init=False)
@@ -64,6 +69,7 @@ class DataChannel:
     _inbox: bytearray = attrs.field(factory=bytearray, init=False, repr=False)
     _let_go: bool = attrs.field(default=False, init=False)
     _changed: trio.Event = attrs.field(factory=trio.Event, init=False)
+    _away_changed: trio.Event = attrs.field(factory=trio.Event, init=False)
 
     # -- for users
 
@@ -150,6 +156,18 @@ class DataChannel:
     def has_room(self) -> bool:
         """Whether more may be read."""
         return len(self._inbox) <= RECEIVE_LIMIT and self.channel.unacknowledged <= ACKNOWLEDGEMENT_LIMIT
+
+    def set_away(self, reason: str) -> None:
+        """Say why the far end cannot be reached for now, or by "" that it is heard again."""
+        if reason != self.away:
+            self.away = reason
+            self.away_since = min(self.away_since, trio.current_time()) if reason else math.inf
+            self._away_changed.set()
+            self._away_changed = trio.Event()
+
+    async def wait_away_changed(self) -> None:
+        """Wait until `away` is another."""
+        await self._away_changed.wait()
 
     async def wait_changed(self) -> None:
         """Wait until something happens: data, a flag, room, the end."""

@@ -1,7 +1,13 @@
-"""Many connections to one remote host through one SSM session: ``AWS-StartPortForwardingSessionToRemoteHost``."""
+"""Many connections to one remote host through one SSM session: ``AWS-StartPortForwardingSessionToRemoteHost``.
+
+The multiplexer has no window per stream. What a stream holds that nobody reads is bounded, so at last the session
+is not read, and all streams wait. Nobody else can be helped then: who opens a stream is told (`SsmMux.held_up`) and
+takes another session, and the stream that stays unread while others wait is reset.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
@@ -17,10 +23,21 @@ from session_proxy.ssm.data_channel import DataChannel, Dialing
 from session_proxy.ssm.errors import AgentTooOldError, DataChannelError, SsmError
 from session_proxy.ssm.session import SessionControl, StartedSession
 from tunnel_relay.background import open_background
+from tunnel_relay.streams import OneAtATime
 
 # What all streams of a session may hold for their readers: the reference's shared receive budget
 # (smux.DefaultConfig, MaxReceiveBuffer). Beyond it the session is not read, and all of them wait.
 RECEIVE_BUDGET = 4 * 1024 * 1024
+
+# A session whose streams hold so much counts as held up until they hold half of it: one that reads slowly, as a
+# download with a limited rate does, keeps it as full. And it does after so long, in seconds; most pauses are shorter.
+HELD_UP_AFTER = 1.0
+
+# Streams that hold half of the budget or more, and that nobody has read for this long (seconds), are reset, the fullest
+# first, if another one waits for data. Shorter, and who looks at one page of a long answer would lose the rest; longer,
+# and the programs that wait give up themselves.
+UNREAD_LIMIT = 30.0
+UNREAD_CHECK = 1.0
 
 # The agent says that a connection failed with a flag that names no stream, and then closes the stream. One that
 # is closed before a byte came, after such a flag, is taken for the one that failed. Its silence proves nothing,
@@ -39,9 +56,12 @@ class SsmMuxStream(trio.abc.Stream):
     _inbox: bytearray = attrs.field(factory=bytearray, init=False, repr=False)
     _ended: bool = attrs.field(default=False, init=False)
     _closed: bool = attrs.field(default=False, init=False)
+    _reset: str = attrs.field(default="", init=False)
+    """Why it was reset here."""
+    _unread_since: float = attrs.field(default=math.inf, init=False)
     _changed: trio.Event = attrs.field(factory=trio.Event, init=False)
-    _sending: bool = attrs.field(default=False, init=False)
-    _receiving: bool = attrs.field(default=False, init=False)
+    _one_sender: OneAtATime = attrs.field(factory=lambda: OneAtATime("sending on"), init=False)
+    _one_receiver: OneAtATime = attrs.field(factory=lambda: OneAtATime("receiving from"), init=False)
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """Return the next bytes, or ``b""`` where the far end closed the connection."""
@@ -49,10 +69,7 @@ class SsmMuxStream(trio.abc.Stream):
             raise ValueError("max_bytes must be at least 1")
         await trio.lowlevel.checkpoint()
         self._check_open()
-        if self._receiving:
-            raise trio.BusyResourceError("another task is receiving from this stream")
-        self._receiving = True
-        try:
+        with self._one_receiver:
             while not self._inbox:
                 if self._ended:
                     return b""
@@ -63,36 +80,25 @@ class SsmMuxStream(trio.abc.Stream):
             size = len(self._inbox) if max_bytes is None else min(max_bytes, len(self._inbox))
             data = bytes(self._inbox[:size])
             del self._inbox[:size]
+            self._unread_since = trio.current_time() if self._inbox else math.inf
             self._mux.consumed(size)
             return data
-        finally:
-            self._receiving = False
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Send *data*; where this is cancelled, any part of it may have been sent."""
         await trio.lowlevel.checkpoint()
         self._check_open()
-        if self._sending:
-            raise trio.BusyResourceError("another task is sending on this stream")
-        self._sending = True
-        try:
+        with self._one_sender:
             if self._ended:
                 raise trio.BrokenResourceError("the far end closed the connection")
             await self._mux.send(self._id, data)
-        finally:
-            self._sending = False
 
     async def wait_send_all_might_not_block(self) -> None:
         """Wait until there is room."""
         await trio.lowlevel.checkpoint()
         self._check_open()
-        if self._sending:
-            raise trio.BusyResourceError("another task is sending on this stream")
-        self._sending = True
-        try:
+        with self._one_sender:
             await self._mux.wait_writable()
-        finally:
-            self._sending = False
 
     async def aclose(self) -> None:
         """Close the connection."""
@@ -107,9 +113,16 @@ class SsmMuxStream(trio.abc.Stream):
             self._inbox.clear()
             self.change()
 
+    def reset(self, reason: str) -> None:
+        """Close the connection, and let who uses it know why; the mux's to call."""
+        if not self._closed:
+            self.close()
+            self._reset = reason
+
     def feed(self, data: bytes) -> None:
         """Take bytes that arrived; the mux's to call."""
         self._inbox += data
+        self._unread_since = min(self._unread_since, trio.current_time())
         self.change()
 
     def end(self) -> None:
@@ -128,15 +141,27 @@ class SsmMuxStream(trio.abc.Stream):
         return self._ended
 
     @property
-    def heard(self) -> bool:
-        """Whether bytes have come that nobody has read."""
-        return bool(self._inbox)
+    def starving(self) -> bool:
+        """Whether somebody waits for bytes."""
+        return self._one_receiver.busy and not self._inbox
+
+    @property
+    def held(self) -> int:
+        """How many bytes have come that nobody has read."""
+        return len(self._inbox)
+
+    @property
+    def unread_since(self) -> float:
+        """Since when nobody has read what came; infinity where everything was read."""
+        return self._unread_since
 
     async def wait_changed(self) -> None:
         """Wait for bytes, or the end."""
         await self._changed.wait()
 
     def _check_open(self) -> None:
+        if self._reset:
+            raise trio.BrokenResourceError(self._reset)
         if self._closed:
             raise trio.ClosedResourceError("this stream is closed")
 
@@ -150,6 +175,7 @@ class SsmMux:
     _streams: dict[int, SsmMuxStream] = attrs.field(factory=dict[int, SsmMuxStream], init=False)
     _held: int = attrs.field(default=0, init=False)
     _room: trio.Event = attrs.field(factory=trio.Event, init=False)
+    _full_since: float = attrs.field(default=math.inf, init=False)
     _failed_connects: int = attrs.field(default=0, init=False)
 
     @property
@@ -166,6 +192,12 @@ class SsmMux:
     def streams(self) -> int:
         """How many connections are open."""
         return len(self._streams)
+
+    @property
+    def held_up(self) -> bool:
+        """Whether a new connection would wait: for a stream that nobody reads, or for the session to be resumed."""
+        since = min(self._full_since, self._data_channel.away_since)
+        return trio.current_time() >= since + HELD_UP_AFTER
 
     async def connect(self) -> SsmMuxStream:
         """Open a connection to the host that the session is for.
@@ -186,13 +218,13 @@ class SsmMux:
         self._flush()
         try:
             with trio.move_on_after(min(REFUSAL_LIMIT, 1.5 * self._data_channel.round_trip + REFUSAL_MOMENT)):
-                while not (stream.ended or stream.heard or self.closed.is_set()):
+                while not (stream.ended or stream.held or self.closed.is_set()):
                     await stream.wait_changed()
         except trio.Cancelled:
             # Nobody will have it: the agent is not to keep a connection for it.
             stream.close()
             raise
-        if stream.ended and not stream.heard and self._failed_connects > failed_before:
+        if stream.ended and not stream.held and self._failed_connects > failed_before:
             await stream.aclose()
             raise RefusedError("the agent could not connect: the host refused, or has no such name or route")
         return stream
@@ -217,6 +249,8 @@ class SsmMux:
     def consumed(self, size: int) -> None:
         """Say that *size* bytes were read; the stream's to call."""
         self._held -= size
+        if self._held <= RECEIVE_BUDGET // 2:
+            self._full_since = math.inf
         self._room.set()
 
     def forget(self, stream_id: int, unread: int) -> None:
@@ -237,8 +271,11 @@ class SsmMux:
                 self._smux.receive_data(data)
                 self._hand_out()
                 while self._held > RECEIVE_BUDGET:
+                    self._full_since = min(self._full_since, trio.current_time())
                     self._room = trio.Event()
-                    await self._room.wait()
+                    with trio.move_on_after(UNREAD_CHECK):
+                        await self._room.wait()
+                    self._reset_unread()
         except SmuxError as exc:
             self._data_channel.fail(DataChannelError(f"the agent's multiplexer cannot be understood: {exc}"))
         except SsmError:
@@ -247,6 +284,17 @@ class SsmMux:
         finally:
             for stream in list(self._streams.values()):
                 stream.change()
+
+    def _reset_unread(self) -> None:
+        """Reset a stream that has held up others for long."""
+        long_ago = trio.current_time() - UNREAD_LIMIT
+        if self._full_since > long_ago or not any(stream.starving for stream in self._streams.values()):
+            return
+        unread = [stream for stream in self._streams.values() if stream.unread_since <= long_ago]
+        if sum(stream.held for stream in unread) >= RECEIVE_BUDGET // 2:
+            max(unread, key=lambda stream: stream.held).reset(
+                f"nobody read it for {UNREAD_LIMIT:.0f} s, and it held up the other connections to its destination"
+            )
 
     def _hand_out(self) -> None:
         while self._data_channel.flags:

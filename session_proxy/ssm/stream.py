@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager, contextmanager
 
 import attrs
 import trio
@@ -15,6 +15,7 @@ from session_proxy.ssm.data_channel import DataChannel, Dialing
 from session_proxy.ssm.errors import PortUnreachableError, SsmError
 from session_proxy.ssm.session import SessionControl, StartedSession
 from tunnel_relay.background import open_background
+from tunnel_relay.streams import OneAtATime
 
 # An SSH server speaks first, at once. Where nothing listens, the agent's worker dies without a word, and AWS
 # notices after a minute; the reference waits for ever.
@@ -30,41 +31,46 @@ class SsmStream(trio.abc.Stream):
 
     _data_channel: DataChannel
     _closed: bool = attrs.field(default=False, init=False)
-    _sending: bool = attrs.field(default=False, init=False)
-    _receiving: bool = attrs.field(default=False, init=False)
+    _one_sender: OneAtATime = attrs.field(factory=lambda: OneAtATime("sending on"), init=False)
+    _one_receiver: OneAtATime = attrs.field(factory=lambda: OneAtATime("receiving from"), init=False)
 
     @property
     def failure(self) -> SsmError | None:
         """Why the session ended, where it did not end normally."""
         return self._data_channel.failure
 
+    @property
+    def away(self) -> str:
+        """Why the instance cannot be reached for now, though the session has not ended; "" where it can."""
+        return self._data_channel.away
+
+    async def wait_away_changed(self) -> None:
+        """Wait until `away` is another."""
+        await self._data_channel.wait_away_changed()
+
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """Return the next bytes, or ``b""`` where the session ended."""
         if max_bytes is not None and max_bytes < 1:
             raise ValueError("max_bytes must be at least 1")
         self._check_open()
-        if self._receiving:
-            raise trio.BusyResourceError("another task is receiving from this stream")
-        self._receiving = True
-        try:
+        with self._one_receiver, self._breaking():
             data = await self._data_channel.receive_some(max_bytes)
-        except SsmError as exc:
-            self._check_open()
-            raise trio.BrokenResourceError(str(exc)) from exc
-        finally:
-            self._receiving = False
         if not data:
             self._check_open()
         return data
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Send *data*; where this is cancelled, any part of it may have been sent."""
-        await self._sending_as_only_one(self._data_channel.send_all, data)
+        self._check_open()
+        with self._one_sender, self._breaking():
+            await self._data_channel.send_all(data)
 
     async def wait_send_all_might_not_block(self) -> None:
         """Wait until there is room."""
         await trio.lowlevel.checkpoint()
-        await self._sending_as_only_one(self._data_channel.wait_writable)
+        self._check_open()
+        with self._one_sender, self._breaking():
+            await self._data_channel.wait_writable()
 
     async def aclose(self) -> None:
         """Close the stream; the session ends with the block that opened it."""
@@ -72,20 +78,14 @@ class SsmStream(trio.abc.Stream):
         self._data_channel.close()
         await trio.lowlevel.checkpoint()
 
-    async def _sending_as_only_one(
-        self, send: Callable[..., Awaitable[None]], *args: bytes | bytearray | memoryview
-    ) -> None:
-        self._check_open()
-        if self._sending:
-            raise trio.BusyResourceError("another task is sending on this stream")
-        self._sending = True
+    @contextmanager
+    def _breaking(self) -> Generator[None, None, None]:
+        """Let what ends the session break the stream."""
         try:
-            await send(*args)
+            yield
         except SsmError as exc:
             self._check_open()
             raise trio.BrokenResourceError(str(exc)) from exc
-        finally:
-            self._sending = False
 
     def _check_open(self) -> None:
         if self._closed:

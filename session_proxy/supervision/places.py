@@ -29,8 +29,3 @@ def control_dir(environ: Mapping[str, str]) -> Path:
 def control_path(name: str, environ: Mapping[str, str]) -> Path:
     """Return where the control socket of the service *name* is."""
     return control_dir(environ) / f"{service_name(name)}.sock"
-
-
-def running_names(environ: Mapping[str, str]) -> list[str]:
-    """Return the names that have a control socket; a process that was killed leaves its socket behind."""
-    return sorted(path.stem for path in control_dir(environ).glob("*.sock"))

@@ -93,6 +93,19 @@ def test_watch_upstreams_tells_that_they_are_up(lab: Lab) -> None:
     assert b"is up through" in answer.stdout, answer.stderr
 
 
+@pytest.mark.parametrize("name", ["fetch.py", "forward.py", "watch_upstreams.py"])
+def test_a_bad_profile_is_a_line_and_no_traceback(lab: Lab, tmp_path: Path, name: str) -> None:
+    profile = tmp_path / "profile.toml"
+    profile.write_text("lisen = 1\n")
+    arguments = {"fetch.py": ("a", "1"), "forward.py": ("0", "a", "1")}.get(name, ())
+
+    answer = run(lab, name, str(profile), *arguments)
+
+    assert answer.returncode == 1
+    assert answer.stderr.count(b"\n") == 1
+    assert b"did you mean" in answer.stderr
+
+
 def test_forward_forwards(lab: Lab, tmp_path: Path) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -17,7 +17,7 @@ import session_proxy
 from session_proxy.events import Event
 from session_proxy.policy.rules import Rule
 from session_proxy.profile.model import SshUpstream
-from session_proxy.target import InvalidTargetError, Target
+from session_proxy.target import Target
 
 REJECTING = session_proxy.Profile(routes=(Rule.of("192.0.2.0/24", "reject"),))
 
@@ -43,7 +43,7 @@ async def test_a_destination_is_dialled_by_the_routes() -> None:
             assert await stream.receive_some() == b"hello"
         with pytest.raises(session_proxy.NotAllowedError, match=r"rejected by routes\[0\]"):
             await dial("192.0.2.1", 80)
-        with pytest.raises(InvalidTargetError, match="not a port"):
+        with pytest.raises(session_proxy.InvalidTargetError, match="not a port"):
             await dial("127.0.0.1", 0)
 
 
@@ -78,6 +78,12 @@ async def test_a_required_upstream_that_does_not_work_ends_it_plainly(tmp_path: 
     with pytest.raises(session_proxy.UpstreamStartError, match=r"upstream bastion: .*127\.0\.0\.1"):
         async with session_proxy.open(profile, notify=events.append):
             raise AssertionError
+
+
+def test_every_error_of_a_dial_has_one_base() -> None:
+    """So one `except` is enough; what is wrong with a value is a `ValueError` besides."""
+    assert issubclass(session_proxy.InvalidTargetError, session_proxy.SessionProxyError)
+    assert issubclass(session_proxy.InvalidTargetError, ValueError)
 
 
 def test_the_face_is_complete_and_importing_it_costs_little() -> None:

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from session_proxy.target import InvalidTargetError, Target, canonical_host, split_host_port
+from session_proxy.errors import InvalidTargetError
+from session_proxy.target import Target, canonical_host, split_host_port
 
 
 @pytest.mark.parametrize(

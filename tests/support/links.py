@@ -48,6 +48,9 @@ class FakeLink:
     answers: bool = True
     breaks_at_next_open: bool = False
     flowing: bool = False
+    held_up: bool = False
+    away: str = ""
+    away_changed: trio.Event = attrs.field(factory=trio.Event)
 
     @property
     def streams(self) -> int:
@@ -69,6 +72,15 @@ class FakeLink:
         if not self.answers:
             await trio.sleep_forever()
         return 0.001
+
+    def go_away(self, reason: str) -> None:
+        """Be away because of *reason*, or be back."""
+        self.away = reason
+        self.away_changed.set()
+        self.away_changed = trio.Event()
+
+    async def wait_away_changed(self) -> None:
+        await self.away_changed.wait()
 
     async def wait_lost(self) -> str:
         await self.ended.wait()

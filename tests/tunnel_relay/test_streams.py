@@ -4,7 +4,17 @@ import pytest
 import trio
 from trio.testing import MockClock, check_two_way_stream, memory_stream_pair
 
-from tunnel_relay.streams import GatheringStream, ReplayedStream
+from tunnel_relay.streams import GatheringStream, OneAtATime, ReplayedStream
+
+
+async def test_a_second_task_is_refused_and_a_later_one_is_not() -> None:
+    one = OneAtATime("knitting on")
+    with one:
+        with pytest.raises(trio.BusyResourceError, match="knitting on this stream"), one:
+            pass
+        assert one.busy
+    with one:
+        pass
 
 
 async def test_what_was_read_comes_again_first() -> None:

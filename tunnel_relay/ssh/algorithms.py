@@ -67,19 +67,26 @@ def host_key_algorithms(known_types: Sequence[str]) -> tuple[str, ...]:
 
 @attrs.frozen
 class Offer:
-    """What a server's SSH_MSG_KEXINIT offers (RFC 4253, section 7.1); both directions count as one."""
+    """What a server's SSH_MSG_KEXINIT offers (RFC 4253, section 7.1); both directions count as one.
+
+    *guesses* says that a packet follows which is meant for the first methods of both sides.
+    """
 
     key_exchanges: tuple[str, ...]
     host_keys: tuple[str, ...]
     ciphers: tuple[str, ...]
     macs: tuple[str, ...]
+    guesses: bool
 
     @classmethod
     def of(cls, payload: bytes) -> Offer:
         """Parse the message *payload*; raises `FieldError`."""
         fields = Fields(payload, 17)
         exchanges, keys, ciphers_out, ciphers_in, macs_out, macs_in = (fields.names() for _ in range(6))
-        return cls(exchanges, keys, (*ciphers_out, *ciphers_in), (*macs_out, *macs_in))
+        for _compression_and_language in range(4):
+            fields.string()
+        guesses = fields.boolean()
+        return cls(exchanges, keys, (*ciphers_out, *ciphers_in), (*macs_out, *macs_in), guesses)
 
 
 def explain_mismatch(payload: bytes, host_keys: Sequence[str]) -> str:

@@ -93,21 +93,3 @@ class Standing:
         """Raise `trio.BrokenResourceError` where the connection has ended."""
         if (failure := self.carrier.failure) is not None:
             raise trio.BrokenResourceError(str(failure)) from failure
-
-
-class OneAtATime:
-    """Refuses a second task in a place that is made for one."""
-
-    __slots__ = ("_doing", "busy")
-
-    def __init__(self, doing: str) -> None:
-        self.busy = False
-        self._doing = doing
-
-    def __enter__(self) -> None:
-        if self.busy:
-            raise trio.BusyResourceError(f"another task is {self._doing} this channel")
-        self.busy = True
-
-    def __exit__(self, *_: object) -> None:
-        self.busy = False

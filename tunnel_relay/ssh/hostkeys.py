@@ -16,7 +16,7 @@ from typing import Literal, Protocol
 import attrs
 import trio
 
-from tunnel_relay.errors import HostKeyError
+from tunnel_relay.errors import HostKeyError, KnownHostsError
 from tunnel_relay.protocol.ssh_fields import FieldError, Fields
 from tunnel_relay.ssh.algorithms import CERTIFICATE, MIN_RSA_BITS, RSA_KEY
 
@@ -84,6 +84,7 @@ class HostKeyPolicy(Protocol):
 
         Raises:
           HostKeyError: the key is not acceptable; the message says why and what to do.
+          KnownHostsError: what is known cannot be read, or not be added to.
 
         """
         ...
@@ -92,28 +93,6 @@ class HostKeyPolicy(Protocol):
 def known_host_name(host: str, port: int = SSH_PORT) -> str:
     """Return what *host* at *port* is called in known_hosts."""
     return host if port == SSH_PORT else f"[{host}]:{port}"
-
-
-@attrs.frozen
-class PinnedHostKeys:
-    """Accepts the given keys and no others, whatever the host is called."""
-
-    keys: tuple[HostKey, ...]
-
-    async def known_types(self, host: str) -> Sequence[str]:
-        """See `HostKeyPolicy.known_types`."""
-        del host
-        await trio.lowlevel.checkpoint()
-        return [key.kind for key in self.keys]
-
-    async def verify(self, host: str, key: HostKey) -> bool:
-        """See `HostKeyPolicy.verify`."""
-        await trio.lowlevel.checkpoint()
-        if key not in self.keys:
-            raise HostKeyError(
-                f"{host} has the {key.kind} key {key.fingerprint}, which is not the one expected"
-            )
-        return False
 
 
 @attrs.frozen
@@ -171,7 +150,9 @@ class KnownHosts:
         except FileNotFoundError:
             return []
         except (OSError, ValueError) as exc:
-            raise HostKeyError(f"{self.path} cannot be read: {_reason(exc)}") from exc
+            raise KnownHostsError(
+                f"{self.path} cannot be read: {_reason(exc)}; mend it, or choose another known_hosts"
+            ) from exc
         return [entry for entry in parse_known_hosts(text) if entry.names(host)]
 
     def _read(self) -> str:
@@ -202,8 +183,8 @@ class KnownHosts:
             os.close(descriptor)
         return True
 
-    def _unrecordable(self, exc: OSError) -> HostKeyError:
-        return HostKeyError(
+    def _unrecordable(self, exc: OSError) -> KnownHostsError:
+        return KnownHostsError(
             f"the new host key cannot be recorded in {self.path}: {_reason(exc)}; choose another known_hosts"
         )
 

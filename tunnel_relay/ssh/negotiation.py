@@ -22,7 +22,7 @@ from paramiko.pkey import UnknownKeyType
 from paramiko.ssh_exception import IncompatiblePeer
 
 from tunnel_relay.errors import HostKeyError, SshHandshakeError
-from tunnel_relay.protocol.ssh_numbers import DEBUG, IGNORE, KEXINIT, NEWKEYS
+from tunnel_relay.protocol.ssh_numbers import DEBUG, IGNORE, KEX_FIRST, KEX_LAST, KEXINIT, NEWKEYS
 from tunnel_relay.ssh.algorithms import CIPHERS, HOST_KEYS, KEY_EXCHANGES, MACS, Offer, explain_mismatch
 from tunnel_relay.ssh.ciphers import EtmPackets, GcmPackets, Mac, MacPackets, PacketCipher
 from tunnel_relay.ssh.packets import PacketReader, PacketWriter
@@ -178,6 +178,8 @@ class Negotiation(_Transport):
         self.kex_name = ""
         self._preferred_keys = host_keys
         self._first_host_key: bytes | None = None
+        # Whether the next packet of the key exchange is meant for methods that were not agreed on.
+        self._guessed_wrong = False
         seam = cast("_PacketSeam", self.packetizer)
         self.reader = seam.reader
         self.writer = seam.writer
@@ -218,6 +220,8 @@ class Negotiation(_Transport):
         if number in (IGNORE, DEBUG):
             if self.agreed_on_strict_kex and not self.initial_kex_done:
                 raise SshHandshakeError("the server sent a message that strict key exchange forbids")
+        elif self._guessed_wrong and KEX_FIRST <= number <= KEX_LAST:
+            return
         elif self._expected_packet and number not in self._expected_packet:
             raise SshHandshakeError(f"the server sent message {number} in the middle of a key exchange")
 
@@ -229,6 +233,10 @@ class Negotiation(_Transport):
           HostKeyError: the host's signature is wrong, or its key changed within the connection.
 
         """
+        if self._guessed_wrong and number != KEXINIT:
+            # RFC 4253, section 7: silently ignored, once.
+            self._guessed_wrong = False
+            return
         message = paramiko.Message(payload[1:])
         message.seqno = sequence
         self._expected_packet = ()
@@ -252,8 +260,10 @@ class Negotiation(_Transport):
 
     def _agree(self, payload: bytes) -> None:
         # paramiko does not keep the name of the method that it chooses: ours that the peer has too.
-        offered = Offer.of(payload).key_exchanges
-        self.kex_name = next((name for name in self._preferred_kex if name in offered), "")
+        offer = Offer.of(payload)
+        self.kex_name = next((name for name in self._preferred_kex if name in offer.key_exchanges), "")
+        firsts = (offer.key_exchanges[:1], offer.host_keys[:1])
+        self._guessed_wrong = offer.guesses and firsts != (self._preferred_kex[:1], self._preferred_keys[:1])
 
     def _verify_key(self, host_key: bytes, sig: bytes) -> None:
         # Called by every key exchange method before keys are derived; checks the signature.

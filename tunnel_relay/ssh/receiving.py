@@ -14,9 +14,10 @@ import trio
 
 from tunnel_relay.protocol.ssh_numbers import CHANNEL_WINDOW_ADJUST
 from tunnel_relay.splicing import Moved
-from tunnel_relay.ssh.carrier import OneAtATime, Standing
+from tunnel_relay.ssh.carrier import Standing
 from tunnel_relay.ssh.inbox import Inbox
 from tunnel_relay.ssh.window import ReceiveWindow
+from tunnel_relay.streams import OneAtATime
 
 # What receive_some returns at most when it is not told.
 RECEIVE_SIZE = 256 * 1024

@@ -12,8 +12,9 @@ import trio
 from tunnel_relay.errors import SshDisconnectedError
 from tunnel_relay.protocol.ssh_numbers import CHANNEL_EOF
 from tunnel_relay.splicing import Moved
-from tunnel_relay.ssh.carrier import OneAtATime, Standing
+from tunnel_relay.ssh.carrier import Standing
 from tunnel_relay.ssh.packets import MAX_DATA
+from tunnel_relay.streams import OneAtATime
 
 # A window cannot grow beyond this (RFC 4254, section 5.2).
 MAX_WINDOW = 2**32 - 1

@@ -15,7 +15,6 @@ import trio
 
 from tunnel_relay.background import open_background
 from tunnel_relay.errors import HostKeyError, SshDisconnectedError, SshError, SshHandshakeError
-from tunnel_relay.protocol.ssh_fields import clean_text
 from tunnel_relay.ssh.algorithms import host_key_algorithms
 from tunnel_relay.ssh.authentication import authenticate
 from tunnel_relay.ssh.channel import SshChannel
@@ -141,11 +140,6 @@ class SshSession:
         """The cipher of what we send."""
         return self._transport.negotiation.local_cipher
 
-    @property
-    def server_version(self) -> str:
-        """What the server calls itself."""
-        return clean_text(self._transport.negotiation.remote_version.encode())
-
     def _check(self) -> None:
         if (failure := self._connection.failure) is not None:
             raise SshDisconnectedError(str(failure)) from failure
@@ -179,6 +173,7 @@ async def open_ssh_session(
     Raises:
       SshHandshakeError: the peer is no SSH server that we can talk to.
       HostKeyError: its key is unknown, changed, revoked or too short.
+      KnownHostsError: which keys are known cannot be read, or not be added to.
       SshAuthenticationError: it took none of the identities.
       SshError: the connection ended.
 

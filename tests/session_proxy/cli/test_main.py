@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+import trio
 import typer
 from typer.testing import CliRunner
 
@@ -88,16 +89,47 @@ def test_ctrl_c_says_nothing(
     assert capsys.readouterr() == ("", "")
 
 
-@pytest.mark.parametrize(
-    "exc", [ZeroDivisionError(), ExceptionGroup("", [DialTimeoutError("x"), KeyError("bug")])]
-)
-def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch, exc: Exception) -> None:
-    def fail(**_: object) -> None:
-        raise exc
+@pytest.mark.parametrize("depth", [0, 1, 30])
+def test_a_bug_shows_its_traceback_however_deep_in_groups(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], depth: int
+) -> None:
+    """Python's own limit is 10 groups; a proxy's nurseries are nested deeper."""
 
-    monkeypatch.setattr(cli, "app", fail)
-    with pytest.raises(type(exc)):
+    async def fail_below(nurseries: int) -> None:
+        if not nurseries:
+            raise ZeroDivisionError("\x1b[2J")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(fail_below, nurseries - 1)
+
+    def run(**_: object) -> None:
+        trio.run(fail_below, depth)
+
+    monkeypatch.setattr(cli, "app", run)
+    with pytest.raises(SystemExit) as caught:
         cli.main()
+
+    assert caught.value.code == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "Traceback (most recent call last):"
+    assert lines[-2].strip() == r'raise ZeroDivisionError("\x1b[2J")', "the place where it happened"
+    assert lines[-1] == r"ZeroDivisionError: \x1b[2J", "and nothing in it steers the terminal"
+
+
+def test_problems_beside_a_bug_are_lines_after_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    group = ExceptionGroup("", [NotAllowedError("no"), ExceptionGroup("", [KeyError("bug")]), OSError("x")])
+
+    assert end_with(monkeypatch, group) == 1, "not 77: the bug is the news"
+
+    assert capsys.readouterr().err.splitlines() == ["KeyError: 'bug'", "sproxy: no", "sproxy: x"]
+
+
+def test_how_a_command_chooses_to_end_is_no_problem(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert end_with(monkeypatch, SystemExit(3)) == 3
+    assert capsys.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize(

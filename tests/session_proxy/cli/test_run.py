@@ -63,7 +63,7 @@ def test_one_instance_needs_no_profile(ran: list[tuple[ProxyComposer, LogSetting
         ("a.toml --instance i-1", "--instance does without a profile"),
         ("a.toml --user me --region r", "--user, --region go with --instance"),
         ("--key k.pem", "--key goes with --instance"),
-        ("--log-level loud", "loud"),
+        ("--log-level loud", "'loud' is no level; write debug, info, warning, error"),
         ("--log-format xml", "xml"),
         ("a.toml b.toml", "b.toml"),
         ("--frobnicate", "--frobnicate"),
@@ -84,6 +84,8 @@ def test_contradictions_are_usage_errors(
     [
         ({}, [], LogLevel.INFO),
         ({"LOG_LEVEL": "WARNING"}, [], LogLevel.WARNING),
+        ({"LOG_LEVEL": "WARN"}, [], LogLevel.WARNING),
+        ({"LOG_LEVEL": "Error"}, ["--log-level", "warn"], LogLevel.WARNING),
         ({"LOG_LEVEL": "debug"}, ["--log-level", "error"], LogLevel.ERROR),
     ],
 )

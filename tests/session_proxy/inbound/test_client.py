@@ -70,6 +70,23 @@ async def test_another_protocol_gets_one_answer(
     assert detail in closed.detail
 
 
+@pytest.mark.parametrize("step", [1, 100])
+async def test_an_ssh_client_is_told_at_once_in_its_own_words(step: int) -> None:
+    """It waits for our version string, and would wait until the handshake's time is up."""
+    async with open_door() as door:
+        async with await door.connect() as client:
+            hello = b"SSH-2.0-OpenSSH_9.2\r\n"
+            with trio.fail_after(5):
+                for at in range(0, len(hello), step):
+                    await client.send_all(hello[at : at + step])
+                answer = await read_all(client)
+        closed = await door.events.closed()
+    assert answer.startswith(b"SSH-2.0-")
+    assert b"SOCKS and HTTP proxy, and no SSH server" in answer
+    assert (closed.outcome, closed.protocol) == ("protocol-error", "ssh")
+    assert "ProxyCommand" in closed.detail
+
+
 async def test_all_protocols_share_one_port() -> None:
     async with open_server(echo) as port, open_door() as door:
         target = f"{LOOPBACK}:{port}".encode()

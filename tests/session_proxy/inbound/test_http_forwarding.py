@@ -18,6 +18,11 @@ from tests.support.sockets import LOOPBACK, open_server, read_all, read_exactly,
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
+VIA = b"Via: 1.1 sproxy\r\n"
+
+# What a client gets of it.
+PASSED = OK.replace(b"\r\n\r\n", b"\r\n" + VIA + b"\r\n")
+
 
 @attrs.define(eq=False)
 class Server:
@@ -95,8 +100,9 @@ async def test_a_request_is_passed_on_in_origin_form() -> None:
     async with open_origin(OK) as server, open_door() as door:
         answer = await ask(door, server.get("Proxy-Connection: keep-alive", "X: 1", path="/a?b"))
         closed = await door.events.closed()
-    assert server.asked == [f"GET /a?b HTTP/1.1\r\nHost: {server.authority}\r\nX: 1\r\n\r\n".encode()]
-    assert answer == OK
+    head = f"GET /a?b HTTP/1.1\r\nHost: {server.authority}\r\nX: 1\r\n".encode()
+    assert server.asked == [head + VIA + b"\r\n"]
+    assert answer == PASSED
     assert (closed.protocol, closed.outcome, closed.upstream) == ("http", "ok", "direct")
     assert (closed.sent, closed.received) == (len(server.asked[0]), len(OK))
 
@@ -106,22 +112,49 @@ async def test_a_body_goes_up_in_any_fragmentation(step: int) -> None:
     async with open_origin(OK) as server, open_door() as door:
         request = server.get("Content-Length: 300", method="POST", body=b"x" * 300)
         pieces = [request[at : at + step] for at in range(0, len(request), step)]
-        assert await ask(door, *pieces) == OK
+        assert await ask(door, *pieces) == PASSED
     assert server.asked[0].endswith(b"\r\n\r\n" + b"x" * 300)
 
 
 async def test_a_chunked_body_and_a_chunked_answer() -> None:
-    chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"
+    body = b"Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"
+    chunked = b"HTTP/1.1 200 OK\r\n" + body
     async with open_origin(chunked) as server, open_door() as door:
         request = server.get("Transfer-Encoding: chunked", method="PUT", body=b"2\r\nhi\r\n0\r\n\r\n")
-        assert await ask(door, request) == chunked
-    assert server.asked[0].endswith(b"Transfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n")
+        assert await ask(door, request) == b"HTTP/1.1 200 OK\r\n" + VIA + body
+    assert server.asked[0].endswith(b"Transfer-Encoding: chunked\r\n" + VIA + b"\r\n2\r\nhi\r\n0\r\n\r\n")
+
+
+async def test_after_a_request_with_two_lengths_the_connection_is_closed() -> None:
+    """RFC 9112, section 6.1: what follows may be meant to be part of it, by somebody who smuggles."""
+    async with open_origin(OK, OK) as server, open_door() as door:
+        request = server.get(
+            "Content-Length: 3", "Transfer-Encoding: chunked", method="PUT", body=b"2\r\nhi\r\n0\r\n\r\n"
+        )
+        answer = await ask(door, request + server.get(path="/smuggled"))
+    assert answer == PASSED.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
+    assert [asked.partition(b" HTTP")[0] for asked in server.asked] == [b"PUT /"]
+    assert b"Content-Length" not in server.asked[0]
+
+
+async def test_a_request_that_may_go_no_further_is_answered_here() -> None:
+    async with open_origin(OK) as server, open_door() as door:
+        answer = await ask(
+            door, *(server.get(f"Max-Forwards: {hops}", method="OPTIONS") for hops in (0, 1, 0))
+        )
+        closed = await door.events.closed()
+    ours = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+    assert answer == ours + PASSED + ours
+    assert len(server.asked) == 1
+    assert b"Max-Forwards: 0" in server.asked[0]
+    assert (closed.outcome, str(closed.target)) == ("ok", server.authority)
 
 
 async def test_an_answer_without_a_length_ends_with_its_connection() -> None:
     async with open_origin(b"HTTP/1.0 200 OK\r\n\r\nall of it") as server, open_door() as door:
         answer = await ask(door, server.get())
-    assert answer == b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n9\r\nall of it\r\n0\r\n\r\n"
+    assert answer.startswith(b"HTTP/1.1 200 OK\r\nVia: 1.0 sproxy\r\n")
+    assert answer.endswith(b"Transfer-Encoding: chunked\r\n\r\n9\r\nall of it\r\n0\r\n\r\n")
 
 
 async def test_a_client_of_http_1_0_gets_no_chunks_and_no_interim_answers() -> None:
@@ -129,14 +162,14 @@ async def test_a_client_of_http_1_0_gets_no_chunks_and_no_interim_answers() -> N
     chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n"
     async with open_origin(hints + chunked) as server, open_door() as door:
         answer = await ask(door, server.get().replace(b"HTTP/1.1", b"HTTP/1.0"))
-    assert answer == b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nhi"
+    assert answer == b"HTTP/1.1 200 OK\r\n" + VIA + b"Connection: close\r\n\r\nhi"
 
 
 async def test_requests_to_different_servers_share_the_clients_connection() -> None:
     async with open_origin(OK, OK) as one, open_origin(OK) as other, open_door() as door:
         answer = await ask(door, one.get(path="/1"), other.get(path="/2"), one.get(path="/3"))
         closed = await door.events.closed()
-    assert answer == 3 * OK
+    assert answer == 3 * PASSED
     assert (len(one.asked), one.connections, len(other.asked)) == (2, 2, 1)
     assert closed.sent == sum(map(len, one.asked + other.asked))
     assert len(door.events.of(ConnectionClosed)) == 1
@@ -145,7 +178,7 @@ async def test_requests_to_different_servers_share_the_clients_connection() -> N
 async def test_a_connection_to_a_server_is_kept_for_what_may_be_repeated() -> None:
     async with open_origin(OK, OK, OK) as server, open_door() as door:
         post = server.get("Content-Length: 1", method="POST", body=b"x")
-        assert await ask(door, server.get(), server.get(), post) == 3 * OK
+        assert await ask(door, server.get(), server.get(), post) == 3 * PASSED
     assert server.connections == 2
 
 
@@ -153,21 +186,33 @@ async def test_a_connection_to_a_server_is_kept_for_what_may_be_repeated() -> No
 async def test_a_kept_connection_that_has_closed_costs_a_new_one(end: bytes) -> None:
     """The server may close a connection at any time; a request that met it so has not been answered."""
     async with open_origin(OK, end, OK) as server, open_door() as door:
-        assert await ask(door, server.get(), server.get()) == 2 * OK
+        assert await ask(door, server.get(), server.get()) == 2 * PASSED
     assert (len(server.asked), server.connections) == (3, 2)
 
 
-@pytest.mark.parametrize("answer", [b"", b"reset", b"SSH-2.0-OpenSSH_9.2\r\n"])
-async def test_a_server_without_an_answer_is_502(answer: bytes) -> None:
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"",
+        b"reset",
+        b"SSH-2.0-OpenSSH_9.2\r\n",
+        b"HTTP/1.1 200 OK\r\nOpenSSH : x\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: OpenSSH\r\n\r\n",
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: OpenSSH\r\nConnection: Upgrade\r\n\r\n",
+    ],
+)
+async def test_a_server_without_a_good_answer_is_502(answer: bytes) -> None:
+    """It is nothing that the client did, and what the server said is not quoted."""
     async with open_origin(answer) as server, open_door() as door:
         got = await ask(door, server.get())
         closed = await door.events.closed()
     assert got.startswith(b"HTTP/1.1 502 ")
-    assert server.authority.encode() in got
-    assert closed.outcome == "protocol-error"
+    assert f"session-proxy: {closed.detail}\n".encode() in got
+    assert (closed.outcome, closed.upstream) == ("bad-answer", "direct")
+    assert "OpenSSH" not in closed.detail
 
 
-async def test_an_answer_that_breaks_off_is_a_reset() -> None:
+async def test_an_answer_that_breaks_off_resets_the_client() -> None:
     """Half an answer must not look like a whole one."""
     half = b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf"
 
@@ -180,20 +225,39 @@ async def test_an_answer_that_breaks_off_is_a_reset() -> None:
     async with open_server(break_off) as port, open_door() as door:
         async with await door.connect() as client:
             await client.send_all(Server([], port=port).get("Content-Length: 1", method="PUT", body=b"x"))
-            assert await read_exactly(client, len(half)) == half
+            assert (await read_exactly(client, len(half + VIA))).endswith(b"\r\n\r\nhalf")
             seen.set()
             with pytest.raises(trio.BrokenResourceError):
                 await client.receive_some()
-        assert (await door.events.closed()).outcome == "reset"
+        closed = await door.events.closed()
+    assert closed.outcome == "bad-answer"
+    assert closed.detail.endswith("closed the connection before its answer was complete")
+
+
+async def test_a_client_that_leaves_before_the_answer_is_complete_is_a_reset() -> None:
+    async with open_door() as door:
+
+        async def go_on(stream: trio.SocketStream) -> None:
+            await stream.receive_some()
+            await stream.send_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n")
+            while True:
+                await stream.send_all(bytes(100_000))
+
+        async with open_server(go_on) as port:
+            async with await door.connect() as client:
+                await client.send_all(Server([], port=port).get())
+                await read_exactly(client, 100)
+            closed = await door.events.closed()
+    assert (closed.outcome, closed.detail) == ("reset", "the client left before its answer was complete")
 
 
 async def test_expect_is_answered_by_the_server() -> None:
     async with open_origin(OK) as server, open_door() as door, await door.connect() as client:
         await client.send_all(server.get("Expect: 100-continue", "Content-Length: 4", method="PUT"))
-        interim = b"HTTP/1.1 100 Continue\r\n\r\n"
+        interim = b"HTTP/1.1 100 Continue\r\n" + VIA + b"\r\n"
         assert await read_exactly(client, len(interim)) == interim
         await client.send_all(b"body")
-        assert await read_exactly(client, len(OK)) == OK
+        assert await read_exactly(client, len(PASSED)) == PASSED
     assert server.asked[0].endswith(b"body")
 
 
@@ -245,6 +309,25 @@ async def test_a_websocket_is_relayed_after_its_upgrade() -> None:
     assert closed.outcome == "ok"
 
 
+async def test_a_server_that_switches_protocols_in_the_middle_of_a_request_is_not_followed() -> None:
+    """What the client has still to send of its body would be taken for the new protocol."""
+    switch = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\n"
+
+    async def serve(stream: trio.SocketStream) -> None:
+        assert b"Upgrade" not in await stream.receive_some()
+        await stream.send_all(switch)
+        await trio.sleep_forever()
+
+    async with open_server(serve) as port, open_door() as door:
+        async with await door.connect() as client:
+            await client.send_all(
+                f"POST http://{LOOPBACK}:{port}/ HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\n"
+                "Upgrade: x\r\nContent-Length: 9\r\n\r\nhalf".encode()
+            )
+            assert (await read_all(client)).startswith(b"HTTP/1.1 502 ")
+        assert (await door.events.closed()).outcome == "bad-answer"
+
+
 async def test_a_body_that_is_none_is_400() -> None:
     async with open_origin(OK) as server, open_door() as door:
         request = server.get("Transfer-Encoding: chunked", method="PUT", body=b"zz\r\n")
@@ -279,11 +362,11 @@ async def test_between_requests_a_client_may_leave_or_be_sent_away() -> None:
     async with open_origin(OK, OK) as server, open_door(limits=Limits(drain=30)) as door:
         async with await door.connect() as client:
             await client.send_all(server.get())
-            assert await read_exactly(client, len(OK)) == OK
+            assert await read_exactly(client, len(PASSED)) == PASSED
         assert (await door.events.closed()).outcome == "ok"
         async with await door.connect() as client:
             await client.send_all(server.get())
-            assert await read_exactly(client, len(OK)) == OK
+            assert await read_exactly(client, len(PASSED)) == PASSED
             door.stop.set()
             assert await read_all(client) == b""
         with trio.fail_after(5):

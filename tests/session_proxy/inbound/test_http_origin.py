@@ -5,6 +5,7 @@ import pytest
 import trio
 import trio.testing
 
+from session_proxy.errors import BadAnswerError
 from session_proxy.inbound.http_origin import NoAnswerError, Origin
 from session_proxy.inbound.relaying import Traffic
 from session_proxy.target import Target
@@ -43,6 +44,23 @@ async def test_a_request_gets_its_response_and_both_are_counted() -> None:
     assert not origin.has_answered
 
 
+@pytest.mark.parametrize(
+    "response",
+    [
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        RESPONSE + b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nno",
+    ],
+)
+async def test_a_connection_with_ambiguous_answers_is_not_used_again(response: bytes) -> None:
+    """What a server says beyond its answer would be the answer to the next request."""
+    origin, sends, _ = pair()
+    await ask(origin)
+    await sends.send_all(response)
+    while not isinstance(await origin.next_event(), h11.EndOfMessage):
+        pass
+    assert not origin.next_request()
+
+
 async def test_a_response_until_the_connection_closes_ends_with_it() -> None:
     origin, sends, _ = pair()
     await ask(origin)
@@ -73,18 +91,43 @@ async def test_a_connection_that_breaks_before_the_answer_is_none() -> None:
         await origin.next_event()
 
 
-async def test_a_response_that_breaks_off_is_broken() -> None:
+@pytest.mark.parametrize(
+    ("response", "problem"),
+    [
+        (RESPONSE[:-1], "closed the connection before its answer was complete"),
+        (b"HTTP/1.1 103 Early Hints\r\n\r\n", "closed the connection before its answer was complete"),
+        (
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nsecret\r\n",
+            "does not answer in HTTP/1.1: illegal chunk header",
+        ),
+    ],
+)
+async def test_a_response_that_goes_wrong_in_the_middle_is_bad(response: bytes, problem: str) -> None:
+    """What is wrong is said without the server's bytes."""
     origin, sends, _ = pair()
     await ask(origin)
-    await sends.send_all(RESPONSE[:-1])
+    await sends.send_all(response)
     await sends.aclose()
-    await origin.next_event()
-    await origin.next_event()
-    with pytest.raises(trio.BrokenResourceError):
+
+    async def read() -> None:
+        while not isinstance(await origin.next_event(), h11.EndOfMessage):
+            pass
+
+    with pytest.raises(BadAnswerError) as caught:
+        await read()
+    assert str(caught.value) == f"example.com:80 {problem}"
+    assert not isinstance(caught.value, NoAnswerError), "nothing may be repeated now"
+
+
+async def test_a_server_that_has_closed_before_it_was_asked_gives_no_answer() -> None:
+    """So it may be when the request goes out on a connection that was kept."""
+    origin, sends, _ = pair()
+    await sends.aclose()
+    with pytest.raises(NoAnswerError):
         await origin.next_event()
 
 
-async def test_a_stream_that_breaks_is_passed_on() -> None:
+async def test_a_stream_that_breaks_is_no_answer_or_a_bad_one() -> None:
     async def break_off() -> None:
         await trio.lowlevel.checkpoint()
         raise trio.BrokenResourceError
@@ -93,11 +136,12 @@ async def test_a_stream_that_breaks_is_passed_on() -> None:
     near.receive_stream.receive_some_hook = break_off
     origin = Origin(Target("example.com", 80), near, Traffic())
     await ask(origin)
-    with pytest.raises(NoAnswerError, match="broke the connection"):
+    with pytest.raises(NoAnswerError, match="closed the connection before"):
         await origin.next_event()
     origin.has_answered = True
-    with pytest.raises(trio.BrokenResourceError):
+    with pytest.raises(BadAnswerError) as caught:
         await origin.next_event()
+    assert not isinstance(caught.value, NoAnswerError), "nothing may be repeated now"
 
 
 async def test_what_follows_a_switch_of_protocols_is_kept() -> None:

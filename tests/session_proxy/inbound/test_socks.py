@@ -82,7 +82,8 @@ async def test_a_client_without_credentials_is_refused_in_two_bytes() -> None:
         async with await door.connect() as client:
             await client.send_all(ANONYMOUS)
             assert await read_all(client) == b"\x05\xff"
-        assert (await door.events.closed()).outcome == "protocol-error"
+        closed = await door.events.closed()
+    assert (closed.outcome, closed.detail) == ("auth-failed", "the client offers no username and password")
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import trio
 import trio.testing
 
 from session_proxy.errors import ResolutionError, TransportDownError, UdpUnsupportedError
-from session_proxy.events import ConnectionClosed, UdpAssociationClosed
+from session_proxy.events import ConnectionClosed, Notice, UdpAssociationClosed
 from session_proxy.inbound import socks, udp_associate
 from session_proxy.inbound.client import serve_client
 from session_proxy.inbound.udp_associate import MOST_PENDING, WAY_LIFE
@@ -238,6 +238,32 @@ async def test_each_datagram_is_routed_and_the_first_way_that_carries_it_is_take
     assert edge.opened[0].closed
     assert door.events.of(UdpAssociationClosed)[0].dropped == 1
     assert closed.upstream == "edge"
+
+
+async def test_people_are_told_once_where_no_upstream_carries_datagrams() -> None:
+    """The client cannot be: SOCKS5 has no answer to a datagram."""
+    tcp_only = FakeTransport(UdpUnsupportedError("no"))
+    dialer = Router(transports={"dev": tcp_only, "edge": tcp_only})
+    async with open_door(dialer) as door:
+        async with open_client(door) as client:
+            for _ in range(3):
+                await client.send(Target("10.0.0.1", 53), b"one")
+            await client.send(Target("10.0.0.2", 53), b"same route")
+            await client.send(Target("192.0.2.1", 53), b"rejected, as somebody wants it")
+            await trio.testing.wait_all_tasks_blocked(0.01)
+        closed = await door.events.closed()
+        async with open_client(door) as client:
+            await client.send(Target("10.0.0.1", 53), b"another association")
+            await trio.testing.wait_all_tasks_blocked(0.01)
+        await door.events.closed(2)
+    first, second = door.events.of(Notice)
+    assert first.upstream == second.upstream == "dev"
+    assert first.level == "warning"
+    assert "no upstream of routes[0] carries UDP (dev, edge): datagrams from 127.0.0.1:" in first.message
+    assert "to 10.0.0.1:53 are dropped" in first.message
+    assert (closed.outcome, closed.upstream) == ("udp-unsupported", "dev")
+    assert closed.detail == "no upstream of routes[0] carries UDP (dev, edge)"
+    assert door.events.of(UdpAssociationClosed)[0].dropped == 5
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,13 @@
 from __future__ import annotations
 
+import itertools
+import math
+import uuid
+from collections import deque
+from collections.abc import Iterable, Sequence
+from typing import cast
+
+import attrs
 import pytest
 import trio
 import trio.testing
@@ -7,9 +15,12 @@ import trio.testing
 from session_proxy.lab import agent
 from session_proxy.lab.agent import AgentSession, AgentSettings
 from session_proxy.lab.agent_channel import DataReceived
+from session_proxy.lab.client_link import ClientLink
 from session_proxy.lab.documents import SSH, PortSession
 from session_proxy.lab.faults import Faults
 from session_proxy.lab.handshake import ClientAbilities
+from session_proxy.protocol.ssm_channel import Channel
+from session_proxy.protocol.ssm_channel import DataReceived as Arrived
 from session_proxy.protocol.ssm_frames import Flag
 from tests.support.lab import open_gateway, start
 from tests.support.ssm_client import PlainClient
@@ -143,3 +154,77 @@ async def test_a_client_that_does_not_acknowledge_stops_the_agent(monkeypatch: p
                 await client.wait_until(lambda: len(client.data) >= 50_000)
 
     assert client.flags == [Flag.CONNECT_TO_PORT_ERROR]
+
+
+DELAY = 0.001
+
+
+@attrs.define(eq=False)
+class Way:
+    """Messages on their way in one direction, for as long as DELAY."""
+
+    _flying: deque[tuple[float, bytes]] = attrs.field(factory=deque[tuple[float, bytes]])
+    _news: trio.Event = attrs.field(factory=trio.Event)
+    backlog: int = 0
+
+    def post(self, messages: Iterable[bytes]) -> bool:
+        self._flying.extend((trio.current_time() + DELAY, message) for message in messages)
+        self._news.set()
+        return True
+
+    async def receive(self, until: float) -> Sequence[bytes]:
+        """Return what has arrived, waiting for it till *until*."""
+        with trio.move_on_at(until):
+            while not self._flying:
+                self._news = trio.Event()
+                await self._news.wait()
+            await trio.sleep_until(self._flying[0][0])
+        now = trio.current_time()
+        arrived = itertools.takewhile(lambda flying: flying[0] <= now, list(self._flying))
+        return [self._flying.popleft()[1] for _ in arrived]
+
+
+async def test_a_download_that_loses_every_fiftieth_frame_stalls_for_no_second(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """What our client cannot put into order, while a lost frame is missing, is not sent at all."""
+    down, up = Way(), Way()
+    size = 40_000_000
+    arrivals: list[float] = []
+
+    async def flood(session: AgentSession, client: ClientAbilities) -> None:
+        session.accept_data()
+        for _ in range(0, size, 50_000):
+            await session.send(bytes(50_000))
+        await trio.sleep_forever()
+
+    async def receive_at_agent() -> None:
+        while True:
+            for message in await up.receive(math.inf):
+                session.receive_message(message)
+
+    async def download() -> None:
+        channel = Channel(new_id=uuid.uuid4, epoch=1_700_000_000.0)
+        received = 0
+        while received < size:
+            now = trio.current_time()
+            up.post(channel.messages_to_send(now))
+            for message in await down.receive(max(channel.next_timer(now), now + DELAY)):
+                channel.receive_message(message, trio.current_time())
+            while (event := channel.next_event()) is not None:
+                if isinstance(event, Arrived):
+                    received += len(event.data)
+                    arrivals.append(trio.current_time())
+
+    settings, faults = AgentSettings(payload=50_000), Faults(drop_output=50)
+    session = AgentSession("sess-0123456789abcdef0", "i", PortSession(SSH, None, 22), settings, faults)
+    session.attach(cast("ClientLink", down))
+    with trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(session.run, flood)
+            nursery.start_soon(receive_at_agent)
+            await download()
+            nursery.cancel_scope.cancel()
+
+    assert max(later - earlier for earlier, later in itertools.pairwise(arrivals)) < 1
+    assert autojump_clock.current_time() >= arrivals[-1]

@@ -23,9 +23,10 @@ from session_proxy.lab.ssh_server import SshServer
 from session_proxy.lab.targets import BLOCK, echo_stream, open_targets
 from session_proxy.outbound.ssh_link import refused_channel
 from tests.support.lab import open_port
+from tests.support.ssh_peer import PinnedHostKeys
 from tunnel_relay.background import open_background
 from tunnel_relay.errors import ChannelRefusedError, SshAuthenticationError
-from tunnel_relay.ssh.hostkeys import HostKey, PinnedHostKeys
+from tunnel_relay.ssh.hostkeys import HostKey
 from tunnel_relay.ssh.keys import Identity, load_key_file
 from tunnel_relay.ssh.session import SshSession, open_ssh_session
 

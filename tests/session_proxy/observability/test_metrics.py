@@ -142,6 +142,8 @@ def test_the_reference_is_current() -> None:
     assert page.read_text(encoding="utf-8") == "\n".join(metrics_reference()) + "\n"
 
 
-@pytest.mark.parametrize("outcome", ["ok", "refused", "auth-failed", "idle-timeout", "drained", "limit"])
+@pytest.mark.parametrize(
+    "outcome", ["ok", "refused", "auth-failed", "bad-answer", "udp-unsupported", "drained", "limit"]
+)
 def test_the_reference_names_every_outcome(outcome: str) -> None:
     assert re.search(rf"`{outcome}`", "\n".join(metrics_reference()))

@@ -173,6 +173,20 @@ async def test_an_upstream_that_is_coming_up_is_waited_for_a_while_where_another
     assert trio.current_time() - began == pytest.approx(PATIENCE)
 
 
+async def test_an_upstream_in_doubt_is_given_as_long_as_one_that_is_coming_up(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    doubtful = FakeTransport([math.inf, math.inf], reason="resuming the session: cut")
+    ways = dialer({"dev": doubtful, "edge": FakeTransport()})
+    began = trio.current_time()
+
+    assert (await ways.connect(DB, via("dev", "edge"))).upstream == "edge"
+    assert trio.current_time() - began == pytest.approx(PATIENCE)
+
+    with trio.move_on_after(5), pytest.raises(TransportDownError, match=r"dev: not ready .*: resuming the"):
+        await ways.connect(DB, via("dev"))
+
+
 async def test_an_upstream_known_to_be_down_costs_no_time(autojump_clock: trio.testing.MockClock) -> None:
     down = FakeTransport(state=HealthState.DOWN, reason="i-1: access denied")
     edge = FakeTransport([UnreachableError("no route")])

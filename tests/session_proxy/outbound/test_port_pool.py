@@ -18,6 +18,7 @@ from session_proxy.outbound.port_pool import (
     IDLE_BEFORE_CLOSING,
     IDLE_CHECK,
     MOST_SESSIONS,
+    MOST_TO_ONE,
     PROBE_INTERVAL,
     PROBE_TARGET,
     SETUP_LIMIT,
@@ -107,6 +108,41 @@ async def test_one_session_per_destination_carries_all_its_connections(autojump_
     links = [event.links for event in watched.events if isinstance(event, LinksChanged)]
     assert links[:2] == [1, 2]
     assert links[-1] == 0
+
+
+async def test_where_one_connection_holds_up_the_others_new_ones_get_another_session(
+    autojump_clock: MockClock,
+) -> None:
+    watched = Watched()
+    async with watched.open() as transport:
+        await transport.connect_tcp(DB)
+        first = watched.source.links[0]
+        first.held_up = True
+        for _ in range(2):
+            await transport.connect_tcp(DB)
+        assert [link.streams for link in watched.source.links] == [1, 2]
+        first.held_up = False
+        await transport.connect_tcp(DB)
+        assert [link.streams for link in watched.source.links] == [2, 2]
+
+
+async def test_sessions_to_one_destination_are_bounded(autojump_clock: MockClock) -> None:
+    watched = Watched()
+    async with watched.open() as transport:
+        for _ in range(MOST_TO_ONE + 2):
+            await transport.connect_tcp(DB)
+            watched.source.links[-1].held_up = True
+        assert [link.streams for link in watched.source.links] == [2, 2, 1, 1]
+
+
+async def test_no_second_session_where_other_destinations_use_the_rest(autojump_clock: MockClock) -> None:
+    watched = Watched()
+    async with watched.open() as transport:
+        for port in range(1, MOST_SESSIONS + 1):
+            await transport.connect_tcp(Target.of("h", port))
+        watched.source.links[0].held_up = True
+        await transport.connect_tcp(Target.of("h", 1))
+        assert watched.source.links[0].streams == 2
 
 
 async def test_an_idle_session_is_closed(autojump_clock: MockClock) -> None:

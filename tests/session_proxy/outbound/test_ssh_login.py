@@ -21,6 +21,7 @@ from session_proxy.profile.secret import Secret
 from tests.support.sshd import generate_key
 from tunnel_relay.errors import (
     HostKeyError,
+    KnownHostsError,
     SshAuthenticationError,
     SshDisconnectedError,
     SshError,
@@ -112,7 +113,7 @@ async def test_no_key_at_all(home: Home) -> None:
 
     assert "nobody" in str(caught.value)
     assert "id_ed25519 is encrypted" in str(caught.value)
-    assert "write key under [upstreams.dev.ssh], or run ssh-add" in str(caught.value)
+    assert "run ssh-add, write key under [upstreams.dev.ssh], or give --key" in str(caught.value)
 
 
 async def test_a_key_file_is_read_once(home: Home) -> None:
@@ -171,6 +172,7 @@ def test_instance_connect(home: Home) -> None:
     ("error", "needs_person", "exit_code"),
     [
         (SshKeyError("no such file"), True, ExitCode.CONFIGURATION),
+        (KnownHostsError("cannot be read"), True, ExitCode.CONFIGURATION),
         (HostKeyError("changed"), True, ExitCode.NOT_PERMITTED),
         (SshAuthenticationError("no key taken"), True, ExitCode.NOT_PERMITTED),
         (SshHandshakeError("not SSH"), False, ExitCode.UNREACHABLE),

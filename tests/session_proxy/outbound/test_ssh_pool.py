@@ -20,9 +20,9 @@ from session_proxy.errors import (
     TransportDownError,
     UdpUnsupportedError,
 )
-from session_proxy.events import Event, LinksChanged, UpstreamDown, UpstreamUp
+from session_proxy.events import Event, LinksChanged, Notice, UpstreamDown, UpstreamUp
 from session_proxy.outbound.links import LinkFailedError
-from session_proxy.outbound.ssh_pool import SECOND_LOOK, SETUP_LIMIT, PoolTransport, open_pool
+from session_proxy.outbound.ssh_pool import AWAY_PATIENCE, SECOND_LOOK, SETUP_LIMIT, PoolTransport, open_pool
 from session_proxy.outbound.transport import HealthState, Services
 from session_proxy.policy.pool import GROWTH_PATIENCE
 from session_proxy.target import Target
@@ -385,6 +385,75 @@ async def test_a_link_in_use_outlives_its_sibling(autojump_clock: MockClock) -> 
         assert isinstance(second, FakeStream)
         assert not second.link.ended.is_set()
         assert await transport.connect_tcp(DB) in watched.source.links[1].open_streams
+
+
+async def test_new_streams_leave_a_link_alone_that_is_away(autojump_clock: MockClock) -> None:
+    watched = Watched()
+    async with watched.open(sessions=2) as transport:
+        for _ in range(2):
+            await transport.connect_tcp(DB)
+        first, second = watched.source.links
+        first.go_away("resuming the session: cut")
+        await trio.sleep(10)
+        for _ in range(2):
+            await transport.connect_tcp(DB)
+        assert (first.streams, second.streams) == (1, 3)
+        assert transport.health().sure
+
+
+async def test_an_upstream_whose_links_are_all_away_is_in_doubt_and_then_not_ready(
+    autojump_clock: MockClock,
+) -> None:
+    watched = Watched()
+    async with watched.open() as transport, trio.open_nursery() as nursery:
+        stream = await transport.connect_tcp(DB)
+        link = watched.source.links[0]
+        link.go_away("resuming the session: cut")
+        await trio.sleep(AWAY_PATIENCE / 2)
+        health = transport.health()
+        assert (health.state, health.reason, health.sure) == (
+            HealthState.READY,
+            "resuming the session: cut",
+            False,
+        )
+        nursery.start_soon(transport.connect_tcp, DB)
+        link.go_away("resuming the session: no route")
+        await trio.sleep(AWAY_PATIENCE * 0.6)
+        health = transport.health()
+        assert (health.state, health.reason) == (HealthState.STARTING, "resuming the session: no route")
+        # Who wants a stream waits, and the streams that there were are whole.
+        await trio.sleep(30)
+        assert link.open_streams == {stream}
+        link.go_away("")
+        await trio.testing.wait_all_tasks_blocked()
+        assert transport.health().sure
+        assert link.streams == 2
+    notices = [(event.message, event.level) for event in watched.events if isinstance(event, Notice)]
+    assert notices == [("resuming the session: no route", "warning"), ("the session goes on", "info")]
+
+
+async def test_a_short_absence_is_nobodys_news(autojump_clock: MockClock) -> None:
+    watched = Watched()
+    async with watched.open() as transport:
+        link = watched.source.links[0]
+        for _ in range(3):
+            link.go_away("resuming the session: closed by the service")
+            await trio.sleep(AWAY_PATIENCE * 0.9)
+            assert transport.health().state is HealthState.READY
+            link.go_away("")
+            await trio.sleep(0.1)
+    assert not [event for event in watched.events if isinstance(event, Notice)]
+
+
+async def test_a_link_that_ends_while_it_is_away_is_replaced(autojump_clock: MockClock) -> None:
+    watched = Watched()
+    async with watched.open() as transport:
+        await trio.sleep(60)
+        watched.source.links[0].go_away("resuming the session: cut")
+        await trio.sleep(60)
+        watched.source.links[0].end("not resumed within 60 s")
+        await transport.connect_tcp(DB)
+        assert transport.health().sure
 
 
 async def test_udp_is_not_carried(autojump_clock: MockClock) -> None:

@@ -219,6 +219,31 @@ async def test_a_cut_websocket_costs_no_byte(tmp_path: Path) -> None:
         assert lab.calls("StartSession") == 1
 
 
+async def test_while_its_session_is_resumed_an_upstream_is_not_ready(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ssh_pool, "AWAY_PATIENCE", 0.1)
+
+    def is_warning(event: Event) -> bool:
+        return isinstance(event, Notice) and event.level == "warning"
+
+    async with open_lab(tmp_path) as lab, lab.transport() as transport:
+        stream = await transport.connect_tcp(lab.echo)
+        lab.world.faults.resume_error = "InternalServerError"
+        lab.world.cut_websockets()
+        with trio.fail_after(20):
+            await lab.told(is_warning)
+            health = transport.health()
+            assert health.state is HealthState.STARTING
+            assert health.reason.startswith("resuming the session: ")
+            lab.world.faults.resume_error = ""
+            await lab.told(lambda event: isinstance(event, Notice) and event.message == "the session goes on")
+            assert transport.health().sure
+            await stream.send_all(b"hello")
+            assert await stream.receive_some() == b"hello"
+        assert lab.calls("StartSession") == 1
+
+
 async def test_a_session_that_aws_ends_resets_its_streams_and_another_follows(tmp_path: Path) -> None:
     async with open_lab(tmp_path) as lab, lab.transport() as transport:
         stream = await transport.connect_tcp(lab.echo)

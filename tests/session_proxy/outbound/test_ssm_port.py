@@ -21,6 +21,7 @@ from session_proxy.outbound.ssm_port import open_ssm_port_transport
 from session_proxy.outbound.transport import HealthState, Services
 from session_proxy.profile.loading import load_profile
 from session_proxy.profile.model import SsmPortUpstream
+from session_proxy.ssm import mux
 from session_proxy.target import Target
 
 
@@ -97,6 +98,25 @@ async def test_streams_cannot_be_half_closed(tmp_path: Path) -> None:
         await ask(stream, b"hello")
         await stream.aclose()
         await ask(await transport.connect_tcp(lab.echo), b"the session goes on")
+
+
+async def test_a_connection_that_nobody_reads_holds_up_no_others_for_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mux, "HELD_UP_AFTER", 0.0)
+    monkeypatch.setattr(mux, "UNREAD_LIMIT", 0.5)
+    monkeypatch.setattr(mux, "UNREAD_CHECK", 0.1)
+    async with open_lab(tmp_path) as lab, lab.transport() as transport:
+        stalled, waiting = await transport.connect_tcp(lab.http), await transport.connect_tcp(lab.http)
+        await stalled.send_all(b"GET /bytes/30000000 HTTP/1.1\r\nHost: lab\r\n\r\n")
+        with trio.fail_after(20):
+            while lab.calls("StartSession") == 2:
+                await (await transport.connect_tcp(lab.http)).aclose()
+            for stream in (await transport.connect_tcp(lab.http), waiting):
+                await stream.send_all(b"GET / HTTP/1.1\r\nHost: lab\r\nConnection: close\r\n\r\n")
+                assert b"You have reached the lab" in b"".join([chunk async for chunk in stream])
+            with pytest.raises(trio.BrokenResourceError, match="nobody read it"):
+                await stalled.receive_some()
 
 
 async def test_a_destination_that_refuses(tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ class World:
     now: float = 0.0
     streams: dict[int, int] = attrs.field(factory=dict[int, int])
     flowing: set[int] = attrs.field(factory=set[int])
+    away: set[int] = attrs.field(factory=set[int])
     pool: Pool = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -35,7 +36,10 @@ class World:
 
     @property
     def loads(self) -> dict[int, Load]:
-        return {link: Load(streams, link in self.flowing) for link, streams in self.streams.items()}
+        return {
+            link: Load(streams, link in self.flowing, link in self.away)
+            for link, streams in self.streams.items()
+        }
 
     def steps(self) -> list[PoolStep]:
         """Ask for steps, resolving plain ids on the way."""
@@ -127,6 +131,20 @@ def test_each_stream_goes_to_the_least_busy_link() -> None:
     world.streams |= {2: 2, 3: 1}
 
     assert [world.stream() for _ in range(3)] == [3, 2, 3]
+
+
+def test_a_link_that_is_away_gets_no_streams() -> None:
+    world = World(limit=2).up()
+    world.stream()
+    world.stream()
+    world.up()
+    world.away = {2}
+    assert [world.stream() for _ in range(2)] == [1, 1]
+    world.away = {1, 2}
+    assert world.place() is None
+    assert world.pool.ready
+    world.away = {1}
+    assert world.place() == 2
 
 
 def test_streams_that_start_together_wait_for_links_of_their_own() -> None:

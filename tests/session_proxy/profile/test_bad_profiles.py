@@ -99,6 +99,20 @@ BAD = [
         "is taken",
         '"127.0.0.1:28882"',
     ),
+    Bad(
+        "admin on the door by another name",
+        'listen = "localhost:28881"\n[admin]\nlisten = "127.0.0.1:28881"',
+        "admin.listen",
+        "is taken by the proxy itself",
+        '"127.0.0.1:28882"',
+    ),
+    Bad(
+        "listen twice by other names",
+        'allow_anonymous = true\nlisten = ["0.0.0.0:1080", "127.0.0.1:1080"]',
+        "listen[1]",
+        "127.0.0.1:1080 and 0.0.0.0:1080 take the same port",
+        "keep one",
+    ),
     Bad("limit as text", '[limits]\nconnect = "30"', "limits.connect", "is text", "write a number"),
     Bad("limit with unit", '[limits]\nidle = "1h"', "limits.idle", "is text", "write a number"),
     Bad("limit true", "[limits]\nidle = true", "limits.idle", "is true or false", "write a number"),
@@ -127,6 +141,7 @@ BAD = [
         "is missing",
         '"ssm", "ssm-port", "ssh" or "awg"',
     ),
+    Bad("kind as a list", "[upstreams.a]\nkind = []", "upstreams.a.kind", "is a list", '"ssh"'),
     Bad("kind misspelt", '[upstreams.a]\nkind = "shh"', "upstreams.a.kind", "'shh'", 'did you mean "ssh"?'),
     Bad("kind number", "[upstreams.a]\nkind = 1", "upstreams.a.kind", "is a number", '"ssm"'),
     Bad("kind relay", '[upstreams.a]\nkind = "relay"', "upstreams.a.kind", "not built", '"ssh" or "awg"'),
@@ -152,6 +167,13 @@ BAD = [
     ),
     Bad(
         "host_keys off", SSH + "ssh.host_keys = false", "upstreams.b.ssh.host_keys", "is true or", '"strict"'
+    ),
+    Bad(
+        "another ssh port",
+        SSH + "ssh.port = 2222",
+        "upstreams.b.ssh.port",
+        "2222 contradicts address",
+        "remove",
     ),
     Bad("ssh port", SSH + "ssh.port = 0", "upstreams.b.ssh.port", "0 is out of range", "from 1 to 65535"),
     Bad(

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from session_proxy.profile.checks import is_loopback, profile_warnings
+from session_proxy.profile.checks import collide, is_loopback, profile_warnings
 from session_proxy.profile.model import Auth, ListenAddress, Profile
 from session_proxy.profile.secret import Secret
 
@@ -24,6 +24,32 @@ from session_proxy.profile.secret import Secret
 )
 def test_only_this_machine_reaches_loopback(host: str, loopback: bool) -> None:
     assert is_loopback(ListenAddress(host, 1)) is loopback
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "collides"),
+    [
+        ("127.0.0.1", "127.0.0.1", True),
+        ("127.0.0.1", "127.0.0.2", False),
+        ("127.0.0.1", "0.0.0.0", True),
+        ("10.0.0.1", "0.0.0.0", True),
+        ("::1", "0.0.0.0", False),
+        ("::1", "::", True),
+        ("127.0.0.1", "::", False),
+        ("0.0.0.0", "::", False),
+        ("localhost", "127.0.0.1", True),
+        ("localhost", "::1", True),
+        ("localhost", "127.0.0.2", False),
+        ("localhost", "0.0.0.0", True),
+        ("proxy", "127.0.0.1", False),
+        ("proxy", "0.0.0.0", False),
+    ],
+)
+def test_addresses_collide_however_they_are_written(one: str, other: str, collides: bool) -> None:
+    for first, second in ((one, other), (other, one)):
+        assert collide(ListenAddress(first, 80), ListenAddress(second, 80)) is collides
+        assert not collide(ListenAddress(first, 80), ListenAddress(second, 81))
+        assert not collide(ListenAddress(first, 0), ListenAddress(second, 0)), "any two free ports"
 
 
 def test_permission_that_does_nothing_is_warned_of() -> None:

@@ -57,7 +57,18 @@ def test_text_becomes_what_the_key_holds(
     for step in path[:-1]:
         table = as_table(table[step])
     assert table[path[-1]] == expected
-    assert labels == {".".join(path): variable}
+    assert labels[".".join(path)] == variable
+
+
+def test_problems_are_named_by_variables_where_there_is_no_table_to_write_them_into() -> None:
+    document: dict[str, object] = {"limits": {}}
+    _, labels = override(document, Profile, {"SPROXY_AUTH_USER": "u", "SPROXY_LIMITS_IDLE": "5"})
+
+    assert labels == {
+        "auth.user": "SPROXY_AUTH_USER",
+        "auth.pass": "SPROXY_AUTH_PASS",
+        "limits.idle": "SPROXY_LIMITS_IDLE",
+    }
 
 
 def test_the_document_itself_is_left_alone() -> None:
@@ -70,6 +81,29 @@ def test_the_document_itself_is_left_alone() -> None:
 def test_a_value_can_be_put_where_there_was_no_table() -> None:
     assert replaced({"a": 1}, ["b", "c"], 2) == {"a": 1, "b": {"c": 2}}
     assert replaced({"a": 1}, ["a", "c"], 2) == {"a": {"c": 2}}
+
+
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("SPROXY_UPSTREAMS_MY_DEV_SHH_USER", "did you mean SPROXY_UPSTREAMS_MY_DEV_SSH_USER?"),
+        ("SPROXY_UPSTREAMS_MYDEV_SSH_USER", "did you mean SPROXY_UPSTREAMS_MY_DEV_SSH_USER?"),
+        ("SPROXY_UPSTREAMS_STAGE_SSH_USER", "the profile's upstreams are my-dev, b, odd"),
+        ("SPROXY_UPSTREAMS_B_COLOUR", "the profile's upstreams are my-dev, b, odd"),
+        ("SPROXY_UPSTREAMS_X", "the profile's upstreams are my-dev, b, odd"),
+    ],
+)
+def test_a_variable_for_an_upstream_is_compared_with_its_keys(name: str, advice: str) -> None:
+    assert list(unknown_variables(DOCUMENT, Profile, {name: "x"})) == [
+        f"the variable {name} overrides nothing; {advice}"
+    ]
+
+
+def test_without_upstreams_no_variable_is_for_one() -> None:
+    name = "SPROXY_UPSTREAMS_DEV_SSH_USER"
+    assert list(unknown_variables({}, Profile, {name: "x"})) == [
+        f"the variable {name} overrides nothing; the profile's upstreams are none"
+    ]
 
 
 def test_only_what_looks_mistyped_is_unknown() -> None:

@@ -342,6 +342,43 @@ def test_problems_without_a_profile_name_the_option() -> None:
     assert str(info.value).startswith("--key: ")
 
 
+AWS = "SPROXY_UPSTREAMS_INSTANCE_AWS"
+
+
+@pytest.mark.parametrize(
+    ("environ", "key", "problems"),
+    [
+        ({"SPROXY_AUTH_USER": "u"}, None, ["SPROXY_AUTH_PASS: is missing; set it"]),
+        (
+            {f"{AWS}_SECRET_KEY": "x"},
+            None,
+            [
+                f"{AWS}_ACCESS_KEY: is missing beside {AWS}_SECRET_KEY; set it",
+                "--region: is missing beside inline keys; set it",
+            ],
+        ),
+        ({}, "instance-connect", ['--user: is missing beside key = "instance-connect"; set it']),
+    ],
+)
+def test_what_is_missing_without_a_profile_is_not_to_be_written_into_one(
+    environ: dict[str, str], key: str | None, problems: list[str]
+) -> None:
+    with pytest.raises(ProfileError) as info:
+        single_upstream_profile("i-1", key=key, environ=environ)
+
+    assert str(info.value).splitlines() == problems
+
+
+def test_a_mistyped_variable_is_warned_of_without_a_profile_too() -> None:
+    warnings: list[str] = []
+    environ = {"SPROXY_UPSTREAMS_INSTANCE_SSH_POTR": "23"}
+
+    single_upstream_profile("i-1", environ=environ, warn=warnings.append)
+
+    assert len(warnings) == 1
+    assert "did you mean SPROXY_UPSTREAMS_INSTANCE_SSH_PORT?" in warnings[0]
+
+
 @attrs.frozen(kw_only=True)
 class Server:
     """A file of another daemon.

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from session_proxy.profile.model import Aws, Ssh, SshUpstream, SsmPortUpstream, SsmUpstream, Upstream
+from session_proxy.profile.model import Aws, Profile, Ssh, SshUpstream, SsmPortUpstream, SsmUpstream, Upstream
 from session_proxy.profile.secret import Secret
 from session_proxy.profile.secret_sources import SecretSources
 from session_proxy.profile.structuring import Structurer
@@ -30,6 +30,23 @@ def test_good_upstreams(upstream: Upstream) -> None:
     check_upstream("upstreams.a", upstream, notes)
 
     assert notes.problems == []
+
+
+def test_a_port_that_nobody_wrote_contradicts_nothing() -> None:
+    notes = Structurer(SecretSources(Path(), {}), {})
+    check_upstream("upstreams.a", SshUpstream(address=Target.parse("b:2222")), notes)
+    assert notes.problems == []
+
+
+@pytest.mark.parametrize(("port", "problems"), [(22, 1), (2222, 0)])
+def test_a_port_beside_that_of_the_address_has_to_be_the_same(port: int, problems: int) -> None:
+    """22 too: it is the default, but here somebody wrote it."""
+    notes = Structurer(SecretSources(Path(), {}), {})
+    data = {"upstreams": {"a": {"kind": "ssh", "address": "b:2222", "ssh": {"port": port}}}}
+    profile = notes.structure(data, Profile)
+    assert profile is not None
+    check_upstream("upstreams.a", profile.upstreams["a"], notes)
+    assert [problem.path for problem in notes.problems] == ["upstreams.a.ssh.port"] * problems
 
 
 def test_what_is_broken_already_is_not_reported_twice() -> None:

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from session_proxy.errors import BadAnswerError
 from session_proxy.protocol.http_connect import (
     ESTABLISHED,
     MAX_HEAD,
@@ -137,10 +138,16 @@ def test_a_refusal_quotes_nothing_that_may_be_secret(data: bytes) -> None:
         (b"GET http://a/ HTTP/1.1\r\n\r\n", 400, "Host"),
         (b"GET http://a/ HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400, "Host"),
         (b"HELO mail.example.com\r\n\r\n", 400, "not HTTP/1.1"),
-        (b"GET http://a/ HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\n", 501, "Transfer-Encoding"),
+        (
+            b"GET http://a/ HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\n",
+            501,
+            "a transfer coding other than",
+        ),
         (b"GET http://a/ HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n", 400, "Content-Length"),
         (b"GET http://a/ HTTP/1.1\r\nHost : a\r\n\r\n", 400, "not HTTP/1.1"),
-        (b"GET http://a/ HTTP/1.1\r\nX: " + b"x" * MAX_HEAD, 431, "not HTTP/1.1"),
+        (b"GET http://a/ HTTP/1.1\r\nX: " + b"x" * MAX_HEAD, 431, "a part of it is larger than 64 KiB"),
+        (b"GET http://a/ HTTP/1.1\r\n\r\n", 400, "it has no Host header"),
+        (b"GET http://a/ HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400, "it has several Host headers"),
     ],
 )
 def test_what_cannot_be_served_has_a_status(data: bytes, status: int, message: str) -> None:
@@ -231,11 +238,12 @@ def test_a_refusal_of_head_has_no_body() -> None:
     assert b"Proxy-Authenticate" not in refusal(502, "gone")
 
 
-def test_an_answer_that_cannot_be_passed_on_is_a_refusal() -> None:
+def test_an_answer_that_cannot_be_passed_on_is_the_servers_fault() -> None:
     server = HttpServer()
     drive(server, [GET])
-    with pytest.raises(HttpRefusalError, match="cannot be passed on"):
+    with pytest.raises(BadAnswerError, match="cannot be passed on"):
         server.respond(h11.InformationalResponse(status_code=101, headers=[]))
+    assert not server.has_responded, "the client can be told"
 
 
 def test_a_tunnels_answer_has_no_body() -> None:

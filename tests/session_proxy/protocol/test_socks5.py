@@ -16,6 +16,7 @@ from session_proxy.protocol.socks5 import (
     Connect,
     Credentials,
     Event,
+    NoCredentialsError,
     Reply,
     Socks5Server,
     UdpAssociate,
@@ -85,7 +86,7 @@ def test_the_refusal_of_all_methods_is_two_bytes() -> None:
     server = Socks5Server(require_credentials=True)
     server.receive_data(ANONYMOUS)
 
-    with pytest.raises(ClientProtocolError, match="username and password"):
+    with pytest.raises(NoCredentialsError, match="username and password"):
         server.next_event()
 
     assert server.data_to_send() == b"\x05\xff"

@@ -174,6 +174,16 @@ def test_tiny_frames_are_bounded_too() -> None:
     assert not filled(MAX_UNACKED, size=1).has_room
 
 
+def test_acknowledgements_behind_the_oldest_frame_make_no_room() -> None:
+    """An agent whose port does not read refuses the next frame, and takes all others into its memory."""
+    buffer = filled(MAX_UNACKED, size=1)
+    for number in range(1, MAX_UNACKED):
+        buffer.acknowledge(number, 0.1)
+    assert not buffer.has_room
+    buffer.acknowledge(0, 0.1)
+    assert buffer.has_room
+
+
 def test_a_longer_way_is_believed_after_a_while() -> None:
     base = BaseDelay()
     assert base.update(0.01, 0.0) == 0.01

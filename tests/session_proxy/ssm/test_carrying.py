@@ -92,6 +92,27 @@ async def test_a_lost_websocket_is_a_pause(
         assert len(clients) == 1
 
 
+async def test_while_it_is_resumed_the_session_is_away(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
+) -> None:
+    async with open_service(monkeypatch) as service, opened(service) as channel:
+        assert channel.away == ""
+        service.resume_error = AwsUnreachableError("no route to AWS")
+        service.socket.break_off(WebSocketClosedError(1001, "bye"))
+        await channel.wait_away_changed()
+        assert channel.away.startswith("resuming the session: ")
+        await channel.wait_away_changed()
+        assert channel.away == "resuming the session: no route to AWS"
+        service.resume_error = None
+        service.answers.append(WebSocketError("refused"))
+        await channel.wait_away_changed()
+        assert channel.away == "resuming the session: refused"
+        # Nothing is under way, so it is the pong that tells.
+        await channel.wait_away_changed()
+        assert channel.away == ""
+        assert len(service.sockets) == 2
+
+
 async def test_a_silent_websocket_is_dead_after_three_pings(
     monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
 ) -> None:

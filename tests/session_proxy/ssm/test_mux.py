@@ -15,8 +15,14 @@ from session_proxy.lab.faults import Faults
 from session_proxy.lab.smux_server import MAX_DATA, Command, SmuxFrame, SmuxReader
 from session_proxy.profile.model import DataChannel as Settings
 from session_proxy.protocol.ssm_frames import Flag
-from session_proxy.ssm.errors import AgentTooOldError, DataChannelError, SsmError
-from session_proxy.ssm.mux import SsmMux, open_ssm_mux
+from session_proxy.ssm.errors import AgentTooOldError, AwsUnreachableError, DataChannelError, SsmError
+from session_proxy.ssm.mux import (
+    HELD_UP_AFTER,
+    UNREAD_CHECK,
+    UNREAD_LIMIT,
+    SsmMux,
+    open_ssm_mux,
+)
 from tests.support.ssm_service import SESSION, FakeService, open_service
 from tunnel_relay.background import open_background
 
@@ -137,11 +143,70 @@ async def test_a_stream_that_nobody_reads_holds_up_the_others_but_no_memory(
         await other.send_all(b"hello")
         await trio.sleep(101)
         assert len(service.sockets) == 1
-        with trio.move_on_after(1) as scope:
-            await receive(other, 5)
-        assert scope.cancelled_caught
+        assert (mux.held_up, other.held) == (True, 0)
         assert len(await receive(stalled, 170 * MAX_DATA)) == 170 * MAX_DATA
         assert await receive(other, 5) == b"hello"
+
+
+async def test_a_stream_that_stays_unread_while_another_waits_is_reset(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
+) -> None:
+    async with opened(monkeypatch) as (_, server, mux):
+        stalled, other = await mux.connect(), await mux.connect()
+        for _ in range(170):
+            server.send(SmuxFrame(Command.PSH, 3, bytes(MAX_DATA)))
+        await other.send_all(b"hello")
+        assert not mux.held_up
+        began = trio.current_time()
+        assert await receive(other, 5) == b"hello"
+        assert UNREAD_LIMIT <= trio.current_time() - began <= UNREAD_LIMIT + 2 * UNREAD_CHECK
+        with pytest.raises(trio.BrokenResourceError, match="nobody read it for 30 s, and it held up"):
+            await stalled.receive_some()
+        with pytest.raises(trio.BrokenResourceError, match="nobody read it for 30 s"):
+            await stalled.send_all(b"x")
+        await stalled.aclose()
+        await trio.sleep(1)
+        assert server.closed == [3]
+        assert (mux.streams, mux.held_up) == (1, False)
+
+
+@pytest.mark.parametrize("reads", ["nobody else waits", "it is read slowly"])
+async def test_a_stream_is_not_reset_where(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock, reads: str
+) -> None:
+    async with opened(monkeypatch) as (_, server, mux), trio.open_nursery() as nursery:
+        stalled = await mux.connect()
+        for _ in range(170):
+            server.send(SmuxFrame(Command.PSH, 3, bytes(MAX_DATA)))
+        size = 170 * MAX_DATA
+        if reads == "it is read slowly":
+            other = await mux.connect()
+            nursery.start_soon(other.receive_some)
+            for _ in range(4):
+                size -= len(await stalled.receive_some(1000))
+                await trio.sleep(UNREAD_LIMIT / 2)
+        else:
+            await trio.sleep(2 * UNREAD_LIMIT)
+        assert mux.held_up
+        assert len(await receive(stalled, size)) == size
+        assert not mux.held_up
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_session_that_is_away_is_held_up(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
+) -> None:
+    async with opened(monkeypatch) as (service, _, mux):
+        service.resume_error = AwsUnreachableError("no route to AWS")
+        service.socket.break_off()
+        await trio.sleep(HELD_UP_AFTER / 2)
+        assert not mux.held_up
+        await trio.sleep(HELD_UP_AFTER)
+        assert mux.held_up
+        service.resume_error = None
+        await service.wait_sockets(2)
+        await trio.sleep(0.1)
+        assert not mux.held_up
 
 
 async def test_closing_a_full_stream_frees_the_others(

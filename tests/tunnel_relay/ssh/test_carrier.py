@@ -5,20 +5,10 @@ import trio
 
 from tests.support.ssh_peer import open_pair
 from tunnel_relay.errors import SshDisconnectedError
-from tunnel_relay.ssh.carrier import OneAtATime, Standing
+from tunnel_relay.ssh.carrier import Standing
 from tunnel_relay.ssh.connection import Connection
 from tunnel_relay.ssh.settings import SshSettings
 from tunnel_relay.ssh.transport import SshTransport
-
-
-async def test_a_second_task_is_refused_and_a_later_one_is_not() -> None:
-    one = OneAtATime("knitting on")
-    with one:
-        with pytest.raises(trio.BusyResourceError, match="knitting on this channel"), one:
-            pass
-        assert one.busy
-    with one:
-        pass
 
 
 async def test_a_standing_says_who_may_use_a_channel() -> None:

@@ -176,6 +176,56 @@ def test_keys_are_exchanged_again_by_either_side_and_by_both_at_once() -> None:
     assert client.session_id == first
 
 
+def guess(server: Negotiation, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Begin as a server that says: a packet follows that is meant for my first methods."""
+    said: list[bytes] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(server.writer, "write", said.append)
+        server.begin()
+    (kexinit,) = said
+    kexinit = kexinit[:-5] + b"\x01" + kexinit[-4:]
+    monkeypatch.setattr(server, "local_kex_init", kexinit)
+    monkeypatch.setattr(server, "_latest_kex_init", kexinit)
+    server.writer.write(kexinit)
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_packet_of_a_wrong_guess_is_ignored(again: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """RFC 4253, section 7: silently, and that one only."""
+    client, server = pair()
+    if again:
+        begin(client, server)
+    server._preferred_kex = KEY_EXCHANGES[::-1]  # pyright: ignore[reportAttributeAccessIssue]
+    client.begin()
+    guess(server, monkeypatch)
+    server.writer.write(bytes([31]) + bytes(40))
+    agree(client, server)
+    assert not client.running
+    client.writer.write(b"\x02after")
+    assert carry(client, server)[-1] == b"\x02after"
+
+
+def test_a_second_packet_after_a_wrong_guess_is_taken_seriously(monkeypatch: pytest.MonkeyPatch) -> None:
+    client, server = pair()
+    server._preferred_kex = KEY_EXCHANGES[::-1]  # pyright: ignore[reportAttributeAccessIssue]
+    client.begin()
+    guess(server, monkeypatch)
+    for _ in range(2):
+        server.writer.write(bytes([31]) + bytes(40))
+    with pytest.raises(SshHandshakeError, match="the key exchange failed"):
+        carry(server, client)
+
+
+def test_a_packet_of_a_right_guess_is_not_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    client, server = pair()
+    client._preferred_keys = (HOST_KEY.get_name(),)
+    client.begin()
+    guess(server, monkeypatch)
+    server.writer.write(bytes([31]) + bytes(40))
+    with pytest.raises(SshHandshakeError, match="the key exchange failed"):
+        carry(server, client)
+
+
 def test_packets_are_counted_from_zero_under_new_keys() -> None:
     """Strict key exchange, against CVE-2023-48795."""
     client, server = pair()

@@ -117,7 +117,6 @@ async def test_a_session_tells_about_itself(server: Sshd) -> None:
     async with session_to(server) as session:
         assert session.kex in ("mlkem768x25519-sha256", "curve25519-sha256")
         assert session.cipher == "aes256-gcm@openssh.com"
-        assert session.server_version.startswith("SSH-2.0-OpenSSH")
         assert session.host_key.line == server.host_key
         assert session.close_reason is None
         assert 0 < await session.ping() < 5
