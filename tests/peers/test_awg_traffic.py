@@ -1,4 +1,7 @@
-"""Real programs through ``sproxy awg-client``, and through ``sproxy run`` with a route to an upstream of kind awg."""
+"""Real programs through ``sproxy awg-client``, and through ``sproxy run`` with a route to an upstream of kind awg.
+
+Each with both engines of QUIC: with qh3, and as where the extra ``fast`` is not installed.
+"""
 
 from __future__ import annotations
 
@@ -32,10 +35,21 @@ ONLY_THERE = "only-there.test"
 
 @attrs.frozen
 class Door:
-    """A way into the tunnel: where, and with which credentials."""
+    """A way into the tunnel: where, with which credentials, and whether with qh3."""
 
     address: str
     credentials: tuple[str, str] | None
+    fast: bool
+
+    @property
+    def down(self) -> int:
+        """How many bytes to fetch: a gibibyte by ``awg-client`` with qh3."""
+        return GIB if self.fast and self.credentials else GIB // 16
+
+    @property
+    def up(self) -> int:
+        """How many bytes to send: a gibibyte by ``run`` with qh3."""
+        return GIB if self.fast and not self.credentials else GIB // 16
 
     @property
     def proxy(self) -> str:
@@ -43,9 +57,9 @@ class Door:
         return f"socks5h://{login}{self.address}"
 
 
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
-    return Site.new(tmp_path_factory.mktemp("site"))
+@pytest.fixture(scope="module", params=["qh3", "aioquic"])
+def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Site:
+    return Site.new(tmp_path_factory.mktemp("site"), fast=request.param == "qh3")
 
 
 def with_hosts(hosts: Path) -> list[str]:
@@ -74,11 +88,11 @@ def door(request: pytest.FixtureRequest, site: Site, server: Sproxy) -> Generato
     if request.param == "awg-client":
         with site.start_client() as client:
             wait_ready(client)
-            yield Door(client.address, (USER, PASSWORD))
+            yield Door(client.address, (USER, PASSWORD), site.fast)
     else:
         routes = [{"match": "*", "upstream": "edge"}]
         with site.start_proxy(default="reject", routes=routes) as proxy:
-            yield Door(proxy.address, None)
+            yield Door(proxy.address, None, site.fast)
 
 
 @needs_curl
@@ -153,9 +167,9 @@ def test_two_hundred_programs_at_once(lab: Lab, door: Door) -> None:
 def test_a_gibibyte_arrives_whole(lab: Lab, door: Door) -> None:
     block = bytes(range(256)) * (MIB // 256)
     expected = hashlib.sha256()
-    for _ in range(GIB // MIB):
+    for _ in range(door.down // MIB):
         expected.update(block)
-    url = f"http://{lab.target('direct').http}/bytes/{GIB}"
+    url = f"http://{lab.target('direct').http}/bytes/{door.down}"
     argv = ["curl", "-q", "-sS", "--max-time", str(PATIENCE), "-x", door.proxy, url]
     arrived = hashlib.sha256()
 
@@ -172,7 +186,7 @@ def test_a_gibibyte_arrives_whole(lab: Lab, door: Door) -> None:
 def test_a_gibibyte_goes_up_whole(lab: Lab, door: Door, tmp_path: Path) -> None:
     digest = hashlib.sha256()
     with (tmp_path / "payload").open("wb") as payload:
-        for _ in range(GIB // MIB):
+        for _ in range(door.up // MIB):
             block = os.urandom(MIB)
             digest.update(block)
             payload.write(block)

@@ -26,7 +26,7 @@ from tests.support.programs import Lab
 
 READER = Path(__file__).parents[1] / "support" / "awg_capture.py"
 # A server that answers does so within milliseconds.
-SILENCE = 1.0
+SILENCE = 0.5
 
 
 @pytest.fixture(scope="module")

@@ -90,10 +90,14 @@ class Site:
     server: Toml
     client: Toml
     env: dict[str, str]
+    fast: bool
 
     @classmethod
-    def new(cls, folder: Path, *, preset: str = "dns") -> Site:
-        """Run ``sproxy awg-keygen``; the server may be asked for destinations on this machine."""
+    def new(cls, folder: Path, *, preset: str = "dns", fast: bool = True) -> Site:
+        """Run ``sproxy awg-keygen``; the server may be asked for destinations on this machine.
+
+        Without *fast*, its programs find no qh3, as where the extra of that name is not installed.
+        """
         folder.mkdir(parents=True, exist_ok=True)
         port = free_udp_port()
         made = run_sproxy(
@@ -111,7 +115,12 @@ class Site:
         }
         # Sockets and state of its own: several tests run at once.
         env = {**os.environ, "XDG_RUNTIME_DIR": str(folder), "XDG_STATE_HOME": str(folder)}
-        return cls(folder, server, client, env)
+        if not fast:
+            shadow = folder / "without-qh3"
+            shadow.mkdir()
+            (shadow / "qh3.py").write_text("raise ImportError('hidden by a test')\n")
+            env["PYTHONPATH"] = os.pathsep.join(filter(None, (str(shadow), env.get("PYTHONPATH"))))
+        return cls(folder, server, client, env, fast)
 
     @property
     def port(self) -> int:
@@ -219,9 +228,11 @@ def wait_ready(daemon: Sproxy, patience: float = PATIENCE, *, ready: bool = True
 
 
 @contextmanager
-def open_tunnel(folder: Path, *, record: bool = False, preset: str = "dns") -> Generator[Tunnel]:
+def open_tunnel(
+    folder: Path, *, record: bool = False, preset: str = "dns", fast: bool = True
+) -> Generator[Tunnel]:
     """Run a server, a network and a client for the block; the session is up when it begins."""
-    site = Site.new(folder, preset=preset)
+    site = Site.new(folder, preset=preset, fast=fast)
     with (
         site.start_server() as server,
         open_network(site.port, folder / "capture" if record else None) as network,

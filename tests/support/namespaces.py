@@ -61,8 +61,10 @@ def ip(*arguments: str) -> None:
 @contextmanager
 def open_namespace() -> Generator[Namespace]:
     """Make a namespace for the block; skips the test where that is not to be had."""
-    if getpass.getuser() != "root" or shutil.which("ip") is None:
-        pytest.skip("namespaces need root and ip(8)")
+    if shutil.which("ip") is None:
+        pytest.skip("ip(8) is not installed")
+    if getpass.getuser() != "root":
+        pytest.skip("namespaces need root")
     name = f"sproxy-{NUMBER}"
     try:
         ip("netns", "add", name)
