@@ -14,6 +14,9 @@ from awg_obfs.quic.headers import LOWEST_FIRST_BYTE, Names, begins_connection, f
 from awg_obfs.quic.liveness import Finding, PathWatch
 from awg_obfs.quic.settings import QuicSettings
 
+# An engine is not asked sooner than this to handle again what it has just handled.
+GRANULARITY = 0.001
+
 
 class Transmitter:
     """Stands between an engine and a path.
@@ -43,6 +46,7 @@ class Transmitter:
         self._names = Names()
         self._poked = trio.Event()
         self._established = False
+        self._handled_at = -math.inf
         self._stopped = False
 
     @property
@@ -120,12 +124,17 @@ class Transmitter:
             self._deliver(event)
 
     def _next_timer(self) -> float:
-        timers = (self._engine.next_timer(), self._watch.next_timer() if self._established else None)
+        timer = self._engine.next_timer()
+        if timer is not None and timer <= self._handled_at:
+            # It was handled, and is still due: the engine rounds its time, or has to wait for something else.
+            timer = self._handled_at + GRANULARITY
+        timers = (timer, self._watch.next_timer() if self._established else None)
         return min((timer for timer in timers if timer is not None), default=math.inf)
 
     def _handle_timers(self, now: float) -> None:
         timer = self._engine.next_timer()
         if timer is not None and timer <= now:
+            self._handled_at = now
             self._engine.handle_timer(now)
             self._deliver_events()
         if self._established and not self._stopped:
