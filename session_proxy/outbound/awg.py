@@ -169,7 +169,9 @@ class AwgTransport:
         details = [("via", str(self._reporter.endpoint)), ("streams", str(statistics.streams))]
         if statistics.round_trip is not None:
             details.append(("round trip", f"{statistics.round_trip * 1e3:.1f} ms"))
-        reason = self._reporter.explained(tunnel.reason) if tunnel.reason else ""
+        reason = (
+            self._reporter.explained(tunnel.reason) if tunnel.state is TunnelState.DOWN else tunnel.reason
+        )
         return Health(STATES[tunnel.state], reason, tunnel.since, tuple(details))
 
     def figures(self) -> AwgFigures:
