@@ -22,9 +22,9 @@ from aioquic.quic.recovery import MAX_ACK_RANGES, QuicPacketSpace
 from cryptography.exceptions import InvalidTag
 
 from awg_obfs.quic.engine import Buffer, StreamData
+from awg_obfs.quic.fast_acks import FastAcks
 from awg_obfs.quic.fast_flight import FRAME, FRAME_FAR, HEADER, STREAM
 from awg_obfs.quic.fast_frames import Frame, OddPacketError, parse
-from awg_obfs.quic.fast_sending import FastSending
 from awg_obfs.quic.headers import CONNECTION_ID_LENGTH
 
 _NUMBER_AT = 1 + CONNECTION_ID_LENGTH
@@ -49,7 +49,7 @@ class _Run:
     eliciting: bool = False
 
 
-class FastReceiving(FastSending):
+class FastReceiving(FastAcks):
     """The receiving half of `FastConnection`."""
 
     def receive_many(self, datagrams: Sequence[Buffer], peer: NetworkAddress, now: float) -> None:
