@@ -20,6 +20,7 @@ from awg_obfs.events import (
     AssociationClosed,
     HandshakeCompleted,
     HandshakeSent,
+    Reconnecting,
     SessionDown,
     SessionUp,
     StreamClosed,
@@ -37,7 +38,7 @@ from session_proxy.errors import (
     TransportDownError,
     UnreachableError,
 )
-from session_proxy.events import AwgHappened, LinksChanged, Notify, UpstreamDown, UpstreamUp
+from session_proxy.events import AwgHappened, LinksChanged, Notice, Notify, UpstreamDown, UpstreamUp
 from session_proxy.outbound.awg_figures import AwgFigures, Quantiles, SessionFigures
 from session_proxy.outbound.links import LinkFailedError
 from session_proxy.outbound.transport import Health, HealthState, Services
@@ -99,16 +100,19 @@ class Reporter:
     _notify: Notify = attrs.field(repr=False)
     _unanswered: bool = attrs.field(default=False, init=False)
     _is_up: bool = attrs.field(default=False, init=False)
+    _is_called_down: bool = attrs.field(default=False, init=False)
+    _silent_since: float | None = attrs.field(default=None, init=False)
+    """When a session that is up was found to be silent."""
 
     def __call__(self, event: TunnelEvent) -> None:
         """Tell of *event*."""
         match event:
             case SessionUp():
-                self._is_up = True
+                self._is_up, self._is_called_down, self._silent_since = True, False, None
                 self._notify(UpstreamUp(self.name, shown(event.address), event.setup))
                 self._notify(LinksChanged(self.name, 1))
             case SessionDown():
-                self._is_up = False
+                self._is_up, self._silent_since = False, None
                 self._notify(LinksChanged(self.name, 0))
                 self.down(event.reason)
             case StreamClosed() | AssociationClosed():
@@ -117,11 +121,26 @@ class Reporter:
             case _:
                 if isinstance(event, HandshakeSent | HandshakeCompleted):
                     self._unanswered = isinstance(event, HandshakeSent)
+                if isinstance(event, Reconnecting) and self._is_up:
+                    self._silent_since = trio.current_time()
                 self._notify(AwgHappened(self.name, event))
 
     def down(self, reason: str) -> None:
         """Tell that the upstream does not work, which is seen to all the time."""
+        self._is_called_down = True
         self._notify(UpstreamDown(self.name, str(self.endpoint), self.explained(reason), None))
+
+    def works(self) -> None:
+        """Tell that a session which had fallen silent goes on, with all that it carries."""
+        if self._silent_since is None:
+            return
+        silent = trio.current_time() - self._silent_since
+        self._silent_since = None
+        if self._is_called_down:
+            self._is_called_down = False
+            self._notify(UpstreamUp(self.name, str(self.endpoint), silent))
+        else:
+            self._notify(Notice(self.name, f"the server is heard again, {silent:.1f} s later"))
 
     def explained(self, reason: str) -> str:
         """Return *reason* with what to do about it, where we know."""
@@ -201,11 +220,16 @@ class AwgTransport:
             raise LinkFailedError(self._reporter.explained(str(exc))) from exc
 
     async def watch(self) -> None:
-        """Tell when the tunnel has not come up in time, for ever."""
+        """Tell when the tunnel has not come up in time, and when it is heard again; for ever."""
         tunnel = self._tunnel
         while True:
-            if tunnel.state is TunnelState.DOWN:
-                self._reporter.down(tunnel.reason)
+            match tunnel.state:
+                case TunnelState.DOWN:
+                    self._reporter.down(tunnel.reason)
+                case TunnelState.READY:
+                    self._reporter.works()
+                case TunnelState.STARTING:
+                    pass
             await tunnel.wait_change()
 
 

@@ -23,7 +23,7 @@ from session_proxy.errors import (
     ResolutionError,
     TransportDownError,
 )
-from session_proxy.events import AwgHappened, Event, LinksChanged, UpstreamDown, UpstreamUp
+from session_proxy.events import AwgHappened, Event, LinksChanged, Notice, UpstreamDown, UpstreamUp
 from session_proxy.outbound import awg
 from session_proxy.outbound.awg import AwgTransport, open_awg_transport, tunnel_settings
 from session_proxy.outbound.awg_figures import AwgSource
@@ -37,6 +37,7 @@ from tests.support.tunnel_ends import receive_exactly
 from tests.support.tunnels import (
     FORBIDDEN,
     TunnelWorld,
+    eventually,
     open_destination,
     open_tunnel_world,
     open_udp_echo,
@@ -75,11 +76,13 @@ class Watched:
         async with open_awg_transport("edge", self.upstream(startup), services) as transport:
             yield transport
 
-    async def wait_for(self, kind: type[UpstreamUp | UpstreamDown]) -> UpstreamUp | UpstreamDown:
-        """Return the first event of *kind*, when it has come."""
-        while not (found := [event for event in self.events if isinstance(event, kind)]):
+    async def wait_for(
+        self, kind: type[UpstreamUp | UpstreamDown | Notice], count: int = 1
+    ) -> UpstreamUp | UpstreamDown | Notice:
+        """Return event number *count* of a *kind*, when it has come."""
+        while len(found := [event for event in self.events if isinstance(event, kind)]) < count:
             await self._came.wait()
-        return found[0]
+        return found[count - 1]
 
     def _note(self, event: Event) -> None:
         self.events.append(event)
@@ -233,6 +236,26 @@ async def test_a_server_that_ends_is_told_of() -> None:
         assert "check that" not in down.reason
         assert LinksChanged("edge", 0) in watched.events
         assert transport.health().state is not HealthState.READY
+
+
+@pytest.mark.parametrize(("patience", "kind"), [(12.0, Notice), (0.2, UpstreamUp)])
+async def test_a_server_that_is_heard_again_is_told_of(
+    patience: float, kind: type[Notice | UpstreamUp], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The session has lived on; whoever was told that it is down is told that it is not."""
+    monkeypatch.setattr(awg, "PATIENCE", patience)
+    async with open_watched() as watched, watched.open("background") as transport:
+        await watched.wait_for(UpstreamUp)
+        watched.world.relay.blackout(True)
+        await eventually(lambda: transport.health().state is not HealthState.READY)
+        if kind is UpstreamUp:
+            await watched.wait_for(UpstreamDown)
+        watched.world.relay.blackout(False)
+        again = await watched.wait_for(kind, 2 if kind is UpstreamUp else 1)
+        if isinstance(again, Notice):
+            assert again.message.startswith("the server is heard again, ")
+            assert not any(isinstance(event, UpstreamDown) for event in watched.events)
+        assert transport.health().state is HealthState.READY
 
 
 async def test_there_is_no_session_with_a_key_that_is_none() -> None:
