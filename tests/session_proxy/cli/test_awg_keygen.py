@@ -53,3 +53,16 @@ def test_presets_have_names(preset: str, tmp_path: Path) -> None:
 
     assert result.exit_code == 0
     assert load_awg_client(tmp_path / "client.toml", environ={}).awg.i1 is not None
+
+
+@pytest.mark.parametrize("preset", ["dns", "quic", "stun"])
+def test_the_lint_finds_nothing_in_what_it_writes(preset: str, tmp_path: Path) -> None:
+    """Keepalives too are padded, on both sides: s4 is not 0."""
+    warnings: list[str] = []
+
+    CliRunner().invoke(app, ["awg-keygen", str(tmp_path), "--preset", preset])
+
+    server = load_awg_server(tmp_path / "server.toml", environ={}, warn=warnings.append)
+    client = load_awg_client(tmp_path / "client.toml", environ={}, warn=warnings.append)
+    assert (server.keepalive_padding, client.keepalive_padding) == (True, True)
+    assert warnings == []

@@ -27,9 +27,11 @@ from session_proxy.events import AwgHappened, Event, LinksChanged, Notice, Upstr
 from session_proxy.outbound import awg
 from session_proxy.outbound.awg import AwgTransport, open_awg_transport, tunnel_settings
 from session_proxy.outbound.awg_figures import AwgSource
+from session_proxy.outbound.failover import open_dialer
 from session_proxy.outbound.links import LinkFailedError
 from session_proxy.outbound.transport import HealthState, Services
-from session_proxy.profile.model import AwgUpstream, Startup
+from session_proxy.policy.rules import Rule
+from session_proxy.profile.model import AwgUpstream, Profile, Startup
 from session_proxy.profile.secret import Secret
 from session_proxy.target import Target
 from tests.support.awg_events import PEER
@@ -225,6 +227,26 @@ async def test_in_the_background_it_comes_up_when_it_can() -> None:
             await transport.wait_usable()
             async with await transport.connect_tcp(Target.of("127.0.0.1", port)):
                 pass
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_the_next_upstream_of_a_route_takes_over() -> None:
+    async with open_watched() as watched, open_destination() as port:
+        watched.world.relay.blackout(True)
+        profile = Profile(
+            upstreams={"edge": watched.upstream("background")}, routes=(Rule.of("*", ["edge", "direct"]),)
+        )
+        target = Target.of("127.0.0.1", port)
+        async with open_dialer(profile, Services()) as dialer:
+            for _ in range(2):
+                connected = await dialer.connect(target, await dialer.decide(target))
+                assert connected.upstream == "direct"
+                await connected.stream.aclose()
+            watched.world.relay.blackout(False)
+            await dialer.transports["edge"].wait_usable()
+            connected = await dialer.connect(target, await dialer.decide(target))
+            assert connected.upstream == "edge"
+            await connected.stream.aclose()
 
 
 async def test_a_server_that_ends_is_told_of() -> None:
