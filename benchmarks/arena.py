@@ -14,7 +14,7 @@ from benchmarks.processes import Usage, conversation, is_alive
 from benchmarks.wire import Address, Credentials
 
 # Every command is bounded by its size; one that takes longer than this hangs.
-PATIENCE = 180.0
+PATIENCE = 60.0
 START_PATIENCE = 40.0
 
 
@@ -24,22 +24,31 @@ class FailedError(Exception):
 
 @attrs.define(eq=False)
 class Load:
-    """A load generator: it obeys one command at a time."""
+    """A load generator: it obeys one command at a time; one that did not answer once is asked no more."""
 
     _process: trio.Process
     _pending: bytes = b""
+    _hangs: bool = False
 
     async def exchange(self, line: str) -> dict[str, float]:
         """Say *line*, and return the answer."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        with trio.fail_after(PATIENCE):
-            await self._process.stdin.send_all(line.encode() + b"\n")
+        if self._hangs:
+            raise FailedError("it hangs")
+        with trio.move_on_after(PATIENCE) as patience:
+            try:
+                await self._process.stdin.send_all(line.encode() + b"\n")
+            except trio.BrokenResourceError as exc:
+                raise FailedError("the load generator ended") from exc
             while b"\n" not in self._pending:
                 piece = await self._process.stdout.receive_some()
                 if not piece:
                     raise FailedError("the load generator ended")
                 self._pending += piece
+        if patience.cancelled_caught:
+            self._hangs = True
+            raise FailedError(f"no answer within {PATIENCE:.0f} s")
         answer, _, self._pending = self._pending.partition(b"\n")
         return json.loads(answer)
 
@@ -142,7 +151,10 @@ class Arena:
                 "target": target,
             }
         )
-        answer = await self._load_of(contestant).exchange(line)
+        try:
+            answer = await self._load_of(contestant).exchange(line)
+        except FailedError as exc:
+            raise FailedError(f"{contestant.name}, {command['do']}: {exc}") from exc
         if "error" in answer:
             raise FailedError(f"{contestant.name}, {command['do']}: {answer['error']}")
         return answer
