@@ -31,6 +31,7 @@ from awg_obfs.protocol.tunnel_wire import CloseCode
 from awg_obfs.quic.certificate import ServerCertificate, generate_certificate
 from awg_obfs.quic.driver import QuicConnection, open_quic
 from awg_obfs.quic.engine import Role
+from awg_obfs.quic.engines import settings_after
 from awg_obfs.quic.errors import ConnectionLostError
 from awg_obfs.quic.headers import begins_connection, forgotten_notice
 from awg_obfs.quic.settings import QuicSettings
@@ -136,6 +137,7 @@ class TunnelServer:
         self._nursery = nursery
         self._certificate: ServerCertificate = generate_certificate()
         self._quic = attrs.evolve(settings.quic, streams=settings.limits.streams + SPARE_STREAMS)
+        self._quic_of: dict[Peer, QuicSettings] = {}
         self._sessions: dict[Peer, _Session] = {}
         self._services = Services(
             destinations=Destinations(settings.policy),
@@ -223,15 +225,17 @@ class TunnelServer:
 
     async def _serve(self, peer: Peer, session: _Session) -> None:
         path = self._running.path(peer, path_mtu=self._settings.mtu)
+        settings = self._quic_of.get(peer, self._quic)
         reason = ""
         async with open_quic(
-            Role.SERVER, path, settings=self._quic, certificate=self._certificate
+            Role.SERVER, path, settings=settings, certificate=self._certificate
         ) as connection:
             session.attach(connection)
             try:
                 await self._serve_connection(peer, session, connection)
             except ConnectionLostError as exc:
                 reason = str(exc.failure)
+                self._quic_of[peer] = settings_after(exc.failure, settings)
             finally:
                 if self._sessions.get(peer) is session:
                     del self._sessions[peer]

@@ -35,6 +35,7 @@ from awg_obfs.protocol.device import Device
 from awg_obfs.protocol.peers import Peer
 from awg_obfs.quic.driver import QuicConnection, open_quic
 from awg_obfs.quic.engine import Role
+from awg_obfs.quic.engines import settings_after
 from awg_obfs.quic.errors import Cause, ConnectionFailure, ConnectionLostError
 from awg_obfs.quic.settings import QuicSettings
 
@@ -110,6 +111,7 @@ class Upkeep:
                 new_keys = self._new_keys
                 began = trio.current_time()
                 failure = await self._connect(endpoint)
+                self.quic = settings_after(failure, self.quic)
                 self._doubtful = not new_keys.is_set() and _is_doubtful(failure)
                 if trio.current_time() - began < LASTING and failure is not None:
                     # New keys are always worth an attempt.

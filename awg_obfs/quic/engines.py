@@ -10,15 +10,19 @@ Each end chooses for itself, for both speak standard QUIC and what counts is who
 * else aioquic as it comes.
 
 What a path is like is known before its first connection: the session has exchanged keys over it, and measured how long
-the answer took.
+the answer took. Where a connection has ended because QUIC went wrong, the next ones are aioquic's (`settings_after`):
+on short paths that lose a lot, qh3 may lose track of its streams.
 """
 
 from __future__ import annotations
+
+import attrs
 
 from awg_obfs.paths import DatagramPath
 from awg_obfs.quic.aioquic_engine import AioquicEngine
 from awg_obfs.quic.certificate import ServerCertificate
 from awg_obfs.quic.engine import Engine
+from awg_obfs.quic.errors import Cause, ConnectionFailure
 from awg_obfs.quic.fast_connection import FastConnection
 from awg_obfs.quic.fast_trial import are_fast_paths_usable
 from awg_obfs.quic.settings import SMALLEST_DATAGRAM, EngineKind, QuicSettings
@@ -53,6 +57,13 @@ def choose_engine(wanted: EngineKind, round_trip: float | None) -> EngineKind:
     if wanted is EngineKind.AUTO or wanted is EngineKind.AIOQUIC_FAST:
         return EngineKind.AIOQUIC_FAST if are_fast_paths_usable() else EngineKind.AIOQUIC
     return wanted
+
+
+def settings_after(failure: ConnectionFailure | None, settings: QuicSettings) -> QuicSettings:
+    """Return what the next connection to a peer should have, where one with *settings* ended by *failure*."""
+    if failure is None or failure.cause is not Cause.PROTOCOL or settings.engine is not EngineKind.AUTO:
+        return settings
+    return attrs.evolve(settings, engine=EngineKind.AIOQUIC_FAST)
 
 
 def create_engine(

@@ -8,7 +8,8 @@ import pytest
 
 from awg_obfs.quic import engines
 from awg_obfs.quic.aioquic_engine import AioquicEngine
-from awg_obfs.quic.engines import SHORT, choose_engine, create_engine
+from awg_obfs.quic.engines import SHORT, choose_engine, create_engine, settings_after
+from awg_obfs.quic.errors import Cause, ConnectionFailure
 from awg_obfs.quic.fast_connection import FastConnection
 from awg_obfs.quic.settings import SMALLEST_DATAGRAM, EngineKind, QuicSettings
 from tests.support.quic_link import LinkEnd, Weather, needs_qh3
@@ -41,6 +42,15 @@ def test_without_its_fast_paths_aioquic_runs_as_it_comes(monkeypatch: pytest.Mon
 @pytest.mark.parametrize("kind", [EngineKind.AIOQUIC, EngineKind.QH3])
 def test_an_engine_that_is_asked_for_runs_any_path(kind: EngineKind) -> None:
     assert {choose_engine(kind, round_trip) for round_trip in (None, 0.0, 1.0)} == {kind}
+
+
+def test_after_quic_went_wrong_aioquic_takes_over_where_any_engine_will_do() -> None:
+    wrong, over = ConnectionFailure(Cause.PROTOCOL), ConnectionFailure(Cause.IDLE)
+    anything, chosen = QuicSettings(), QuicSettings(engine=EngineKind.QH3)
+
+    assert settings_after(wrong, anything) == QuicSettings(engine=EngineKind.AIOQUIC_FAST)
+    assert settings_after(over, anything) == settings_after(None, anything) == anything
+    assert settings_after(wrong, chosen) == chosen
 
 
 def test_the_path_decides_on_the_engine_and_its_datagrams() -> None:
