@@ -111,6 +111,15 @@ def check_clear_text(datagrams: Sequence[bytes]) -> Iterator[str]:
                 yield f"datagram {place} has {secret!r} in clear"
 
 
+def without_counter(datagram: bytes, padding: int) -> bytes:
+    """Return a transport datagram with other bytes for its counter (specification, section 6.2).
+
+    The counter's upper bytes are zero, and the sealed byte behind them is 1 now and then.
+    """
+    counter = padding + 8
+    return datagram[:counter] + bytes([0xFF]) * 8 + datagram[counter + 8 :]
+
+
 def findings(entries: Sequence[tuple[str, bytes]], awg: Values) -> Iterator[str]:
     """Say everything that is wrong with a capture."""
     ways = [way for way, _ in entries]
@@ -119,10 +128,12 @@ def findings(entries: Sequence[tuple[str, bytes]], awg: Values) -> Iterator[str]
         return
     first = ways.index("to-client")
     datagrams = [datagram for _, datagram in entries]
-    yield from check_opening(datagrams[:first], awg)
-    yield from check_answer(datagrams[first], awg)
-    yield from check_transport(datagrams[first + 1 :], awg)
-    yield from check_clear_text(datagrams)
+    handshake, transport = datagrams[: first + 1], datagrams[first + 1 :]
+    yield from check_opening(handshake[:-1], awg)
+    yield from check_answer(handshake[-1], awg)
+    yield from check_transport(transport, awg)
+    padding = number(awg, "s4")
+    yield from check_clear_text([*handshake, *(without_counter(each, padding) for each in transport)])
 
 
 def main() -> int:
