@@ -54,7 +54,7 @@ def test_a_program_is_short_and_says_how_to_run_it(program: Path) -> None:
     "file", [path for path in sorted(EXAMPLES.iterdir()) if path.suffix in (".toml", ".yaml")], ids=str
 )
 def test_a_profile_is_good(file: Path) -> None:
-    profile = load_profile(file, environ={"SPROXY_PASS": "x", "AWG_KEY": KEY})
+    profile = load_profile(file, environ={"SPROXY_PASS": "x", "AWG_KEY": KEY, "AWG_PSK": KEY})
 
     assert profile.listen
 
