@@ -35,7 +35,7 @@ except ImportError:  # the extra `fast` is not installed
 
 
 # A path with a shorter round trip than this, in seconds, leads to the same machine, its network, or one nearby.
-SHORT = 0.005
+SHORT = 0.010
 
 
 def choose_engine(wanted: EngineKind, round_trip: float | None) -> EngineKind:
