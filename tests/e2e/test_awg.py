@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import pytest
+
 from session_proxy.lab.targets import PAGE
 from tests.support.awg_tunnel import Site, start_daemon
 from tests.support.curl import curl, needs_curl
@@ -26,15 +28,17 @@ def test_awg_client_goes_through_the_labs_server_beside_the_profile(tmp_path: Pa
         assert curl("--proxy", f"socks5h://{client.address}", url).returncode
 
 
-def test_a_second_client_needs_a_peer_of_its_own_and_the_parameters_of_the_first(tmp_path: Path) -> None:
-    site = Site.new(tmp_path / "first")
-    other = Site.new(tmp_path / "second")
+def test_a_second_client_needs_a_peer_of_its_own_and_the_parameters_of_the_first(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    # Paths of sockets are short.
+    site, other = Site.new(tmp_path_factory.mktemp("a")), Site.new(tmp_path_factory.mktemp("b"))
     [peer] = other.server["peers"]
     site.server["peers"].append({**peer, "name": "phone"})
     other.client |= {key: site.client[key] for key in ("endpoint", "public_key", "awg")}
 
     with (
-        start_lab(tmp_path / "lab") as lab,
+        start_lab(tmp_path_factory.mktemp("lab")) as lab,
         site.start_server() as server,
         site.start_client() as first,
         other.start_client() as second,
