@@ -16,7 +16,9 @@ from awg_obfs.events import (
     CookieSent,
     DatagramRejected,
     HandshakeAnswered,
+    HandshakeCompleted,
     PathTooNarrow,
+    PeerMoved,
     Rebound,
     Rejection,
     SendingFailed,
@@ -43,6 +45,7 @@ from session_proxy.profile.awg_model import AwgPeer, AwgServer
 from session_proxy.profile.awg_summary import server_summary
 from session_proxy.profile.model import ListenAddress
 from session_proxy.supervision.handshake_times import HandshakeTimes
+from session_proxy.supervision.peer_moves import PeerMoves
 from session_proxy.supervision.status import AwgServerStatus, PeerStatus, TrafficStatus
 from session_proxy.target import InvalidTargetError, Target
 from tunnel_relay.background import open_background
@@ -58,6 +61,7 @@ OUTCOMES = {StreamOutcome.DOWN: TransportDownError.reason}
 class PeerRecord:
     """What is remembered of a peer while the process lives, for its figures."""
 
+    moves: PeerMoves
     latency: Quantiles = attrs.field(factory=Quantiles, init=False)
     seen: Peer | None = attrs.field(default=None, init=False, repr=False)
     """The library's own; its byte counts go on over sessions."""
@@ -72,7 +76,7 @@ class AwgServerDaemon:
         self._metrics = metrics
         self._consumers = (EventLog(log), metrics)
         self._numbers = itertools.count(1)
-        self._records = {peer.name: PeerRecord() for peer in server.peers}
+        self._records = {peer.name: PeerRecord(PeerMoves(peer.name, log)) for peer in server.peers}
         self._total = self._sent = self._received = 0
         self._running: TunnelServer | None = None
         self._times: HandshakeTimes | None = None
@@ -138,6 +142,13 @@ class AwgServerDaemon:
                 self._records[event.peer.name].seen = event.peer
                 if isinstance(event, HandshakeAnswered) and self._times is not None:
                     self._times.remember(event.peer.public_key, event.peer.last_timestamp)
+                if isinstance(event, PeerMoved):
+                    # Whoever has only asked for new keys has still to prove that they are its own.
+                    if event.peer.keypairs.next is None:
+                        self._found(event.peer, event.new)
+                    return
+                if isinstance(event, HandshakeCompleted):
+                    self._found(event.peer, event.address)
                 self.notify(AwgHappened(event.peer.name, event))
 
     def obstacles(self) -> Mapping[str, str]:
@@ -209,6 +220,13 @@ class AwgServerDaemon:
                 detail=event.detail,
             )
         )
+
+    def _found(self, peer: Peer, address: Address) -> None:
+        """Take note that *peer* is at *address*: every move is counted, and the log tells what a person needs."""
+        moves = self._records[peer.name].moves
+        old = moves.found_at(address, has_session=peer.name in self._sessions())
+        if old is not None:
+            self._metrics(AwgHappened(peer.name, PeerMoved(peer, old, address)))
 
     def _report_state(self, problem: str) -> None:
         self._log.warning("state", message=problem)

@@ -289,3 +289,17 @@ async def _start(server: AwgServer) -> None:
     daemon = AwgServerDaemon(server, make_logger(lambda _line: None, LogSettings()), Metrics())
     with trio.fail_after(SECONDS):
         await daemon.serve(trio.Event(), task_status=trio.TASK_STATUS_IGNORED)
+
+
+async def test_two_clients_with_one_key_are_told_of_once(tmp_path: Path) -> None:
+    async with serve(config(tmp_path)) as served, served.client():
+        await served.line("awg session up")
+        # Coming in for the first time is no move.
+        assert not served.lines("awg peer moved")
+        async with served.client(startup="background"):
+            line = await served.line("awg peer in two places")
+        assert (line["level"], line["link"]) == ("warning", "laptop")
+        assert len(served.lines("awg peer in two places")) == 1
+        assert len(served.lines("awg peer moved")) <= 3
+        [moves] = [each for each in served.metrics() if each.startswith("sproxy_awg_moves_total{")]
+        assert float(moves.split()[-1]) >= 3
