@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
 from http import HTTPStatus
 
 import attrs
@@ -12,6 +13,7 @@ import trio
 from session_proxy.events import ConnectionClosed, ConnectionOpened, Event, Listening
 from session_proxy.inbound.listener import serve_front_door
 from session_proxy.inbound.pac import proxy_auto_config
+from session_proxy.inbound.sockets import bind_sockets
 from session_proxy.observability.http import Handler, HttpAnswer, HttpRequest
 from session_proxy.observability.logging import EventLog, Log
 from session_proxy.observability.metrics import Metrics
@@ -86,21 +88,28 @@ class ProxyDaemon:
             consume(event)
 
     async def serve(self, stop: trio.Event, *, task_status: trio.TaskStatus[Sequence[ListenAddress]]) -> None:
-        """Open the upstreams, then the front door; return when *stop* was set and the clients are gone.
+        """Take the addresses, open the upstreams, then the front door.
+
+        Returns when *stop* was set and the clients are gone.
 
         Raises:
           UpstreamStartError: a required upstream does not work.
           ListenError: an address cannot be listened on.
 
         """
-        waited_for = ",".join(
+        required = ",".join(
             name for name in self.profile.upstreams if self.profile.startup_of(name) == "required"
         )
-        self._log.info("starting", profile=str(self.profile.file or "-"), upstreams=waited_for)
+        self._log.info("starting", profile=str(self.profile.file or "-"), upstreams=required)
         for name, upstream in self.profile.upstreams.items():
             if isinstance(upstream, AwgUpstream):
                 self._log.info("awg configuration", upstream=name, **session_summary(upstream))
-        async with open_dialer(self.profile, self._services) as dialer:
+        async with AsyncExitStack() as stack:
+            # One that is started twice has to fail before it takes anything from the one that runs.
+            sockets = await bind_sockets(self.profile.listen)
+            for sock in sockets:
+                stack.enter_context(sock)
+            dialer = await stack.enter_async_context(open_dialer(self.profile, self._services))
             self.board.attach(dialer.health)
             self._transports = tuple(dialer.transports.values())
             await serve_front_door(
@@ -110,6 +119,7 @@ class ProxyDaemon:
                 limits=self.profile.limits,
                 notify=self.notify,
                 stop=stop,
+                sockets=sockets,
                 task_status=task_status,
             )
 
