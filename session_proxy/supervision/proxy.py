@@ -100,7 +100,7 @@ class ProxyDaemon:
         required = ",".join(
             name for name in self.profile.upstreams if self.profile.startup_of(name) == "required"
         )
-        self._log.info("starting", profile=str(self.profile.file or "-"), upstreams=required)
+        self._log.info("starting", profile=str(self.profile.file or "-"), required=required)
         for name, upstream in self.profile.upstreams.items():
             if isinstance(upstream, AwgUpstream):
                 self._log.info("awg configuration", upstream=name, **session_summary(upstream))

@@ -163,9 +163,11 @@ async def test_a_port_that_is_taken_is_told_before_any_upstream_is_opened(
         other.bind(("127.0.0.1", 0))
         other.listen()
         profile = attrs.evolve(PROFILE, listen=(ListenAddress(*other.getsockname()),))
-        daemon = ProxyDaemon(profile, Services(), make_logger(lambda _: None, LogSettings()), Metrics())
+        log: list[str] = []
+        daemon = ProxyDaemon(profile, Services(), make_logger(log.append, LogSettings()), Metrics())
         with pytest.raises(ListenError, match="the port is in use"):
             await daemon.serve(trio.Event(), task_status=trio.TASK_STATUS_IGNORED)
+    assert 'required=""' in log[0]
 
 
 def test_required_upstreams_stand_in_the_way_until_they_work() -> None:
