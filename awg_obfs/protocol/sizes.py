@@ -9,9 +9,6 @@ COOKIE_REPLY_LENGTH = 64
 TRANSPORT_OVERHEAD = 32
 KEEPALIVE_LENGTH = TRANSPORT_OVERHEAD
 
-MESSAGE_LENGTHS = (INITIATION_LENGTH, RESPONSE_LENGTH, COOKIE_REPLY_LENGTH, TRANSPORT_OVERHEAD)
-"""By the number of its S and H: initiation, response, cookie reply, and a transport message without content."""
-
 # IP and UDP headers. Neither IPv4 options nor IPv6 extension headers are used by anybody.
 IPV4_OVERHEAD = 20 + 8
 IPV6_OVERHEAD = 40 + 8
