@@ -23,6 +23,10 @@ class TunnelState(enum.StrEnum):
     """It has not come up in time, and goes on trying: what is asked of it fails at once."""
 
 
+# How a reason begins where there is nothing but silence, which says nothing about its cause.
+NO_ANSWER = "no answer from"
+
+
 @attrs.define(eq=False)
 class Condition:
     """The *state* of a tunnel, why it is in it (*reason*), and *since* when, on Trio's clock.

@@ -206,6 +206,14 @@ class Reconnecting:
     reason: str
 
 
+@attrs.frozen
+class LookUpFailed:
+    """A client has not found the address of its server, and tries again; *reason* is for people."""
+
+    peer: Peer
+    reason: str
+
+
 class StreamOutcome(enum.StrEnum):
     """How a connection through a server ended. The first are those of `errors.DialFault`."""
 
@@ -253,7 +261,7 @@ class AssociationClosed:
     duration: float
 
 
-SessionEvent = EndpointEvent | SessionUp | SessionDown | Reconnecting
+SessionEvent = EndpointEvent | SessionUp | SessionDown | Reconnecting | LookUpFailed
 """What there is to tell of a session, at either end, but for what goes through it."""
 
 TunnelEvent = SessionEvent | StreamClosed | AssociationClosed

@@ -18,13 +18,14 @@ import trio
 
 from awg_obfs.addresses import any_address_like, is_ipv6, shown
 from awg_obfs.background import open_background
-from awg_obfs.condition import Condition
+from awg_obfs.condition import NO_ANSWER, Condition
 from awg_obfs.destinations import look_up
 from awg_obfs.endpoint import Endpoint, open_endpoint
 from awg_obfs.errors import BindError, TunnelDialError
 from awg_obfs.events import (
     HandshakeCompleted,
     HandshakeFailed,
+    LookUpFailed,
     Reconnecting,
     SessionDown,
     SessionUp,
@@ -143,9 +144,13 @@ class Upkeep:
             try:
                 self._addresses = await look_up(host, port, self._threads)
             except TunnelDialError as exc:
-                self.condition.troubled(f"{host}: {exc}")
+                self._not_found(f"{host}: {exc}")
         if patience.cancelled_caught:
-            self.condition.troubled(f"{host}: the resolver does not answer")
+            self._not_found(f"{host}: the resolver does not answer")
+
+    def _not_found(self, reason: str) -> None:
+        self.condition.troubled(reason)
+        self.on_event(LookUpFailed(self.peer, reason))
 
     async def _try_next_address(self, endpoint: Endpoint) -> None:
         """Go on with the next address of the server, if there are several."""
@@ -188,7 +193,7 @@ class Upkeep:
                 await self._new_keys.wait()
             if not self._has_keys():
                 assert self.peer.endpoint is not None
-                self.condition.troubled(f"no answer from {shown(self.peer.endpoint)}")
+                self.condition.troubled(f"{NO_ANSWER} {shown(self.peer.endpoint)}")
                 if patience.cancelled_caught:
                     await self._try_next_address(endpoint)
                 # The device gives up after a while; we do not.

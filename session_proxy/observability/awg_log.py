@@ -13,6 +13,7 @@ from awg_obfs.events import (
     HandshakeCompleted,
     HandshakeFailed,
     HandshakeSent,
+    LookUpFailed,
     NetworkChanged,
     PathTooNarrow,
     PeerMoved,
@@ -81,5 +82,7 @@ def _line(happened: AwgHappened) -> Line:
             return "info", "session down", {"reason": event.reason}
         case Reconnecting():
             return "info", "reconnecting", {"reason": event.reason}
+        case LookUpFailed():
+            return "warning", "look-up failed", {"reason": event.reason}
         case _:
             assert_never(event)

@@ -6,6 +6,7 @@ application why a destination was not reached.
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 
@@ -14,12 +15,12 @@ import trio
 
 from awg_obfs.addresses import shown
 from awg_obfs.client import Tunnel, TunnelSettings, TunnelState, open_tunnel
+from awg_obfs.condition import NO_ANSWER
 from awg_obfs.datagrams import TunnelAssociation
 from awg_obfs.errors import DialFault, TunnelDialError
 from awg_obfs.events import (
     AssociationClosed,
-    HandshakeCompleted,
-    HandshakeSent,
+    LookUpFailed,
     Reconnecting,
     SessionDown,
     SessionUp,
@@ -51,7 +52,15 @@ from tunnel_relay.background import open_background
 PATIENCE = 12.0
 
 # Strangers get no answer, so silence is all there is to see of most mistakes.
-SILENCE = "check that awg-server runs there, that UDP gets through, and that the keys and s1 to h4 fit"
+SILENCE = (
+    "check that awg-server runs there, that UDP gets through, and that the keys and s1 to h4 fit, "
+    "preshared_key included"
+)
+
+# Whoever waits for the first session is told after this long what it waits for (seconds), and whoever has none all
+# along every minute that this is still so. A resolver that does not answer shows after 3 s.
+FIRST_WORD = 3.5
+REMINDER = 60.0
 
 ERRORS: Mapping[DialFault, type[DialError]] = {
     DialFault.REFUSED: RefusedError,
@@ -98,17 +107,19 @@ class Reporter:
     name: str
     endpoint: Target
     _notify: Notify = attrs.field(repr=False)
-    _unanswered: bool = attrs.field(default=False, init=False)
     _is_up: bool = attrs.field(default=False, init=False)
     _is_called_down: bool = attrs.field(default=False, init=False)
     _silent_since: float | None = attrs.field(default=None, init=False)
     """When a session that is up was found to be silent."""
+    _not_found: set[str] = attrs.field(factory=set[str], init=False)
+    """Why the server has no address, as far as told since there was a session."""
 
     def __call__(self, event: TunnelEvent) -> None:
         """Tell of *event*."""
         match event:
             case SessionUp():
                 self._is_up, self._is_called_down, self._silent_since = True, False, None
+                self._not_found.clear()
                 self._notify(UpstreamUp(self.name, shown(event.address), event.setup))
                 self._notify(LinksChanged(self.name, 1))
             case SessionDown():
@@ -118,9 +129,12 @@ class Reporter:
             case StreamClosed() | AssociationClosed():
                 # Servers tell of those. Here the front door has a line for every connection.
                 pass
+            case LookUpFailed():
+                # It is looked up again and again.
+                if event.reason not in self._not_found:
+                    self._not_found.add(event.reason)
+                    self._notify(AwgHappened(self.name, event))
             case _:
-                if isinstance(event, HandshakeSent | HandshakeCompleted):
-                    self._unanswered = isinstance(event, HandshakeSent)
                 if isinstance(event, Reconnecting) and self._is_up:
                     self._silent_since = trio.current_time()
                 self._notify(AwgHappened(self.name, event))
@@ -128,7 +142,19 @@ class Reporter:
     def down(self, reason: str) -> None:
         """Tell that the upstream does not work, which is seen to all the time."""
         self._is_called_down = True
-        self._notify(UpstreamDown(self.name, str(self.endpoint), self.explained(reason), None))
+        self._notify(UpstreamDown(self.name, str(self.endpoint), explained(reason), None))
+
+    def connecting(self, reason: str) -> None:
+        """Tell that there is no session yet."""
+        if reason == TunnelState.STARTING:
+            reason = f"{NO_ANSWER} {self.endpoint} so far"
+        if not self._is_up:
+            self._notify(Notice(self.name, f"still connecting: {explained(reason)}"))
+
+    def still_down(self, reason: str, seconds: float) -> None:
+        """Tell once more that the upstream does not work."""
+        message = f"down for {seconds / 60:.0f} min: {explained(reason)}"
+        self._notify(Notice(self.name, message, "warning"))
 
     def works(self) -> None:
         """Tell that a session which had fallen silent goes on, with all that it carries."""
@@ -142,9 +168,10 @@ class Reporter:
         else:
             self._notify(Notice(self.name, f"the server is heard again, {silent:.1f} s later"))
 
-    def explained(self, reason: str) -> str:
-        """Return *reason* with what to do about it, where we know."""
-        return f"{reason}; {SILENCE}" if self._unanswered and not self._is_up else reason
+
+def explained(reason: str) -> str:
+    """Return *reason* with what to do about it, where we know."""
+    return f"{reason}; {SILENCE}" if reason.startswith(NO_ANSWER) else reason
 
 
 @attrs.define(eq=False)
@@ -185,12 +212,11 @@ class AwgTransport:
         """Return the state; READY means that the server was heard of lately, unasked if need be."""
         tunnel = self._tunnel
         statistics = tunnel.statistics()
-        details = [("via", str(self._reporter.endpoint)), ("streams", str(statistics.streams))]
+        reason, via = explained(tunnel.reason), str(self._reporter.endpoint)
+        details = [] if via in reason else [("via", via)]
+        details.append(("streams", str(statistics.streams)))
         if statistics.round_trip is not None:
             details.append(("round trip", f"{statistics.round_trip * 1e3:.1f} ms"))
-        reason = (
-            self._reporter.explained(tunnel.reason) if tunnel.state is TunnelState.DOWN else tunnel.reason
-        )
         return Health(STATES[tunnel.state], reason, tunnel.since, tuple(details))
 
     def figures(self) -> AwgFigures:
@@ -217,20 +243,36 @@ class AwgTransport:
         try:
             await self._tunnel.wait_ready()
         except TunnelDialError as exc:
-            raise LinkFailedError(self._reporter.explained(str(exc))) from exc
+            raise LinkFailedError(explained(str(exc))) from exc
 
     async def watch(self) -> None:
-        """Tell when the tunnel has not come up in time, and when it is heard again; for ever."""
+        """Tell when the tunnel has not come up in time, that it still has not, and when it is heard again; for ever."""
         tunnel = self._tunnel
         while True:
-            match tunnel.state:
+            state = tunnel.state
+            match state:
                 case TunnelState.DOWN:
                     self._reporter.down(tunnel.reason)
                 case TunnelState.READY:
                     self._reporter.works()
                 case TunnelState.STARTING:
                     pass
-            await tunnel.wait_change()
+            await self._remind(state)
+
+    async def _remind(self, state: TunnelState) -> None:
+        """Return when the tunnel is no longer in *state*; tell meanwhile that it does not work."""
+        tunnel = self._tunnel
+        pause = {TunnelState.STARTING: FIRST_WORD, TunnelState.DOWN: REMINDER}.get(state, math.inf)
+        while tunnel.state is state:
+            with trio.move_on_after(pause) as waiting:
+                await tunnel.wait_change()
+            if not waiting.cancelled_caught or tunnel.state is not state:
+                return
+            if state is TunnelState.DOWN:
+                self._reporter.still_down(tunnel.reason, trio.current_time() - tunnel.since)
+            else:
+                self._reporter.connecting(tunnel.reason)
+                pause = math.inf
 
 
 @asynccontextmanager

@@ -11,6 +11,7 @@ from awg_obfs.events import (
     HandshakeFailed,
     HandshakeFault,
     HandshakeSent,
+    LookUpFailed,
     NetworkChange,
     NetworkChanged,
     PathTooNarrow,
@@ -79,4 +80,5 @@ SESSION_EVENTS: list[tuple[SessionEvent, str]] = [
     (SessionUp(PEER, HERE, 0.12345), "info awg session up link=laptop with=192.0.2.1:443 setup=0.123"),
     (SessionDown(PEER, "idle"), "info awg session down link=laptop reason=idle"),
     (Reconnecting(PEER, "silence"), "info awg reconnecting link=laptop reason=silence"),
+    (LookUpFailed(PEER, "no address"), 'warning awg look-up failed link=laptop reason="no address"'),
 ]

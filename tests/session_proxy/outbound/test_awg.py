@@ -12,7 +12,7 @@ import trio
 from awg_obfs import upkeep
 from awg_obfs.client import TunnelState
 from awg_obfs.errors import DialFault
-from awg_obfs.events import AssociationClosed, HandshakeCompleted, SessionUp
+from awg_obfs.events import AssociationClosed, HandshakeCompleted, LookUpFailed, SessionUp
 from awg_obfs.limits import Limits
 from awg_obfs.protocol.keys import key_to_text
 from session_proxy.errors import (
@@ -222,11 +222,55 @@ async def test_in_the_background_it_comes_up_when_it_can() -> None:
             assert isinstance(down, UpstreamDown)
             assert "check that" in down.reason
             assert transport.health().state is HealthState.DOWN
-            assert "check that" in transport.health().reason
+            health = transport.health()
+            assert health.reason.endswith(awg.SILENCE)
+            # The reason has the address already.
+            assert "via" not in dict(health.details)
             watched.world.relay.blackout(False)
             await transport.wait_usable()
             async with await transport.connect_tcp(Target.of("127.0.0.1", port)):
                 pass
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_whoever_waits_for_a_server_is_told_what_for_and_reminded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(awg, "FIRST_WORD", PATIENCE / 4)
+    monkeypatch.setattr(awg, "REMINDER", PATIENCE / 2)
+    async with open_watched() as watched:
+        watched.world.relay.blackout(True)
+        async with watched.open("background"):
+            word = await watched.wait_for(Notice)
+            assert isinstance(word, Notice)
+            assert word.level == "info"
+            via = watched.upstream().endpoint
+            assert word.message == f"still connecting: no answer from {via} so far; {awg.SILENCE}"
+            assert not any(isinstance(event, UpstreamDown) for event in watched.events)
+            for count in (2, 3):
+                reminder = await watched.wait_for(Notice, count)
+                assert isinstance(reminder, Notice)
+                assert reminder.level == "warning"
+                assert reminder.message == f"down for 0 min: no answer from {via}; {awg.SILENCE}"
+            assert len([event for event in watched.events if isinstance(event, UpstreamDown)]) == 1
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_server_whose_name_is_not_found_is_told_of_at_once_and_once() -> None:
+    events: list[Event] = []
+    async with open_watched() as watched:
+        upstream = attrs.evolve(watched.upstream("background"), endpoint=Target.of("nowhere.invalid", 51820))
+        async with open_awg_transport("edge", upstream, Services(notify=events.append)) as transport:
+            await eventually(lambda: events)
+            [told] = events
+            assert isinstance(told, AwgHappened)
+            assert isinstance(told.event, LookUpFailed)
+            assert told.event.reason == transport.health().reason
+            await eventually(lambda: len(events) > 1)
+            # By then it was looked up several times.
+            down = events[1]
+            assert isinstance(down, UpstreamDown)
+            assert down.reason == told.event.reason
 
 
 @pytest.mark.usefixtures("impatient")
@@ -302,6 +346,20 @@ async def test_the_library_gets_what_the_profile_says() -> None:
         assert tunnel_settings("edge", upstream) == expected
         without = tunnel_settings("edge", attrs.evolve(upstream, preshared_key=None))
         assert without.preshared_key == bytes(32)
+
+
+@pytest.mark.parametrize(
+    ("reason", "expected"),
+    [
+        ("no answer from the server", f"no answer from the server; {awg.SILENCE}"),
+        ("no answer from 192.0.2.1:443", f"no answer from 192.0.2.1:443; {awg.SILENCE}"),
+        ("the server has restarted", "the server has restarted"),
+        ("", ""),
+    ],
+)
+def test_silence_gets_advice(reason: str, expected: str) -> None:
+    assert awg.explained(reason) == expected
+    assert "preshared_key" in awg.SILENCE
 
 
 def test_what_only_a_server_tells_is_no_news_of_ours() -> None:
