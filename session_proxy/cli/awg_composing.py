@@ -14,6 +14,7 @@ from session_proxy.observability.logging import Log
 from session_proxy.observability.metrics import Metrics
 from session_proxy.observability.sink import LineSink
 from session_proxy.outbound.transport import Services
+from session_proxy.policy.rules import DIRECT
 from session_proxy.profile.awg_loading import load_awg_client, load_awg_server
 from session_proxy.profile.awg_model import SERVER
 from session_proxy.supervision.awg_server import AwgServerDaemon
@@ -36,7 +37,9 @@ class ClientComposer:
         profile = client.profile(self.file, service_name(self.name or self.file.stem))
         services = Services(state_dir=state_dir(self.environ), environ=self.environ)
         # The port is served at once, whether or not the server can be reached; who asks is told.
-        return compose_proxy(profile, services, log, sink, vital=frozenset({SERVER}))
+        return compose_proxy(
+            profile, services, log, sink, vital=frozenset({SERVER}), hidden=frozenset({DIRECT})
+        )
 
 
 @attrs.frozen(kw_only=True)

@@ -67,12 +67,18 @@ class ProxyComposer:
 
 
 def compose_proxy(
-    profile: Profile, services: Services, log: Log, sink: LineSink, *, vital: frozenset[str] = frozenset()
+    profile: Profile,
+    services: Services,
+    log: Log,
+    sink: LineSink,
+    *,
+    vital: frozenset[str] = frozenset(),
+    hidden: frozenset[str] = frozenset(),
 ) -> Composition:
-    """Return the proxy that serves *profile*, ready to run; see `HealthBoard` for *vital*."""
+    """Return the proxy that serves *profile*, ready to run; see `HealthBoard` for *vital* and *hidden*."""
     metrics = Metrics()
     lifecycle = Lifecycle()
-    daemon = ProxyDaemon(profile, services, log, metrics, vital=vital)
+    daemon = ProxyDaemon(profile, services, log, metrics, vital=vital, hidden=hidden)
 
     def is_ready() -> bool:
         return lifecycle.phase is Phase.READY and not daemon.obstacles()

@@ -72,9 +72,10 @@ class ProxyDaemon:
         metrics: Metrics,
         *,
         vital: frozenset[str] = frozenset(),
+        hidden: frozenset[str] = frozenset(),
     ) -> None:
         self.profile = profile
-        self.board = HealthBoard(profile, vital)
+        self.board = HealthBoard(profile, vital, hidden)
         self.traffic = Traffic()
         self._metrics = metrics
         self._consumers = (EventLog(log), metrics, self.board, self.traffic)

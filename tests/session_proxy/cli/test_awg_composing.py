@@ -77,6 +77,8 @@ def test_a_client_file_becomes_a_proxy_that_needs_its_server(tmp_path: Path, env
     assert (made.settings.name, profile.default, list(profile.upstreams)) == ("client", "server", ["server"])
     assert profile.startup_of("server") == "background"
     assert made.daemon.obstacles() == {"upstream server": "starting"}
+    # Nothing leaves this machine but to the server.
+    assert made.daemon.board.hidden == {"direct"}
 
 
 @pytest.mark.parametrize(("composer", "name"), [(ClientComposer, "client"), (ServerComposer, "server")])

@@ -70,3 +70,10 @@ def test_links_are_remembered() -> None:
     board(LinksChanged("main", 3))
 
     assert board.links == {"main": 3}
+
+
+async def test_a_way_that_nothing_can_take_is_not_shown() -> None:
+    board = HealthBoard(PROFILE, hidden=frozenset({"direct"}))
+    board.attach(lambda: {name: Health(HealthState.READY) for name in ("direct", "main", "spare")})
+
+    assert set(board.health()) == {"main", "spare"}
