@@ -81,8 +81,8 @@ class Gateway:
         return self._ticket(session)
 
     def terminate_session(self, session_id: str) -> None:
-        """End the session, if it has not ended."""
-        session = self.sessions.get(session_id)
+        """End the session, if it has not ended; from now on nobody knows it."""
+        session = self.sessions.pop(session_id, None)
         if session is not None:
             session.end("", at_once=True)
 
@@ -124,7 +124,7 @@ class Gateway:
             nursery.start_soon(_end_when_idle, session)
             reason = await session.run(drive_port)
         # From here on the session cannot be resumed, and whoever comes is told so.
-        del self.sessions[session.id]
+        self.sessions.pop(session.id, None)
         link = session.link
         if link is not None and link.post([self._channel_closed(session, reason)]):
             await trio.sleep(PARTING_TIME)
