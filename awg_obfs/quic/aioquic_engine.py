@@ -178,7 +178,8 @@ class AioquicEngine:
 
     def reset_stream(self, stream_id: int, code: int) -> None:
         """See `Engine.reset_stream`."""
-        self._connection.reset_stream(stream_id, code)
+        if self._connection.knows(stream_id):
+            self._connection.reset_stream(stream_id, code)
 
     def stop_stream(self, stream_id: int, code: int) -> None:
         """See `Engine.stop_stream`."""

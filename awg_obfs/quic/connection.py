@@ -26,6 +26,7 @@ from awg_obfs.quic.engine import (
 )
 from awg_obfs.quic.errors import Cause, ConnectionFailure, ConnectionLostError
 from awg_obfs.quic.notes import GO_ON_AT, HOLD_AT, Kind, Note, NoteReader
+from awg_obfs.quic.openings import UNIDIRECTIONAL, Openings
 from awg_obfs.quic.pings import Pings
 from awg_obfs.quic.settings import QuicSettings
 from awg_obfs.quic.stream import NO_ERROR, QuicStream
@@ -38,10 +39,6 @@ DATAGRAM_OVERHEAD = 64
 # How long QUIC's own end of a stream may take once a note has told of it. Then the peer's engine is asked to reset
 # the stream, which it repeats, or it would keep the stream for ever.
 GRACE = 3.0
-
-# RFC 9000, section 2.1: the lowest two bits tell who opened a stream, and whether both may send.
-_UNIDIRECTIONAL = 2
-_STREAM_STEP = 4
 
 
 class QuicConnection:
@@ -75,16 +72,15 @@ class QuicConnection:
         self._ready = trio.Event()
         self._over = trio.Event()
         self._failure: ConnectionFailure | None = None
-        # The next stream that the peer opens, and those before it that it has opened without a word yet.
-        self._next_of_peer = 1 if role is Role.CLIENT else 0
-        self._passed_over: set[int] = set()
+        self._openings = Openings(next_stream=1 if role is Role.CLIENT else 0, most=settings.streams)
         # See awg_obfs.quic.notes: what the peer asked of us, and what we asked of it.
         self._note_reader = NoteReader()
         self._held_by_peer: set[int] = set()
         self._held_by_us: set[int] = set()
         self._full: set[int] = set()
         self._note_stream: int | None = None
-        self._told: deque[tuple[float, int]] = deque()
+        # When QUIC's own word of an end is due.
+        self._told: dict[int, float] = {}
 
     # -- what the owner calls
 
@@ -270,8 +266,8 @@ class QuicConnection:
                     stream.wake_sender()
         if self._full or self._held_by_us:
             self._hold_streams()
-        if self._told and self._told[0][0] <= trio.current_time():
-            self._end_told(self._told.popleft()[1])
+        if self._told:
+            self._end_told(trio.current_time())
 
     def _deliver(self, event: EngineEvent) -> None:
         match event:
@@ -281,12 +277,12 @@ class QuicConnection:
                 self._datagrams.append(data)
                 self._datagram_came.unpark()
             case StreamReset(stream_id, code):
-                stream = None if stream_id & _UNIDIRECTIONAL else self._stream(stream_id)
+                stream = None if stream_id & UNIDIRECTIONAL else self._stream(stream_id)
                 if stream is not None:
                     stream.on_reset(code)
             case StopSending(stream_id, code):
                 # It may come before what the peer has sent on the stream.
-                stream = None if stream_id & _UNIDIRECTIONAL else self._stream(stream_id)
+                stream = None if stream_id & UNIDIRECTIONAL else self._stream(stream_id)
                 if stream is not None:
                     stream.on_stopped(code)
             case EndInDoubt(stream_id, total):
@@ -302,7 +298,7 @@ class QuicConnection:
                 assert_never(event)
 
     def _deliver_data(self, stream_id: int, chunks: list[bytes], *, end: bool) -> None:
-        if stream_id & _UNIDIRECTIONAL:
+        if stream_id & UNIDIRECTIONAL:
             data = b"".join(chunks)
             self._engine.consumed(stream_id, len(data), 0)
             for note in self._note_reader.feed(data):
@@ -323,17 +319,26 @@ class QuicConnection:
                 if note.stream_id in self._streams:
                     self._held_by_peer.add(note.stream_id)
             case Kind.ENDED:
-                stream = self._stream(note.stream_id)
-                if stream is not None and not stream.ended:
-                    stream.on_end_told(note.total)
-                    self._told.append((trio.current_time() + GRACE, note.stream_id))
+                stream = self._streams.get(note.stream_id)
+                if stream is not None:
+                    self._tell_end(stream, note.total)
+                else:
+                    # It may have overtaken its stream.
+                    self._openings.keep_end(note.stream_id, note.total)
 
-    def _end_told(self, stream_id: int) -> None:
-        stream = self._streams.get(stream_id)
-        if stream is not None and not stream.ended:
-            self._told.append((trio.current_time() + GRACE, stream_id))
-        else:
-            self.stop(stream_id, NO_ERROR)
+    def _tell_end(self, stream: QuicStream, total: int) -> None:
+        if not stream.ended:
+            stream.on_end_told(total)
+            self._told.setdefault(stream.stream_id, trio.current_time() + GRACE)
+
+    def _end_told(self, now: float) -> None:
+        for stream_id in [stream_id for stream_id, due in self._told.items() if due <= now]:
+            del self._told[stream_id]
+            stream = self._streams.get(stream_id)
+            if stream is not None and not stream.ended:
+                self._told[stream_id] = now + GRACE
+            else:
+                self.stop(stream_id, NO_ERROR)
 
     def _send_notes(self, notes: Sequence[Note]) -> None:
         if notes:
@@ -360,23 +365,14 @@ class QuicConnection:
     def _stream(self, stream_id: int) -> QuicStream | None:
         """Return the stream, which the peer may have just opened; None where it is over already."""
         stream = self._streams.get(stream_id)
-        if stream is None and self._is_opened_by_peer(stream_id):
+        if stream is None and self._openings.opens(stream_id):
             stream = self._streams[stream_id] = QuicStream(self, stream_id)
             self._incoming.append(stream)
             self._stream_came.unpark()
+            total = self._openings.take_end(stream_id)
+            if total is not None:
+                self._tell_end(stream, total)
         return stream
-
-    def _is_opened_by_peer(self, stream_id: int) -> bool:
-        """Return whether the peer opens a stream by speaking of it. Speaking of one opens all before it."""
-        if stream_id % _STREAM_STEP != self._next_of_peer % _STREAM_STEP:
-            return False
-        if stream_id < self._next_of_peer:
-            known = stream_id not in self._passed_over
-            self._passed_over.discard(stream_id)
-            return not known
-        self._passed_over.update(range(self._next_of_peer, stream_id, _STREAM_STEP))
-        self._next_of_peer = stream_id + _STREAM_STEP
-        return True
 
     def _check(self) -> None:
         if self._failure is not None:
