@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import ParamSpec, TypeVar
 
 import trio
 
@@ -17,11 +18,18 @@ from awg_obfs.quic.settings import QuicSettings
 # An engine is not asked sooner than this to handle again what it has just handled.
 GRANULARITY = 0.001
 
+# QUIC's own code for it (RFC 9000, section 20.1).
+_INTERNAL_ERROR = 0x01
+
+_Asked = ParamSpec("_Asked")
+_Answer = TypeVar("_Answer")
+
 
 class Transmitter:
     """Stands between an engine and a path.
 
-    *deliver* is called with each event of the engine, *flushed* after each flush; neither may block.
+    *deliver* is called with each event of the engine, *flushed* after each flush; neither may block. An engine that
+    raises ends its connection, and nothing else.
     """
 
     def __init__(
@@ -48,6 +56,7 @@ class Transmitter:
         self._established = False
         self._handled_at = -math.inf
         self._stopped = False
+        self._broken = False
 
     @property
     def silent(self) -> bool:
@@ -77,7 +86,7 @@ class Transmitter:
             return
         now = trio.current_time()
         self._names.learn(datagrams[0], ours=False)
-        self._engine.receive(datagrams, now)
+        self._ask(None, self._engine.receive, datagrams, now)
         self._deliver_events()
         if self._watch.heard(now) and not self._stopped:
             self._path_returned(now)
@@ -94,7 +103,7 @@ class Transmitter:
     async def run(self) -> None:
         """Transmit and keep time until `stop`."""
         if self._role is Role.CLIENT:
-            self._engine.connect(trio.current_time())
+            self._ask(None, self._engine.connect, trio.current_time())
         while not self._stopped:
             self._poked = trio.Event()
             self._deliver_events()
@@ -109,10 +118,30 @@ class Transmitter:
     def _flush(self) -> None:
         if not self._stopped:
             self._send()
+        if not self._stopped:
             self._flushed()
 
+    def _ask(
+        self,
+        otherwise: _Answer,
+        call: Callable[_Asked, _Answer],
+        *args: _Asked.args,
+        **kwargs: _Asked.kwargs,
+    ) -> _Answer:
+        """Return what the engine answers, or *otherwise* where it fails: then this connection is over."""
+        if self._broken:
+            return otherwise
+        try:
+            return call(*args, **kwargs)
+        except Exception as exc:
+            # Other people's code, fed by the peer: what goes wrong with one must not end the others.
+            self._broken = True
+            reason = f"{type(exc).__name__} in the QUIC library"
+            self._deliver(Terminated(ConnectionFailure(Cause.PROTOCOL, _INTERNAL_ERROR, reason)))
+            return otherwise
+
     def _send(self) -> None:
-        datagrams = self._engine.datagrams_to_send(trio.current_time())
+        datagrams = self._ask([], self._engine.datagrams_to_send, trio.current_time())
         if datagrams:
             # A server's first flight begins with a long header, and may end with a short one.
             self._names.learn(datagrams[0], ours=True)
@@ -120,11 +149,11 @@ class Transmitter:
             self._path.send(datagrams)
 
     def _deliver_events(self) -> None:
-        for event in self._engine.take_events():
+        for event in self._ask([], self._engine.take_events):
             self._deliver(event)
 
     def _next_timer(self) -> float:
-        timer = self._engine.next_timer()
+        timer = self._ask(None, self._engine.next_timer)
         if timer is not None and timer <= self._handled_at:
             # It was handled, and is still due: the engine rounds its time, or has to wait for something else.
             timer = self._handled_at + GRANULARITY
@@ -132,21 +161,21 @@ class Transmitter:
         return min((timer for timer in timers if timer is not None), default=math.inf)
 
     def _handle_timers(self, now: float) -> None:
-        timer = self._engine.next_timer()
+        timer = self._ask(None, self._engine.next_timer)
         if timer is not None and timer <= now:
             self._handled_at = now
-            self._engine.handle_timer(now)
+            self._ask(None, self._engine.handle_timer, now)
             self._deliver_events()
         if self._established and not self._stopped:
             finding = self._watch.handle_timer(now)
             if finding is not Finding.NOTHING:
-                self._engine.revive(now)
+                self._ask(None, self._engine.revive, now)
             if finding is Finding.PROBE_AND_TELL:
                 self._on_silence(True)
 
     def _path_returned(self, now: float) -> None:
         if self._established:
-            self._engine.revive(now)
+            self._ask(None, self._engine.revive, now)
         if self._watch.silent:
             self._watch.silent = False
             self._on_silence(False)

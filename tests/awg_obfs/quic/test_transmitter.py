@@ -194,3 +194,37 @@ async def test_a_connection_that_the_peer_has_forgotten_is_over() -> None:
         await wait_all_tasks_blocked()
         bench.transmitter.received([notice])
         assert bench.delivered == [Terminated(ConnectionFailure(Cause.FORGOTTEN))]
+
+
+@pytest.mark.parametrize("call", ["receive", "datagrams_to_send", "next_timer", "take_events"])
+async def test_an_engine_that_fails_ends_its_own_connection(
+    monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    """Nothing is raised; what failed is told by its kind, without what the peer has sent."""
+
+    def fail(*_: object) -> None:
+        raise KeyError("what the peer has sent")
+
+    async with running() as bench:
+        monkeypatch.setattr(NotedEngine, call, fail)
+        bench.transmitter.received([SHORT])
+        await wait_all_tasks_blocked()
+        failure = ConnectionFailure(Cause.PROTOCOL, 1, "KeyError in the QUIC library")
+        assert bench.delivered == [Terminated(failure)]
+        bench.transmitter.received([SHORT])
+        bench.transmitter.stop()
+        assert bench.delivered == [Terminated(failure)]
+
+
+async def test_a_timer_that_fails_ends_its_own_connection(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
+) -> None:
+    def fail(*_: object) -> None:
+        raise AssertionError
+
+    async with running() as bench:
+        monkeypatch.setattr(NotedEngine, "handle_timer", fail)
+        bench.engine.timer = trio.current_time() + 1
+        bench.transmitter.poke()
+        await trio.sleep(2)
+        assert [type(event) for event in bench.delivered] == [Terminated]
