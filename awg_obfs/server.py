@@ -118,12 +118,17 @@ class _Session:
         connection.received(self._backlog)
         self._backlog.clear()
 
-    def is_over(self, datagram: Buffer) -> bool:
-        """Return whether *datagram* is not for this connection: it has ended, or the client has begun another."""
+    def count_ours(self, datagrams: Sequence[Buffer]) -> int:
+        """Return how many of *datagrams* come before this connection is over, or the client begins another."""
         connection = self.connection
         if connection is None:
-            return False
-        return connection.failure is not None or connection.is_replaced_by(datagram)
+            return len(datagrams)
+        if connection.failure is not None:
+            return 0
+        for count, datagram in enumerate(datagrams):
+            if begins_connection(datagram) and connection.is_replaced_by(datagram):
+                return count
+        return len(datagrams)
 
 
 class TunnelServer:
@@ -205,11 +210,18 @@ class TunnelServer:
     def _received(self, peer: Peer, datagrams: Sequence[Buffer]) -> None:
         """Hand what *peer* sent to its connection, which this may be the beginning of."""
         session = self._sessions.get(peer)
-        if session is not None and not session.is_over(datagrams[0]):
-            session.received(datagrams)
-        elif any(map(begins_connection, datagrams)):
+        if session is not None:
+            ours = session.count_ours(datagrams)
+            if ours:
+                session.received(datagrams[:ours])
+            datagrams = datagrams[ours:]
+            if not datagrams:
+                return
+        # What is late of another connection may come first.
+        begin = next((at for at, each in enumerate(datagrams) if begins_connection(each)), None)
+        if begin is not None:
             if not self._services.draining.is_set():
-                self._begin(peer, datagrams)
+                self._begin(peer, datagrams[begin:])
         else:
             notice = forgotten_notice(datagrams[0])
             if notice is not None:

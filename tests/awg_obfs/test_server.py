@@ -25,6 +25,7 @@ from awg_obfs.protocol.timers import INITIATION_INTERVAL
 from awg_obfs.quic.errors import Cause, ConnectionLostError
 from awg_obfs.server import ServerPeer, ServerSettings, serve_tunnels
 from awg_obfs.udp import UdpSocket
+from tests.support.quic_engines import aioquic_client
 from tests.support.tunnel_ends import receive_exactly
 from tests.support.tunnels import (
     LOOPBACK,
@@ -135,6 +136,60 @@ async def test_a_client_that_begins_anew_replaces_its_last_connection() -> None:
                 assert closed.outcome is StreamOutcome.RESET
                 stream = await newer.connect("127.0.0.1", port, b"!")
                 await receive_exactly(stream, 1)
+
+
+@pytest.mark.parametrize("late", [0, 1, 3])
+async def test_a_client_begins_anew_among_what_is_late_of_its_last_connection(late: int) -> None:
+    """A burst may hold both: what begins a connection goes to that one, from the first packet on."""
+    with trio.fail_after(SECONDS):
+        async with open_tunnel_world() as world, world.open_tunnel():
+            server = world.server.handle
+            sessions = server._sessions  # pyright: ignore[reportPrivateUsage]
+            ((peer, before),) = sessions.items()
+            client = aioquic_client()
+            client.connect(0.0)
+            packet = b"\x41" + bytes(40)
+            begin = client.datagrams_to_send(0.0)
+            server._received(peer, [packet] * late + begin + [packet])  # pyright: ignore[reportPrivateUsage]
+            after = sessions[peer]
+            assert after is not before
+            assert before.connection is not None
+            assert before.connection.failure is not None
+            await eventually(lambda: after.connection is not None)
+            assert after.connection is not None
+            # What is sent again of its beginning does not begin another.
+            await trio.sleep(0.05)
+            assert not any(map(after.connection.is_replaced_by, begin))
+
+
+async def test_one_connection_that_goes_wrong_ends_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the library raises while it takes what a peer has sent."""
+
+    def fail(*_: object) -> None:
+        raise KeyError("what the peer has sent")
+
+    with trio.fail_after(SECONDS):
+        async with (
+            open_destination() as port,
+            world_of_two() as world,
+            world.open_tunnel() as laptop,
+            another_client(world, "phone") as phone,
+        ):
+            for tunnel in (laptop, phone):
+                stream = await tunnel.connect("127.0.0.1", port, b"!")
+                await receive_exactly(stream, 1)
+            sessions = world.server.handle._sessions  # pyright: ignore[reportPrivateUsage]
+            connection = next(each.connection for peer, each in sessions.items() if peer.name == "phone")
+            assert connection is not None
+            monkeypatch.setattr(connection._engine, "receive", fail)  # pyright: ignore[reportPrivateUsage]
+            (down,) = await world.server.diary.wait_for(SessionDown)
+            assert down.peer.name == "phone"
+            assert "KeyError in the QUIC library" in down.reason
+            assert "what the peer" not in down.reason
+            stream = await laptop.connect("127.0.0.1", port, b"!")
+            await receive_exactly(stream, 1)
+            # It is told, and comes back.
+            await world.server.diary.wait_for(SessionUp, 3)
 
 
 async def test_a_client_that_does_not_finish_its_handshake_is_not_kept() -> None:
