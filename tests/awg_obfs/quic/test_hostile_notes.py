@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import attrs
 import pytest
 import trio
+from aioquic.buffer import encode_uint_var
+from aioquic.tls import Epoch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
-from awg_obfs.quic.connection import GRACE
+from awg_obfs.quic.connection import GRACE, QuicConnection
+from awg_obfs.quic.errors import Cause
 from awg_obfs.quic.notes import Kind, Note
-from awg_obfs.quic.settings import QuicSettings
+from awg_obfs.quic.settings import EngineKind, QuicSettings
 from awg_obfs.quic.stream import QuicStream
-from tests.support.quic_link import PAIRS, Couple, Pair, open_couple
+from tests.support.quic_link import ENGINES, PAIRS, Couple, Pair, open_couple
 from tests.support.quic_streams import receive_exactly
 
 # Few, so that limits are met.
@@ -38,6 +41,26 @@ deeds = st.one_of(
     st.tuples(st.just("datagram"), st.binary(max_size=40)),
     st.tuples(st.just("wait"), st.sampled_from([0.0, 0.01, GRACE + 1])),
 )
+
+
+# RFC 9000, section 19; and 9221.
+frame_types = st.sampled_from([*range(0x1F), 0x30, 0x31])
+fields = st.one_of(st.integers(0, 70), st.integers(0, (1 << 62) - 1))
+
+
+def frame(kind: int, values: list[int]) -> bytes:
+    """Return something like a frame."""
+    return bytes((kind,)) + b"".join(encode_uint_var(value) for value in values) + bytes(4)
+
+
+def packet_of(client: QuicConnection, payload: bytes) -> bytes:
+    """Return a packet of a client, run by aioquic, with frames that no client sends."""
+    quic = cast("Any", client)._engine._quic
+    number = quic._packet_number
+    quic._packet_number += 1
+    header = b"\x41" + quic._peer_cid.cid + (number & 0xFFFF).to_bytes(2, "big")
+    packet: bytes = quic._cryptos[Epoch.ONE_RTT].encrypt_packet(header, payload, number)
+    return packet
 
 
 def kept(connection: object) -> dict[str, int]:
@@ -162,3 +185,37 @@ async def test_ends_that_are_told_again_and_again_are_kept_once(
         await trio.sleep(GRACE + 2)
         assert kept(couple.server)["_told"] == 0
         assert couple.server.open_streams == 0
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@settings(max_examples=EXAMPLES, deadline=None)
+@given(
+    payloads=st.lists(
+        st.one_of(
+            st.binary(min_size=4, max_size=60), st.builds(frame, frame_types, st.lists(fields, max_size=6))
+        ),
+        max_size=8,
+    )
+)
+def test_whatever_frames_a_client_sends_nothing_is_raised(engine: EngineKind, payloads: list[bytes]) -> None:
+    """They may end its own connection."""
+
+    async def main() -> None:
+        async with open_couple((EngineKind.AIOQUIC, engine), settings=SETTINGS) as couple:
+            stream = couple.client.open_stream()
+            await stream.send_all(b"!")
+            await couple.server.accept_stream()
+            for payload in payloads:
+                couple.server.received([packet_of(couple.client, payload)])
+                await trio.sleep(0.01)
+            await trio.sleep(0.1)
+            assert max(kept(couple.server).values()) <= 2 * STREAMS
+
+    trio.run(main, clock=MockClock(autojump_threshold=0))
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+async def test_a_frame_of_no_kind_ends_the_connection(autojump_clock: MockClock, engine: EngineKind) -> None:
+    async with open_couple((EngineKind.AIOQUIC, engine)) as couple:
+        couple.server.received([packet_of(couple.client, b"\x1f" + bytes(20))])
+        assert (await couple.server.wait_closed()).cause is Cause.PROTOCOL
