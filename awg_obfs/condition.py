@@ -40,6 +40,8 @@ class Condition:
     since: float = attrs.field(factory=trio.current_time, init=False)
     _changed: trio.Event = attrs.field(factory=trio.Event, init=False, repr=False)
     _waiting: set[trio.CancelScope] = attrs.field(factory=set[trio.CancelScope], init=False, repr=False)
+    _given_up: str = attrs.field(default="", init=False, repr=False)
+    """Why it went down last."""
 
     def ready(self) -> None:
         """It works."""
@@ -93,7 +95,8 @@ class Condition:
             finally:
                 self._waiting.discard(scope)
         if scope.cancelled_caught:
-            self._check()
+            # It may be back already.
+            raise TunnelDialError(DialFault.DOWN, self._given_up)
 
     async def watch_patience(self) -> None:
         """Call it down when it has been starting for too long; for ever."""
@@ -103,6 +106,7 @@ class Condition:
             with trio.move_on_at(self.since + self.patience if starting else math.inf) as waiting:
                 await changed.wait()
             if waiting.cancelled_caught:
+                self._given_up = self.reason
                 self._become(TunnelState.DOWN, self.reason)
                 for scope in self._waiting:
                     scope.cancel()

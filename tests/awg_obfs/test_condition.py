@@ -73,3 +73,25 @@ async def test_what_needs_it_is_given_up_when_it_goes_down(autojump_clock: MockC
         condition.ready()
         with condition.needed():
             await trio.sleep(10)
+
+
+async def test_what_comes_back_as_it_is_given_up_is_given_up_all_the_same(autojump_clock: MockClock) -> None:
+    condition = Condition(patience=3.0)
+    condition.troubled("silence")
+
+    async def come_back() -> None:
+        while condition.state is not TunnelState.DOWN:
+            await condition.wait_change()
+        condition.ready()
+
+    async def linger() -> None:
+        with trio.CancelScope(shield=True):
+            await trio.sleep(5)
+        await trio.lowlevel.checkpoint()
+
+    async with open_background() as nursery:
+        nursery.start_soon(condition.watch_patience)
+        nursery.start_soon(come_back)
+        with pytest.raises(TunnelDialError, match="silence"), condition.needed():
+            await linger()
+        assert condition.state is TunnelState.READY
