@@ -34,6 +34,7 @@ from awg_obfs.events import (
 from awg_obfs.protocol.address import Address
 from awg_obfs.protocol.device import Device
 from awg_obfs.protocol.peers import Peer
+from awg_obfs.protocol.sizes import QUIC_SMALLEST, quic_datagram_size
 from awg_obfs.quic.driver import QuicConnection, open_quic
 from awg_obfs.quic.engine import Role
 from awg_obfs.quic.engines import settings_after
@@ -142,11 +143,23 @@ class Upkeep:
             return
         with trio.move_on_after(LOOK_UP) as patience:
             try:
-                self._addresses = await look_up(host, port, self._threads)
+                found = await look_up(host, port, self._threads)
             except TunnelDialError as exc:
                 self._not_found(f"{host}: {exc}")
+            else:
+                roomy = list(filter(self._has_room, found))
+                if not roomy:
+                    self._not_found(
+                        f"{host}: its address leaves QUIC too little room; lower s4, or raise mtu"
+                    )
+                self._addresses = roomy or self._addresses
         if patience.cancelled_caught:
             self._not_found(f"{host}: the resolver does not answer")
+
+    def _has_room(self, address: Address) -> bool:
+        """Return whether QUIC fits into datagrams to *address*: IPv6 leaves 20 bytes less for it than IPv4."""
+        s4 = self.device.parameters.s4
+        return quic_datagram_size(self.mtu, s4, ipv6=is_ipv6(address)) >= QUIC_SMALLEST
 
     def _not_found(self, reason: str) -> None:
         self.condition.troubled(reason)

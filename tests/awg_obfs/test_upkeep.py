@@ -18,6 +18,7 @@ from awg_obfs.condition import TunnelState
 from awg_obfs.errors import BindError, DialFault, TunnelDialError
 from awg_obfs.events import HandshakeCompleted, PeerMoved, Reconnecting, SessionDown, SessionUp
 from awg_obfs.protocol.address import Address
+from awg_obfs.protocol.sizes import QUIC_SMALLEST, quic_datagram_size
 from awg_obfs.protocol.timers import REKEY_TIMEOUT
 from awg_obfs.quic.errors import Cause, ConnectionLostError
 from awg_obfs.upkeep import ATTEMPT, LONGEST_PAUSE, LOOK_UP, NEXT_ADDRESS
@@ -220,6 +221,22 @@ async def test_the_next_address_of_a_name_is_tried(
         resolver.addresses = [(other, 9), address]
         async with world.open_tunnel(ready=False) as tunnel:
             assert await passed(tunnel) < REKEY_TIMEOUT + 1
+
+
+async def test_addresses_without_room_for_quic_are_passed_over(
+    virtual_time: MockClock, resolver: Resolver
+) -> None:
+    """Over IPv6, datagrams of a path that just does for IPv4 are too short."""
+    async with open_named_world() as (world, address):
+        s4 = world.client.parameters.s4
+        narrow = next(mtu for mtu in range(1200, 1500) if quic_datagram_size(mtu, s4) >= QUIC_SMALLEST)
+        world.client = attrs.evolve(world.client, mtu=narrow)
+        resolver.addresses = [("::1", 9)]
+        async with world.open_tunnel(ready=False) as tunnel:
+            await trio.sleep(2)
+            assert "leaves QUIC too little room" in tunnel.reason
+            resolver.addresses = [("::1", 9), address]
+            assert await passed(tunnel) < LONGEST_PAUSE + 1
 
 
 async def test_a_name_that_means_another_address_now_leads_there(
