@@ -18,6 +18,10 @@ BLANKS = " \t\n\v\f\r"
 
 _BLANKS = re.compile(f"[{BLANKS}]+")
 
+# More than the longest key has. What is longer may hold a secret, behind a slip of the pen such as ":" for "=".
+LONGEST_NAME = 20
+_NAME = re.compile(f"[A-Za-z0-9]{{1,{LONGEST_NAME}}}")
+
 
 @attrs.frozen
 class Field:
@@ -71,13 +75,14 @@ def split(content: str) -> Sections:
             section = Section(number)
             peers.append(section)
         elif "=" not in compact:
-            problems.append(
-                LineProblem(number, f"{shown(compact)} is no section and no KEY = VALUE", "remove it")
-            )
+            what = shown(compact) if len(compact) <= LONGEST_NAME else "this"
+            problems.append(LineProblem(number, f"{what} is no section and no KEY = VALUE", "remove it"))
         elif section is None:
             problems.append(
                 LineProblem(number, "this stands in no section", "begin the file with [Interface]")
             )
+        elif not _NAME.fullmatch(compact.partition("=")[0]):
+            problems.append(LineProblem(number, "what stands before = is no key", "write KEY = VALUE"))
         else:
             section.fields.append(_field(number, text, compact))
     return Sections(interface, tuple(peers), tuple(problems))

@@ -55,6 +55,17 @@ def test_lines_outside_sections_and_lines_without_a_value_are_told() -> None:
     ]
 
 
+@pytest.mark.parametrize("line", ["PrivateKey: {}=", "PrivateKey {}=", "PrivateKey: {}", "{}=", "{}"])
+def test_a_slip_shows_no_key(line: str) -> None:
+    secret = "c2VjcmV0IHNlY3JldCBzZWNyZXQgc2VjcmV0IHNlYzA"
+    sections = split("[Interface]\n" + line.format(secret))
+
+    (problem,) = sections.problems
+    assert problem.line == 2
+    assert secret[:10] not in str(problem)
+    assert not sections.interface.fields
+
+
 def test_a_field_does_not_show_its_value() -> None:
     assert "secret" not in repr(only_field("PrivateKey = secret"))
 
