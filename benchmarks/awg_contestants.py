@@ -205,7 +205,7 @@ async def pproxy_quic(arena: Arena, folder: Path, way: Way) -> AsyncGenerator[Co
     certificate, key = write_certificate(folder)
     udp, tcp = free_udp_port(), free_port()
     log = folder / "pproxy-quic.log"
-    server = [sys.executable, "-m", "benchmarks.pproxy_quic", "--ssl", f"{certificate},{key}"]
+    server = [sys.executable, "-u", "-m", "benchmarks.pproxy_quic", "--ssl", f"{certificate},{key}"]
     server += ["-l", f"quic+socks5://{ANY}:{udp}"]
     client = [sys.executable, "-m", "pproxy", "-l", f"socks5://127.0.0.1:{tcp}"]
     async with way(udp) as entry:
