@@ -7,20 +7,38 @@ import json
 import resource
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import attrs
 import trio
 
-from benchmarks import ssm, suites
+from benchmarks import awg, awg_udp, ssm, suites
 from benchmarks.arena import open_arena
 from benchmarks.measures import QUICK, Scale
 from benchmarks.report import as_json, as_markdown, show
 from benchmarks.routing import routing
 from benchmarks.tournament import Outcome
 
-SUITES: dict[str, suites.Suite] = {"direct": suites.direct, "ssh": suites.ssh, "ssm": ssm.ssm}
-CHOICES = (*SUITES, "routing", "all")
+SUITES: dict[str, suites.Suite] = {
+    "direct": suites.direct,
+    "ssh": suites.ssh,
+    "ssm": ssm.ssm,
+    "awg-loopback": awg.loopback,
+    "awg-sessions": awg.sessions,
+    "awg-far": awg.far,
+}
+# Those that need no arena.
+ALONE: dict[str, Callable[[Scale], Outcome]] = {
+    "routing": routing,
+    "awg-device": awg.device,
+    "awg-session": awg_udp.session_layer,
+}
+GROUPS = {
+    "awg": ["awg-device", "awg-session", "awg-loopback", "awg-sessions", "awg-far"],
+    "all": [*SUITES, *ALONE],
+}
+CHOICES = (*SUITES, *ALONE, *GROUPS)
 
 
 async def run(name: str, scale: Scale) -> Outcome:
@@ -54,11 +72,11 @@ def main() -> None:
     # A thousand connections take two thousand descriptors in a proxy.
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    chosen = [*SUITES, "routing"] if "all" in arguments.suites else arguments.suites
+    chosen = dict.fromkeys(one for name in arguments.suites for one in GROUPS.get(name, [name]))
     outcomes: list[Outcome] = []
     for name in chosen:
         print(f"{name}:", file=sys.stderr)
-        outcomes.append(routing(scale) if name == "routing" else trio.run(run, name, scale))
+        outcomes.append(ALONE[name](scale) if name in ALONE else trio.run(run, name, scale))
         show(outcomes[-1])
     if arguments.json:
         arguments.json.write_text(json.dumps(as_json(outcomes), indent=1) + "\n", encoding="utf-8")

@@ -17,13 +17,14 @@ import tomli_w
 import trio
 
 from benchmarks.arena import Arena, Contestant, FailedError
+from benchmarks.measures import BARE
 from benchmarks.processes import free_port, program
 
 # One cipher for all, so that what is compared is the programs (house.md of ours: aes256-gcm first).
 CIPHER = "aes256-gcm@openssh.com"
 # Ours, whether or not the script is on the path.
 SPROXY = (sys.executable, "-c", "from session_proxy.cli.main import main; main()")
-NO_PROXY = Contestant("no proxy", None)
+NO_PROXY = BARE
 
 
 class AbsentError(Exception):
@@ -92,7 +93,7 @@ async def sproxy(
     argv = [*SPROXY, "run", str(file), "--log-level", "warning"]
     log = file.with_suffix(".log")
     async with program(argv, log=log, env=env) as process:
-        yield await _ready(arena, Contestant(name, ("127.0.0.1", port), (process.pid,)), log)
+        yield await ready(arena, Contestant(name, ("127.0.0.1", port), (process.pid,)), log)
 
 
 @asynccontextmanager
@@ -104,7 +105,7 @@ async def microsocks(arena: Arena, folder: Path) -> AsyncGenerator[Contestant]:
     argv = ["microsocks", "-i", "127.0.0.1", "-p", str(port)]
     log = folder / "microsocks.log"
     async with program(argv, log=log) as process:
-        yield await _ready(arena, Contestant("microsocks", ("127.0.0.1", port), (process.pid,)), log)
+        yield await ready(arena, Contestant("microsocks", ("127.0.0.1", port), (process.pid,)), log)
 
 
 @asynccontextmanager
@@ -116,7 +117,7 @@ async def pproxy(arena: Arena, folder: Path) -> AsyncGenerator[Contestant]:
     argv = [sys.executable, "-m", "pproxy", "-l", f"socks5://127.0.0.1:{port}"]
     log = folder / "pproxy.log"
     async with program(argv, log=log) as process:
-        yield await _ready(arena, Contestant("pproxy", ("127.0.0.1", port), (process.pid,)), log)
+        yield await ready(arena, Contestant("pproxy", ("127.0.0.1", port), (process.pid,)), log)
 
 
 @asynccontextmanager
@@ -153,7 +154,7 @@ async def ssh_dynamic(
     log = folder / f"{name}.log"
     async with program(argv, log=log, env=env) as process:
         roots = (process.pid, sshd.pid) if both_ends else (process.pid,)
-        yield await _ready(arena, Contestant(name, ("127.0.0.1", port), roots), log)
+        yield await ready(arena, Contestant(name, ("127.0.0.1", port), roots), log)
 
 
 @asynccontextmanager
@@ -168,13 +169,15 @@ async def asyncssh(arena: Arena, folder: Path, sshd: Sshd) -> AsyncGenerator[Con
     ]
     log = folder / "asyncssh.log"
     async with program(argv, log=log) as process:
-        yield await _ready(arena, Contestant("asyncssh", ("127.0.0.1", port), (process.pid,)), log)
+        yield await ready(arena, Contestant("asyncssh", ("127.0.0.1", port), (process.pid,)), log)
 
 
-async def _ready(arena: Arena, contestant: Contestant, log: Path) -> Contestant:
+async def ready(arena: Arena, contestant: Contestant, log: Path | None) -> Contestant:
+    """Return *contestant* once it carries something; what failed otherwise stands in its *log*."""
     try:
         await arena.wait_ready(contestant)
     except FailedError as exc:
-        last = (await trio.Path(log).read_text(errors="replace")).strip().rpartition("\n")[2]
+        text = "" if log is None else await trio.Path(log).read_text(errors="replace")
+        last = text.strip().rpartition("\n")[2]
         raise FailedError(f"{exc}: {last}" if last else str(exc)) from exc
     return contestant

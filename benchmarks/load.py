@@ -34,6 +34,9 @@ class Command:
     do: str
     proxy: wire.Address | None = attrs.field(converter=lambda pair: pair and (pair[0], pair[1]))
     target: wire.Address = attrs.field(converter=lambda pair: (pair[0], pair[1]))
+    credentials: wire.Credentials | None = attrs.field(
+        default=None, converter=lambda pair: pair and (pair[0], pair[1]), repr=False
+    )
     streams: int = 1
     size: int = 0
     count: int = 1
@@ -121,7 +124,7 @@ def connect_rate(command: Command) -> dict[str, float]:
     """Open *count* connections, `WORKERS` at a time, each until the target's greeting is there."""
     each = max(command.count // WORKERS, 1)
     began = time.perf_counter()
-    children = [_fork(lambda: _greet(command.proxy, command.target, each)) for _ in range(WORKERS)]
+    children = [_fork(lambda: _greet(command, each)) for _ in range(WORKERS)]
     failed = sum(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) != 0 for child in children)
     seconds = time.perf_counter() - began
     if failed:
@@ -129,9 +132,9 @@ def connect_rate(command: Command) -> dict[str, float]:
     return {"seconds": seconds, "count": each * WORKERS}
 
 
-def _greet(proxy: wire.Address | None, target: wire.Address, count: int) -> None:
+def _greet(command: Command, count: int) -> None:
     for _ in range(count):
-        with wire.connect(proxy, target) as connection:
+        with wire.connect(command.proxy, command.target, command.credentials) as connection:
             wire.receive_exactly(connection, len(wire.GREETING))
 
 
@@ -177,7 +180,7 @@ def hold(command: Command) -> dict[str, float]:
 def _connections(command: Command) -> list[socket.socket]:
     made: list[socket.socket] = []
     for _ in range(command.streams):
-        connection = wire.connect(command.proxy, command.target)
+        connection = wire.connect(command.proxy, command.target, command.credentials)
         connection.settimeout(None)
         made.append(connection)
     return made

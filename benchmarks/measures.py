@@ -54,6 +54,9 @@ class Measure:
     repeated: bool = True
 
 
+# What a round trip costs anyway: from the load generator to the target, and back.
+BARE = Contestant("no proxy", None)
+
 Transfer = Callable[..., Awaitable[float]]
 
 
@@ -82,7 +85,7 @@ async def _many(arena: Arena, contestant: Contestant, scale: Scale) -> Figures:
 
 
 async def _latency(arena: Arena, contestant: Contestant, scale: Scale) -> Figures:
-    bare = await arena.ping(attrs.evolve(contestant, address=None), scale.pings)
+    bare = await arena.ping(BARE, scale.pings)
     through = await arena.ping(contestant, scale.pings)
     return {percentile: max(through[percentile] - bare[percentile], 0.0) for percentile in ("p50", "p99")}
 

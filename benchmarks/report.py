@@ -14,7 +14,7 @@ from rich.table import Table
 
 from benchmarks.tournament import Outcome, Row
 
-NAMED_PACKAGES = ("trio", "paramiko", "cryptography", "pproxy", "asyncssh")
+NAMED_PACKAGES = ("trio", "paramiko", "cryptography", "aioquic", "qh3", "pproxy", "asyncssh")
 
 
 def show(outcome: Outcome) -> None:

@@ -1,4 +1,4 @@
-"""The far end of every benchmark: ``python -m benchmarks.target bulk|greeter`` prints its port and serves.
+"""The far end of every benchmark: ``python -m benchmarks.target bulk|greeter HOST`` prints its port and serves.
 
 ``bulk`` sends, receives, echoes and holds as its clients ask (see `benchmarks.wire`), all in one epoll loop.
 ``greeter`` sends one byte and closes: what connection rates are measured against.
@@ -109,7 +109,7 @@ def serve_greetings(listener: socket.socket) -> None:
 
 def main() -> None:
     """Listen on a free port, print it, and serve as the command line says."""
-    listener = socket.create_server(("127.0.0.1", 0), backlog=BACKLOG)
+    listener = socket.create_server((sys.argv[2], 0), backlog=BACKLOG)
     print(listener.getsockname()[1], flush=True)
     {"bulk": serve_bulk, "greeter": serve_greetings}[sys.argv[1]](listener)
 

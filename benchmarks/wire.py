@@ -23,12 +23,17 @@ GREETING = b"!"
 
 Address = tuple[str, int]
 
+Credentials = tuple[str, str]
+
 _NO_AUTHENTICATION = b"\x05\x01\x00"
+_WITH_PASSWORD = b"\x05\x01\x02"  # RFC 1928, section 3
 _REPLY_V4 = 10  # RFC 1928, section 6, with an IPv4 address
 
 
-def connect(proxy: Address | None, target: Address) -> socket.socket:
+def connect(proxy: Address | None, target: Address, credentials: Credentials | None = None) -> socket.socket:
     """Return a connection to *target*, through the SOCKS5 server *proxy* or directly.
+
+    *credentials* are the user and the password that the proxy asks for.
 
     Raises:
       OSError: it cannot be had; a SOCKS5 refusal is a `ConnectionRefusedError`.
@@ -39,9 +44,7 @@ def connect(proxy: Address | None, target: Address) -> socket.socket:
     if proxy is None:
         return connection
     try:
-        connection.sendall(_NO_AUTHENTICATION)
-        if receive_exactly(connection, 2) != b"\x05\x00":
-            raise ConnectionRefusedError("the proxy wants credentials")
+        _introduce(connection, credentials)
         address = ipaddress.IPv4Address(target[0]).packed
         connection.sendall(b"\x05\x01\x00\x01" + address + target[1].to_bytes(2, "big"))
         reply = receive_exactly(connection, _REPLY_V4)
@@ -51,6 +54,20 @@ def connect(proxy: Address | None, target: Address) -> socket.socket:
         connection.close()
         raise
     return connection
+
+
+def _introduce(connection: socket.socket, credentials: Credentials | None) -> None:
+    if credentials is None:
+        connection.sendall(_NO_AUTHENTICATION)
+        if receive_exactly(connection, 2) != b"\x05\x00":
+            raise ConnectionRefusedError("the proxy wants credentials")
+        return
+    user, password = (text.encode() for text in credentials)
+    # RFC 1929; both messages at once, as the answer to the first can only be yes.
+    message = b"\x01" + bytes((len(user),)) + user + bytes((len(password),)) + password
+    connection.sendall(_WITH_PASSWORD + message)
+    if receive_exactly(connection, 4) != b"\x05\x02\x01\x00":
+        raise ConnectionRefusedError("the proxy takes other credentials")
 
 
 def receive_exactly(connection: socket.socket, count: int) -> bytes:

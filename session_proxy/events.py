@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import attrs
 
+from awg_obfs.events import SessionEvent
 from session_proxy.target import Target
 
 
@@ -99,6 +100,14 @@ class Notice:
     level: str = "info"
 
 
+@attrs.frozen
+class AwgHappened:
+    """What a library event says of the AmneziaWG session *link*: an upstream, or a server's peer."""
+
+    link: str
+    event: SessionEvent
+
+
 Event = (
     Listening
     | ConnectionOpened
@@ -108,6 +117,7 @@ Event = (
     | UpstreamDown
     | LinksChanged
     | Notice
+    | AwgHappened
 )
 
 Notify = Callable[[Event], None]

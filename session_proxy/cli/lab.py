@@ -63,11 +63,11 @@ def lab(
         typer.Option(metavar="NAME=VALUE", help="Do this wrong; repeat it for more.", show_default=False),
     ] = None,
 ) -> None:
-    """Play AWS Session Manager, its agents, an SSH server and targets, all on loopback.
+    """Play AWS Session Manager, its agents, an SSH server, an awg-server and targets, all on loopback.
 
-    Writes DIR/profile.toml for "sproxy run", DIR/env with the variables for boto3, the AWS CLI and AWS's
-    session-manager-plugin, and DIR/ready.json with every address; then prints "ready" and goes on until it is
-    interrupted. The files remain.
+    Writes DIR/profile.toml for "sproxy run", DIR/client.toml for "sproxy awg-client", DIR/env with the variables
+    for boto3, the AWS CLI and AWS's session-manager-plugin, and DIR/ready.json with every address; then prints
+    "ready" and goes on until it is interrupted. The files remain.
     """
     try:
         faults = parse_faults(fault or ())

@@ -15,6 +15,10 @@ from typing import Annotated, NoReturn, cast
 
 import typer
 
+from session_proxy.cli.awg_client import awg_client
+from session_proxy.cli.awg_import import awg_import
+from session_proxy.cli.awg_keygen import awg_keygen
+from session_proxy.cli.awg_server import awg_server
 from session_proxy.cli.check import check
 from session_proxy.cli.completion import PROGRAM, completion, prepare_completion
 from session_proxy.cli.demo import demo
@@ -44,6 +48,10 @@ app.command(short_help="Report every problem of a profile.")(check)
 app.command(short_help="Show which route takes a destination, and why.")(explain)
 app.command()(status)
 app.command()(drain)
+app.command(short_help="Serve peers: the far end of upstreams of kind awg.")(awg_server)
+app.command(short_help="Serve a proxy port, straight into one awg-server.")(awg_client)
+app.command(short_help="Make a server and a client of kind awg that fit.")(awg_keygen)
+app.command(short_help="Turn AmneziaWG's .conf into our files, or back.")(awg_import)
 app.command(short_help="See every transport work, on this machine alone.")(demo)
 app.command(short_help="Play AWS, its agents and targets, for tests.", epilog=fault_table())(lab)
 app.command()(completion)

@@ -35,22 +35,8 @@ class ProxyComposer:
     def __call__(self, log: Log, sink: LineSink) -> Composition:
         """Load the profile and return its proxy, ready to run; raises `ProfileError`."""
         profile = self.load(log)
-        metrics = Metrics()
-        lifecycle = Lifecycle()
         services = Services(state_dir=state_dir(self.environ), environ=self.environ)
-        daemon = ProxyDaemon(profile, services, log, metrics)
-
-        def is_ready() -> bool:
-            return lifecycle.phase is Phase.READY and not daemon.obstacles()
-
-        metrics.watch(daemon.board.health, is_ready=is_ready, dropped=lambda: sink.dropped)
-        settings = ServiceSettings(
-            name=profile.name,
-            drain=profile.limits.drain,
-            admin=None if profile.admin is None else profile.admin.listen,
-            control=control_path(profile.name, self.environ),
-        )
-        return Composition(daemon=daemon, settings=settings, lifecycle=lifecycle)
+        return compose_proxy(profile, services, log, sink)
 
     def load(self, log: Log) -> Profile:
         """Return the profile, under the name of its control socket."""
@@ -78,3 +64,32 @@ class ProxyComposer:
             warn=warn,
         )
         return attrs.evolve(profile, name=service_name(self.name or single.instance))
+
+
+def compose_proxy(
+    profile: Profile,
+    services: Services,
+    log: Log,
+    sink: LineSink,
+    *,
+    vital: frozenset[str] = frozenset(),
+    hidden: frozenset[str] = frozenset(),
+) -> Composition:
+    """Return the proxy that serves *profile*, ready to run; see `HealthBoard` for *vital* and *hidden*."""
+    metrics = Metrics()
+    lifecycle = Lifecycle()
+    daemon = ProxyDaemon(profile, services, log, metrics, vital=vital, hidden=hidden)
+
+    def is_ready() -> bool:
+        return lifecycle.phase is Phase.READY and not daemon.obstacles()
+
+    metrics.watch(
+        daemon.board.health, is_ready=is_ready, dropped=lambda: sink.dropped, figures=daemon.figures
+    )
+    settings = ServiceSettings(
+        name=profile.name,
+        drain=profile.limits.drain,
+        admin=None if profile.admin is None else profile.admin.listen,
+        control=control_path(profile.name, services.environ),
+    )
+    return Composition(daemon=daemon, settings=settings, lifecycle=lifecycle)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 
 import attrs
 import typer
+from typer.main import get_command_name
 from typer.models import ArgumentInfo, OptionInfo
 
 
@@ -32,7 +33,7 @@ def cli_reference(app: typer.Typer) -> Iterator[str]:
     for info in app.registered_commands:
         if info.callback is not None:
             yield ""
-            yield from _command(info.name or info.callback.__name__, info.callback)
+            yield from _command(info.name or get_command_name(info.callback.__name__), info.callback)
 
 
 def _command(name: str, callback: Callable[..., object]) -> Iterator[str]:

@@ -10,33 +10,58 @@ import typer
 from session_proxy.cli.options import JsonOption, NameOption, ProfileArgument
 
 if TYPE_CHECKING:
-    from session_proxy.supervision.status import ProxyStatus, ServiceStatus
+    from session_proxy.supervision.status import (
+        AwgServerStatus,
+        PeerStatus,
+        ProxyStatus,
+        ServiceStatus,
+        TrafficStatus,
+    )
 
 COLUMNS = ("UPSTREAM", "STATE", "FOR", "DETAIL")
+PEER_COLUMNS = ("PEER", "STATE", "FOR", "ADDRESS", "STREAMS", "SENT", "RECEIVED", "ROUND TRIP")
 
 
 def status(profile: ProfileArgument = None, name: NameOption = None, as_json: JsonOption = False) -> None:
     """Show how a running sproxy is.
 
-    Its addresses, connections and upstreams. Without PROFILE and --name it is the only one that runs. Exits
-    with 0 if it answers, 69 if none does.
+    Its addresses, connections and upstreams; of an awg-server, its peers. Without PROFILE and --name it is the
+    only one that runs. Exits with 0 if it answers, 69 if none does.
     """
     from session_proxy.cli.asking import ask_running, structure
-    from session_proxy.supervision.status import ProxyStatus, ServiceStatus
+    from session_proxy.supervision.status import AwgServerStatus, ProxyStatus, ServiceStatus
 
     answer = ask_running(profile, name, "GET", "/status")
     if as_json:
         typer.echo(json.dumps(answer, indent=2))
         return
-    typer.echo("\n".join(render_status(structure(answer, ServiceStatus), structure(answer, ProxyStatus))))
+    service = structure(answer, ServiceStatus)
+    lines = (
+        render_server(service, structure(answer, AwgServerStatus))
+        if "peers" in answer
+        else render_status(service, structure(answer, ProxyStatus))
+    )
+    typer.echo("\n".join(lines))
 
 
 def render_status(service: ServiceStatus, proxy: ProxyStatus) -> list[str]:
-    """Return the lines that a person reads."""
-    traffic = proxy.connections
+    """Return the lines that a person reads about a proxy."""
+    head = _head(service, "profile", proxy.profile or "none", proxy.connections)
+    return [*head, "", *align([COLUMNS, *_upstream_rows(proxy)])]
+
+
+def render_server(service: ServiceStatus, server: AwgServerStatus) -> list[str]:
+    """Return the lines that a person reads about an awg server."""
+    rejected = ", ".join(f"{number} {reason}" for reason, number in server.rejections.items() if number)
+    rows = [_peer_row(name, peer) for name, peer in server.peers.items()]
+    head = _head(service, "file", server.file, server.connections)
+    return [*head, f"  {'rejected':<11}  {rejected or 'none'}", "", *align([PEER_COLUMNS, *rows])]
+
+
+def _head(service: ServiceStatus, kind: str, file: str, traffic: TrafficStatus) -> list[str]:
     carried = f"{human_bytes(traffic.sent)} sent, {human_bytes(traffic.received)} received"
     facts = {
-        "profile": proxy.profile or "none",
+        kind: file,
         "listen": ", ".join(service.listen) or "not yet",
         "admin": ", ".join(service.admin) or "none",
         "connections": f"{traffic.open} open, {traffic.total} in total, {carried}",
@@ -47,9 +72,20 @@ def render_status(service: ServiceStatus, proxy: ProxyStatus) -> list[str]:
         f"{service.name} is {service.state}{ready} ({process})",
         *(f"  {label:<11}  {value}" for label, value in facts.items()),
         *(f"  not ready    {part}: {reason}" for part, reason in service.reasons.items()),
-        "",
-        *align([COLUMNS, *_upstream_rows(proxy)]),
     ]
+
+
+def _peer_row(name: str, peer: PeerStatus) -> tuple[str, ...]:
+    return (
+        name,
+        "up" if peer.up else "away",
+        "" if peer.seconds is None else human_seconds(peer.seconds),
+        peer.address,
+        str(peer.streams),
+        human_bytes(peer.sent),
+        human_bytes(peer.received),
+        "" if peer.round_trip is None else f"{peer.round_trip * 1e3:.1f} ms",
+    )
 
 
 def _upstream_rows(proxy: ProxyStatus) -> list[tuple[str, ...]]:

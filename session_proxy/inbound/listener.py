@@ -13,7 +13,7 @@ from session_proxy.events import ConnectionClosed, ConnectionOpened, Listening, 
 from session_proxy.inbound.client import serve_client
 from session_proxy.inbound.front_door import Dialer, FrontDoor
 from session_proxy.inbound.relaying import open_relays
-from session_proxy.inbound.sockets import open_listeners, socket_name
+from session_proxy.inbound.sockets import bind_sockets, socket_name, start_listening
 from session_proxy.outbound.socket_stream import PlainSocketStream
 from session_proxy.profile.model import Auth, Limits, ListenAddress
 
@@ -32,9 +32,12 @@ async def serve_front_door(
     limits: Limits,
     notify: Notify,
     stop: trio.Event,
+    sockets: Sequence[socket.socket] = (),
     task_status: trio.TaskStatus[list[ListenAddress]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Accept SOCKS5, SOCKS4, SOCKS4a and HTTP clients on *addresses*, and connect them through *dialer*.
+
+    Who has taken the addresses already hands over the *sockets* of `bind_sockets`; they are closed here.
 
     Starts with the addresses that it listens on, their ports filled in. When *stop* is set it accepts no
     more, and returns when the last client has left, after ``limits.drain`` seconds at most. Cancelling ends
@@ -47,8 +50,9 @@ async def serve_front_door(
       ListenError: an address cannot be listened on; then none is.
 
     """
-    listeners = await open_listeners(addresses)
+    listeners = sockets or await bind_sockets(addresses)
     try:
+        start_listening(listeners)
         async with open_relays(idle=limits.idle) as relays:
             door = FrontDoor(dialer, auth, limits, notify, relays)
             async with trio.open_nursery() as connections:

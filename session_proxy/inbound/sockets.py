@@ -29,20 +29,51 @@ async def open_listeners(addresses: Sequence[ListenAddress]) -> list[socket.sock
       ListenError: an address cannot be listened on; then none is.
 
     """
-    listeners: list[socket.socket] = []
+    listeners = await bind_sockets(addresses)
     try:
-        for address in addresses:
-            port = address.port
-            for family, name in await _look_up(address):
-                listener = _listen(family, (name, port), address)
-                listeners.append(listener)
-                # The other addresses of a name get the port that the first has got.
-                port = socket_name(listener).port
+        start_listening(listeners)
     except BaseException:
         for listener in listeners:
             listener.close()
         raise
     return listeners
+
+
+async def bind_sockets(addresses: Sequence[ListenAddress]) -> list[socket.socket]:
+    """Take *addresses* as `open_listeners` does, but turn clients away until `start_listening`.
+
+    Raises:
+      ListenError: an address cannot be had; then none is taken.
+
+    """
+    sockets: list[socket.socket] = []
+    try:
+        for address in addresses:
+            port = address.port
+            for family, name in await _look_up(address):
+                sock = _bind(family, (name, port), address)
+                sockets.append(sock)
+                # The other addresses of a name get the port that the first has got.
+                port = socket_name(sock).port
+    except BaseException:
+        for sock in sockets:
+            sock.close()
+        raise
+    return sockets
+
+
+def start_listening(sockets: Sequence[socket.socket]) -> None:
+    """Have the kernel accept clients on *sockets*, which are bound.
+
+    Raises:
+      ListenError: somebody else listens on such an address since.
+
+    """
+    for sock in sockets:
+        try:
+            sock.listen(BACKLOG)
+        except OSError as exc:
+            raise _error(socket_name(sock), exc) from exc
 
 
 def socket_name(sock: socket.socket) -> ListenAddress:
@@ -63,7 +94,7 @@ async def _look_up(address: ListenAddress) -> list[tuple[int, str]]:
     return list(dict.fromkeys((family, str(name[0])) for family, _, _, _, name in found))
 
 
-def _listen(family: int, name: tuple[str, int], address: ListenAddress) -> socket.socket:
+def _bind(family: int, name: tuple[str, int], address: ListenAddress) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)
@@ -75,11 +106,14 @@ def _listen(family: int, name: tuple[str, int], address: ListenAddress) -> socke
             with contextlib.suppress(OSError):
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, DEFER)
         sock.bind(name)
-        sock.listen(BACKLOG)
     except OSError as exc:
         sock.close()
-        raise ListenError(f"cannot listen on {address}: {_reason(exc)}") from exc
+        raise _error(address, exc) from exc
     return sock
+
+
+def _error(address: ListenAddress, exc: OSError) -> ListenError:
+    return ListenError(f"cannot listen on {address}: {_reason(exc)}")
 
 
 def _reason(exc: OSError) -> str:

@@ -12,11 +12,15 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from session_proxy.lab.targets import Targets
+from session_proxy.profile.model import AwgUpstream
+from session_proxy.profile.private_files import write_private
 
 REGION = "eu-west-1"
 # AWS's own example of an access key id; the lab takes any.
 ACCESS_KEY = "AKIAIOSFODNN7EXAMPLE"
 SECRET_KEY = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
+# What the port of ``sproxy awg-client`` asks for in the lab.
+AWG_USER, AWG_PASSWORD = "lab", "lab"
 SERVICES = ("SSM", "EC2", "EC2_INSTANCE_CONNECT", "STS")
 
 Toml = dict[str, "Toml"] | list["Toml"] | str | int
@@ -26,7 +30,9 @@ Toml = dict[str, "Toml"] | list["Toml"] | str | int
 class Ways:
     """All that a front door has to know of a lab: where to listen, and how each transport gets in.
 
-    *sshd* is ``HOST:PORT``; *key* may be absent, where the user's agent or default keys are to do.
+    *sshd* is ``HOST:PORT``; *key* may be absent, where the user's agent or default keys are to do. *awg* is the
+    profile's way into the awg server; *client* is that of ``sproxy awg-client``, which is another peer there: a
+    server has one session for each.
     """
 
     listen: str
@@ -37,6 +43,9 @@ class Ways:
     sshd: str
     user: str
     key: Path | None
+    awg: AwgUpstream
+    client_listen: str
+    client: AwgUpstream
 
 
 def write_key(path: Path) -> str:
@@ -50,15 +59,6 @@ def write_key(path: Path) -> str:
     write_private(path, private.decode())
     write_private(path.with_suffix(".pub"), f"{line}\n")
     return line
-
-
-def write_private(path: Path, text: str) -> None:
-    """Write *text* to *path*, readable by its owner only, in one step: a reader sees all of it or the old."""
-    draft = path.with_name(f".{path.name}.new")
-    draft.unlink(missing_ok=True)
-    draft.touch(mode=0o600, exist_ok=False)
-    draft.write_text(text, encoding="utf-8")
-    draft.replace(path)
 
 
 def environ_of(ways: Ways) -> dict[str, str]:
@@ -112,10 +112,30 @@ def render_profile(ways: Ways, directory: Path) -> str:
                 "ssh": {**login, "port": port},
             },
             "ssm-port": {"kind": "ssm-port", "instances": [*instances], "aws": {"region": REGION}},
+            "awg": {"kind": "awg", **_awg(ways.awg)},
         },
         "routes": [_route(name, pair) for name, pair in ways.targets.items()],
     }
     return tomli_w.dumps(profile)
+
+
+def render_client(ways: Ways) -> str:
+    """Return a client.toml for ``sproxy awg-client``: a port of its own, straight into the awg server."""
+    auth: dict[str, Toml] = {"user": AWG_USER, "pass": AWG_PASSWORD}
+    return tomli_w.dumps({"listen": ways.client_listen, **_awg(ways.client), "auth": auth})
+
+
+def _awg(upstream: AwgUpstream) -> dict[str, Toml]:
+    """Return the keys that upstreams of kind awg and client.toml have in common."""
+    keys: dict[str, Toml] = {
+        "endpoint": str(upstream.endpoint),
+        "private_key": upstream.private_key.reveal(),
+        "public_key": upstream.public_key.reveal(),
+        "keepalive_padding": upstream.keepalive_padding,
+    }
+    if upstream.preshared_key is not None:
+        keys["preshared_key"] = upstream.preshared_key.reveal()
+    return {**keys, "awg": {**upstream.awg.as_mapping()}}
 
 
 def _route(upstream: str, pair: Targets) -> Toml:

@@ -1,8 +1,8 @@
-"""A whole world on loopback: AWS's endpoint and agents, an SSH server, and targets for every transport.
+"""A whole world on loopback: AWS's endpoint and agents, SSH and awg servers, and targets for every transport.
 
 `open_world` opens it for a block and leaves in its folder what other programs need to come in:
-``profile.toml`` for ``sproxy run``, ``env`` for boto3, the AWS CLI and AWS's own session-manager-plugin, and
-``ready.json``.
+``profile.toml`` for ``sproxy run``, ``client.toml`` for ``sproxy awg-client``, ``env`` for boto3, the AWS CLI and
+AWS's own session-manager-plugin, and ``ready.json``.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import trio
 
 from session_proxy.lab.agent import AgentSettings
 from session_proxy.lab.authorized_keys import AuthorizedKeys
+from session_proxy.lab.awg_server import open_awg_server
 from session_proxy.lab.aws_protocol import Call
 from session_proxy.lab.control_api import ControlApi
 from session_proxy.lab.ec2_api import Ec2Api
@@ -29,11 +30,11 @@ from session_proxy.lab.faults import Faults
 from session_proxy.lab.files import (
     Ways,
     environ_of,
+    render_client,
     render_environ,
     render_profile,
     render_ready,
     write_key,
-    write_private,
 )
 from session_proxy.lab.gateway import Gateway
 from session_proxy.lab.http import serve_connection
@@ -41,13 +42,15 @@ from session_proxy.lab.instances import DEFAULT_INSTANCES, LabInstance
 from session_proxy.lab.listening import free_port, open_sockets
 from session_proxy.lab.ssh_server import SshServer
 from session_proxy.lab.targets import Targets, open_targets
+from session_proxy.profile.private_files import write_private
 from session_proxy.target import Target
 from tunnel_relay.background import open_background
 
-TRANSPORTS = ("direct", "ssh", "ssm", "ssm-port")
+TRANSPORTS = ("direct", "ssh", "ssm", "ssm-port", "awg")
 PROFILE = "profile.toml"
 ENVIRON = "env"
 READY = "ready.json"
+AWG_CLIENT = "client.toml"
 KEY = "id_ed25519"
 HOST_KEY = "host_ed25519"
 
@@ -155,6 +158,7 @@ async def open_world(directory: Path, settings: LabSettings) -> AsyncGenerator[W
         gateway.url = f"ws://{sockets.address}"
         handler = functools.partial(serve_connection, api.handle)
         await nursery.start(functools.partial(trio.serve_listeners, handler, sockets.tcp))
+        awg = await stack.enter_async_context(open_awg_server("profile", "client"))
         ways = Ways(
             listen=f"127.0.0.1:{free_port(random.SystemRandom())}",
             admin=f"127.0.0.1:{free_port(random.SystemRandom())}",
@@ -164,10 +168,14 @@ async def open_world(directory: Path, settings: LabSettings) -> AsyncGenerator[W
             sshd=sshd,
             user=settings.ssh_user,
             key=key,
+            awg=awg["profile"],
+            client_listen=f"127.0.0.1:{free_port(random.SystemRandom())}",
+            client=awg["client"],
         )
         environ = environ_of(ways)
         write_private(directory / PROFILE, render_profile(ways, directory))
         write_private(directory / ENVIRON, render_environ(environ))
+        write_private(directory / AWG_CLIENT, render_client(ways))
         write_private(directory / READY, render_ready(ways))
         yield World(
             directory=directory,

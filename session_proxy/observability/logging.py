@@ -20,6 +20,7 @@ import trio
 from structlog.typing import FilteringBoundLogger
 
 from session_proxy.events import (
+    AwgHappened,
     ConnectionClosed,
     ConnectionOpened,
     Event,
@@ -30,6 +31,7 @@ from session_proxy.events import (
     UpstreamDown,
     UpstreamUp,
 )
+from session_proxy.observability.awg_log import awg_line
 from session_proxy.observability.log_settings import LogFormat, LogSettings
 
 Log = FilteringBoundLogger
@@ -140,6 +142,8 @@ class EventLog:
                 )
             case LinksChanged():
                 self.log.debug("links", upstream=event.upstream, links=event.links)
+            case AwgHappened():
+                self._write(*awg_line(event))
             case Notice():
                 self._write(event.level, "notice", {"upstream": event.upstream, "message": event.message})
             case _:

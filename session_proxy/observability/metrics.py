@@ -11,7 +11,7 @@ from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import accumulate
-from typing import Literal, assert_never
+from typing import assert_never
 
 import attrs
 from prometheus_client import CollectorRegistry, ProcessCollector
@@ -25,6 +25,7 @@ from prometheus_client.metrics_core import (
 from prometheus_client.registry import Collector
 
 from session_proxy.events import (
+    AwgHappened,
     ConnectionClosed,
     ConnectionOpened,
     Event,
@@ -35,25 +36,11 @@ from session_proxy.events import (
     UpstreamDown,
     UpstreamUp,
 )
+from session_proxy.observability import awg_metrics
+from session_proxy.observability.awg_metrics import AWG_CATALOGUE
+from session_proxy.observability.metric_spec import LIFE_BUCKETS, Labels, MetricSpec
+from session_proxy.outbound.awg_figures import AwgFigures
 from session_proxy.outbound.transport import Health, HealthState
-
-# Seconds. A loopback connect takes 100 µs, a new SSM session some seconds.
-DIAL_BUCKETS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
-
-# Seconds. A page's request, a long poll, a day's SSH login.
-LIFE_BUCKETS = (0.1, 1.0, 10.0, 60.0, 600.0, 3600.0, 36000.0)
-
-
-@attrs.frozen
-class MetricSpec:
-    """One metric as Prometheus shows it: its whole name, its kind, what it says, its labels."""
-
-    name: str
-    kind: Literal["counter", "gauge", "histogram"]
-    help: str
-    labels: tuple[str, ...] = ()
-    buckets: tuple[float, ...] = DIAL_BUCKETS
-
 
 CATALOGUE = (
     MetricSpec("sproxy_connections_open", "gauge", "Client connections that are open now."),
@@ -107,6 +94,7 @@ CATALOGUE = (
         ("upstream",),
     ),
     MetricSpec("sproxy_upstream_setup_seconds", "histogram", "Time that it took to come up.", ("upstream",)),
+    *AWG_CATALOGUE,
     MetricSpec("sproxy_ready", "gauge", "1 where /readyz answers 200."),
     MetricSpec("sproxy_log_lines_dropped_total", "counter", "Log lines that were lost: nobody took them."),
 )
@@ -129,9 +117,6 @@ def metrics_reference() -> Iterator[str]:
     yield "`resolution`, `timeout`, `transport-down`), or how else a connection ended (`auth-failed`,"
     yield "`protocol-error`, `bad-answer`, `udp-unsupported`, `handshake-timeout`, `idle-timeout`, `reset`,"
     yield "`limit`, `drained`)."
-
-
-Labels = tuple[str, ...]
 
 
 @attrs.define(eq=False)
@@ -196,13 +181,22 @@ class Metrics(Collector):
         *,
         is_ready: Callable[[], bool],
         dropped: Callable[[], int],
+        figures: Callable[[], AwgFigures] = AwgFigures,
+        streams: Callable[[], int] | None = None,
     ) -> None:
-        """Ask these too whenever the metrics are scraped: what is read then cannot be stale."""
+        """Ask these too whenever the metrics are scraped: what is read then cannot be stale.
+
+        *streams* is how many connections are open, where there are events of their ends only.
+        """
 
         def refresh() -> None:
             up = self._values["sproxy_upstream_up"]
             for name, state in health().items():
                 up[name,] = float(state.state is HealthState.READY)
+            for name, labels, value in awg_metrics.read(figures()):
+                self._values[name][labels] = value
+            if streams is not None:
+                self._values["sproxy_connections_open"][()] = float(streams())
             self._values["sproxy_ready"][()] = float(is_ready())
             self._values["sproxy_log_lines_dropped_total"][()] = float(dropped())
 
@@ -251,6 +245,9 @@ class Metrics(Collector):
                 values["sproxy_upstream_failures_total"][event.upstream,] += 1
             case LinksChanged():
                 values["sproxy_upstream_links"][event.upstream,] = event.links
+            case AwgHappened():
+                for name, labels, number in awg_metrics.count(event):
+                    values[name][labels] += number
             case Listening() | Notice():
                 pass
             case _:

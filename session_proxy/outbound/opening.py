@@ -1,6 +1,6 @@
 """Open the upstreams of a profile: one transport per kind.
 
-What only some kinds need (SSH, WebSockets) takes about 0.15 s to import, and 20 MB; so it is imported where an
+What only some kinds need (SSH, WebSockets, QUIC) takes about 0.15 s to import, and 20 MB; so it is imported where an
 upstream of the kind is opened.
 """
 
@@ -16,7 +16,14 @@ from session_proxy.errors import SessionProxyError, UpstreamStartError
 from session_proxy.outbound.direct import DirectTransport
 from session_proxy.outbound.transport import Services, Transport
 from session_proxy.policy.rules import DIRECT
-from session_proxy.profile.model import Profile, SshUpstream, SsmPortUpstream, SsmUpstream, Upstream
+from session_proxy.profile.model import (
+    AwgUpstream,
+    Profile,
+    SshUpstream,
+    SsmPortUpstream,
+    SsmUpstream,
+    Upstream,
+)
 from tunnel_relay.background import open_background
 
 
@@ -44,6 +51,10 @@ def open_transport(
             from session_proxy.outbound.ssm_port import open_ssm_port_transport
 
             return open_ssm_port_transport(name, upstream, services)
+        case AwgUpstream():
+            from session_proxy.outbound.awg import open_awg_transport
+
+            return open_awg_transport(name, upstream, services)
 
 
 @asynccontextmanager

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import attrs
 
 from session_proxy.policy.rules import REJECT
 from session_proxy.policy.shadowing import find_shadows
-from session_proxy.profile.model import ListenAddress, Profile
+from session_proxy.profile.awg_checks import awg_warnings
+from session_proxy.profile.model import Admin, Auth, AwgUpstream, ListenAddress, Profile
 from session_proxy.profile.shape import path_text
 from session_proxy.profile.structuring import Structurer
 from session_proxy.profile.upstream_checks import check_upstream
@@ -29,8 +30,10 @@ def check_profile(profile: Profile, notes: Structurer) -> None:
 
     *profile* may have holes where values could not be read; what was noted about them is not repeated.
     """
-    _check_listens(profile, notes)
-    _check_auth(profile, notes)
+    _check_open_doors(profile, notes)
+    check_listens(profile.listen, profile.admin, notes)
+    if profile.auth is not None:
+        check_auth(profile.auth, notes)
     for name, upstream in profile.upstreams.items():
         check_upstream(path_text(["upstreams", name]), upstream, notes)
     for position, rule in enumerate(profile.routes):
@@ -41,9 +44,11 @@ def check_profile(profile: Profile, notes: Structurer) -> None:
 def profile_warnings(profile: Profile) -> Iterator[str]:
     """Yield one line for each thing in *profile* that works but was probably not meant."""
     named = {name for rule in profile.routes for name in rule.upstream} | {profile.default}
-    for name in profile.upstreams:
+    for name, upstream in profile.upstreams.items():
         if name not in named:
             yield f"upstreams.{name}: no route leads there, and the default does not either"
+        if isinstance(upstream, AwgUpstream):
+            yield from awg_warnings(f"{path_text(['upstreams', name])}.", upstream)
     for position, rule in enumerate(profile.routes):
         if rule.resolve == "local" and not any(rule.networks()):
             yield f'routes[{position}].resolve: "local" does nothing here; it is for CIDRs'
@@ -76,23 +81,29 @@ def collide(one: ListenAddress, other: ListenAddress) -> bool:
     return len(versions) == 1 and WILDCARDS[versions.pop()] in hosts
 
 
-def _check_listens(profile: Profile, notes: Structurer) -> None:
-    open_door = profile.auth is None and not profile.allow_anonymous and notes.sound("auth")
-    seen: list[ListenAddress] = []
-    for position, address in enumerate(profile.listen if notes.sound("listen") else ()):
-        path = notes.item("listen", position)
-        if open_door and notes.sound("allow_anonymous") and not is_loopback(address):
+def _check_open_doors(profile: Profile, notes: Structurer) -> None:
+    if profile.auth is not None or profile.allow_anonymous:
+        return
+    if not all(notes.sound(key) for key in ("auth", "allow_anonymous", "listen")):
+        return
+    for position, address in enumerate(profile.listen):
+        if not is_loopback(address):
             notes.note(
-                path,
+                notes.item("listen", position),
                 f"{address} lets other machines in without credentials",
                 f'write [auth] with user and pass, "{attrs.evolve(address, host="127.0.0.1")}", '
                 "or allow_anonymous = true",
             )
+
+
+def check_listens(listen: Sequence[ListenAddress], admin: Admin | None, notes: Structurer) -> None:
+    """Note where an address to listen on is taken already."""
+    seen: list[ListenAddress] = []
+    for position, address in enumerate(listen if notes.sound("listen") else ()):
         if earlier := next((other for other in seen if collide(address, other)), None):
             what = "stands twice" if address == earlier else f"and {earlier} take the same port"
-            notes.note(path, f"{address} {what}", "keep one of them")
+            notes.note(notes.item("listen", position), f"{address} {what}", "keep one of them")
         seen.append(address)
-    admin = profile.admin
     if admin is not None and any(collide(admin.listen, address) for address in seen):
         other = ListenAddress(admin.listen.host, admin.listen.port % 65535 + 1)
         notes.note(
@@ -100,10 +111,8 @@ def _check_listens(profile: Profile, notes: Structurer) -> None:
         )
 
 
-def _check_auth(profile: Profile, notes: Structurer) -> None:
-    auth = profile.auth
-    if auth is None:
-        return
+def check_auth(auth: Auth, notes: Structurer) -> None:
+    """Note where *auth* holds what SOCKS or HTTP cannot carry."""
     if ":" in auth.user:
         # RFC 7617, section 2: the first colon ends the user's name.
         notes.note("auth.user", "holds a colon, which HTTP cannot carry", "write a name without one")

@@ -32,7 +32,7 @@ FILE_NAMES = ("config.toml", "config.yaml", "config.yml")
 SINGLE = "instance"
 
 
-def _silent(_warning: str) -> None:
+def ignore_warning(_warning: str) -> None:
     """Be a `Warn` that does nothing."""
 
 
@@ -41,7 +41,7 @@ def load_profile(
     *,
     environ: Mapping[str, str],
     overrides: Mapping[str, object] | None = None,
-    warn: Warn = _silent,
+    warn: Warn = ignore_warning,
 ) -> Profile:
     """Return the profile at *path*, or the first that `find_profile` finds.
 
@@ -60,7 +60,7 @@ def load_profile(
     return _finished(attrs.evolve(profile, file=found, name=found.stem))
 
 
-def find_profile(environ: Mapping[str, str], warn: Warn = _silent) -> Path:
+def find_profile(environ: Mapping[str, str], warn: Warn = ignore_warning) -> Path:
     """Return ``./config.toml|yaml``, or that of ``$XDG_CONFIG_HOME/session-proxy``.
 
     Raises:
@@ -86,7 +86,7 @@ def load_file(
     environ: Mapping[str, str],
     overrides: Mapping[str, object] | None = None,
     check: Check[T] | None = None,
-    warn: Warn = _silent,
+    warn: Warn = ignore_warning,
 ) -> T:
     """Return the file at *path* as a *cls*, an attrs class whose fields are its keys.
 
@@ -119,7 +119,7 @@ def single_upstream_profile(
     listen: str | None = None,
     *,
     environ: Mapping[str, str],
-    warn: Warn = _silent,
+    warn: Warn = ignore_warning,
 ) -> Profile:
     """Return a profile that sends everything through one *instance*.
 

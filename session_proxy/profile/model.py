@@ -3,7 +3,8 @@
 Every default that a person can rely on stands here, and only here; the reference in ``docs/`` is generated
 from these classes and the "Attributes" of their docstrings. A field's metadata tell the loader what its type
 cannot: the *key* in the file where it differs (`None`: not a key), an *example*, the *minimum* and *maximum*,
-that text is a *path* (but for some *keywords*), and that it *refers* to the names in another table.
+that text is a *path* (but for some *keywords*), that a list may be *empty*, that a secret may be *public* after
+all, and that it *refers* to the names in another table.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Literal
 
 import attrs
 
+from awg_obfs.protocol.parameters import DEFAULT, Parameters
 from session_proxy.policy.rules import Rule
 from session_proxy.profile.secret import Secret
 from session_proxy.target import Target
@@ -207,7 +209,42 @@ class SshUpstream:
     ssh: Ssh = Ssh()
 
 
-Upstream = SsmUpstream | SsmPortUpstream | SshUpstream
+# The least that IPv6 asks of a link (RFC 8200, section 5), and what IP can say.
+SMALLEST_MTU, LARGEST_MTU = 1280, 65535
+
+
+@attrs.frozen(kw_only=True)
+class AwgUpstream:
+    """A server of ours (``sproxy awg-server``), reached by QUIC inside an AmneziaWG session.
+
+    Attributes:
+      kind: Needed.
+      endpoint: Where the server listens, on UDP.
+      private_key: Ours, in base64, as `awg genkey` prints it.
+      public_key: The server's.
+      preshared_key: One more secret that both sides share, in case public keys are broken one day.
+      startup: As for `ssm`.
+      mtu: Of the path: a datagram beyond it would go in pieces, which gives it away.
+      keepalive_padding: Pads keepalives with `s4` as data is. AmneziaWG of December 2025 accepts that, but does
+          not do it, and so drops its own keepalives where `s4` is not 0.
+      awg: How its datagrams look.
+
+    """
+
+    kind: Literal["awg"] = "awg"
+    endpoint: Target = attrs.field(metadata={"example": '"vpn.example.com:443"'})
+    private_key: Secret = attrs.field(metadata={"example": '"file:client.key"'})
+    public_key: Secret = attrs.field(
+        metadata={"example": '"z2lwsDWQ1vNYoVoCPBuYYBNwPwAxbq+OVFp5D7IbZGY="', "public": True}
+    )
+    preshared_key: Secret | None = attrs.field(default=None, metadata={"example": '"file:psk"'})
+    startup: Startup | None = None
+    mtu: int = attrs.field(default=1500, metadata={"minimum": SMALLEST_MTU, "maximum": LARGEST_MTU})
+    keepalive_padding: bool = False
+    awg: Parameters = DEFAULT
+
+
+Upstream = SsmUpstream | SsmPortUpstream | SshUpstream | AwgUpstream
 
 
 @attrs.frozen(kw_only=True)

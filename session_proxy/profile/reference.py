@@ -1,4 +1,4 @@
-"""The reference of the profile's keys, made from the classes that read it: ``docs/reference/profile.md``."""
+"""The references of what people write, made from the classes that read it: ``docs/reference/{profile,awg}.md``."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ from pathlib import Path
 
 import attrs
 
+from awg_obfs.protocol.headers import HeaderRange
+from awg_obfs.protocol.tags import TagChain
 from session_proxy.policy.ports import PortSet
-from session_proxy.policy.rules import Match, Rule
+from session_proxy.policy.rules import Match, Network, Rule
 from session_proxy.profile import shape
+from session_proxy.profile.awg_model import AwgClient, AwgServer
 from session_proxy.profile.environment import scalars
-from session_proxy.profile.model import ListenAddress, Profile, SsmUpstream, Upstream
+from session_proxy.profile.model import AwgUpstream, ListenAddress, Profile, SsmUpstream, Upstream
 from session_proxy.profile.secret import Secret
 from session_proxy.target import Target
 
@@ -63,6 +66,18 @@ change (refused, not allowed) is final.
 `sproxy explain PROFILE HOST:PORT` shows which route decides, and why the others do not.
 """
 
+AWG_INTRODUCTION = """\
+# Server and client of kind "awg"
+
+What `sproxy awg-server` and `sproxy awg-client` read: TOML, or YAML with the same keys. This page is
+made from the program itself. `sproxy awg-keygen` writes a pair of such files that fit each other.
+
+Durations, addresses, paths, secrets and lists are written as in a [profile](profile.md), and every
+problem is reported at once: the key, what is wrong, and what to write instead.
+"""
+
+AWG_FILES: tuple[tuple[str, type], ...] = (("`server.toml`", AwgServer), ("`client.toml`", AwgClient))
+
 VARIABLES = """\
 ## Variables
 
@@ -92,14 +107,36 @@ def _page() -> Iterator[str]:
     yield ""
     for cls in shape.tables_in(Upstream):
         yield from _section(f'`kind = "{shape.tag_of(cls)}"`', cls, level=3)
-    for key, attribute in shape.keys(SsmUpstream).items():
-        for cls in shape.tables_in(attribute.type):
-            yield from _section(f"`[upstreams.NAME.{key}]`", cls, level=3)
+    for kind in (SsmUpstream, AwgUpstream):
+        for key, attribute in shape.keys(kind).items():
+            for cls in shape.tables_in(attribute.type):
+                yield from _section(f"`[upstreams.NAME.{key}]`", cls, level=3)
     yield from _section("`[[routes]]`", Rule)
     yield ROUTING
     yield VARIABLES
     document: dict[str, object] = {"upstreams": {"NAME": {}}}
     yield from sorted({f"* `{scalar.name}`" for scalar in scalars(Profile, document)})
+    yield ""
+
+
+def awg_reference() -> str:
+    """Return ``docs/reference/awg.md``, as Markdown."""
+    return "\n".join(_awg_page())
+
+
+def _awg_page() -> Iterator[str]:
+    yield AWG_INTRODUCTION
+    for title, cls in AWG_FILES:
+        yield from _section(title, cls)
+        for key, attribute in shape.keys(cls).items():
+            if shape.is_list(attribute.type):
+                for item in shape.tables_in(typing.get_args(attribute.type)[0]):
+                    yield from _section(f"`[[{key}]]`", item, level=3)
+            # What both have, profiles have too.
+            elif key in ("policy", "limits") and cls is AwgServer:
+                for table in shape.tables_in(attribute.type):
+                    yield from _section(f"`[{key}]`", table, level=3)
+    yield "The tables `[awg]`, `[auth]`, `[admin]` and a client's `[limits]` are those of a [profile](profile.md)."
     yield ""
 
 
@@ -150,6 +187,7 @@ def _optional(kind: object) -> bool:
 
 NAMES: dict[object, str] = {
     bool: "`true` or `false`",
+    int: "whole number",
     str: "text",
     Path: "path",
     Secret: "secret",
@@ -157,6 +195,9 @@ NAMES: dict[object, str] = {
     Target: "address",
     PortSet: "port or range",
     Match: "match",
+    Network: "network",
+    HeaderRange: "number or range",
+    TagChain: "tags",
 }
 
 
@@ -185,4 +226,4 @@ def _default(attribute: attrs.Attribute[object]) -> str:
 
 
 def _plain(default: object) -> bool:
-    return isinstance(default, bool | int | float | str | Path | tuple)
+    return isinstance(default, bool | int | float | str | Path | tuple | ListenAddress | HeaderRange)

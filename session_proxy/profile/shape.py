@@ -8,6 +8,8 @@ from collections.abc import Iterator
 
 import attrs
 
+from awg_obfs.protocol.headers import HeaderRange
+from awg_obfs.protocol.tags import TagChain
 from session_proxy.policy.ports import PortSet
 from session_proxy.policy.rules import Match
 from session_proxy.profile.model import ListenAddress
@@ -16,7 +18,9 @@ from session_proxy.target import Target
 
 NoneType = type(None)
 
-WRITTEN_AS_TEXT = frozenset({ListenAddress, Target, Secret, PortSet, *typing.get_args(Match)})
+WRITTEN_AS_TEXT = frozenset(
+    {ListenAddress, Target, Secret, PortSet, HeaderRange, TagChain, *typing.get_args(Match)}
+)
 
 
 def keys(cls: type) -> dict[str, attrs.Attribute[object]]:

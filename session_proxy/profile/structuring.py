@@ -17,9 +17,11 @@ from typing import TypeVar
 import attrs
 import cattrs
 
+from awg_obfs.errors import ParametersError
+from awg_obfs.protocol.parameters import Parameters, parameters_from_mapping
 from session_proxy.errors import Problem
 from session_proxy.policy.ports import PortSet
-from session_proxy.policy.rules import Match
+from session_proxy.policy.rules import Match, Network
 from session_proxy.profile import shape, values
 from session_proxy.profile.model import ListenAddress
 from session_proxy.profile.secret import Secret
@@ -29,7 +31,7 @@ from session_proxy.target import Target
 T = TypeVar("T")
 
 # Kinds of upstream that the design knows and this version does not build.
-PLANNED_KINDS = frozenset({"awg", "relay"})
+PLANNED_KINDS = frozenset({"relay"})
 
 
 class BrokenValueError(Exception):
@@ -69,6 +71,7 @@ class Structurer:
             Secret: self._secret,
             Path: self._file_path,
             PortSet: self._ports,
+            Parameters: self._parameters,
         }
         # The last hook registered is asked first, so what is general comes before what is special.
         add = self._converter.register_structure_hook_func
@@ -82,6 +85,7 @@ class Structurer:
         add(lambda kind: typing.get_origin(kind) is typing.Literal, self._choice)
         add(shape.is_tagged_union, self._tagged)
         add(lambda kind: kind == Match, lambda value, _: values.read_match(value))
+        add(lambda kind: kind == Network, lambda value, _: values.read_network(value))
         for kind, read in hooks.items():
             self._register(kind, read)
 
@@ -192,6 +196,8 @@ class Structurer:
                 return [()] if shape.is_list(attribute.type) else []
             return []
         self.given.add(self.here)
+        if table[key] == [] and attribute.metadata.get("empty"):
+            return [()]
         with self._noting():
             return [self._checked(self._read(table[key], attribute.type), attribute)]
         return [()] if shape.is_list(attribute.type) and default is attrs.NOTHING else []
@@ -211,6 +217,8 @@ class Structurer:
             return str(self._file_path(value))
         if "refers" in meta:
             self._refer(value, meta["refers"])
+        if meta.get("public") and self.here in self.literals:
+            self.literals.remove(self.here)
         return value
 
     def _refer(self, value: object, table: str) -> None:
@@ -302,6 +310,20 @@ class Structurer:
         path = expand_path(values.read_text(value), self.sources.base, self.sources.environ)
         self.files.append((self.here, path))
         return path
+
+    def _parameters(self, value: object) -> Parameters:
+        if not isinstance(value, Mapping):
+            raise InvalidValueError(
+                f"is {values.describe(value)}",
+                f"write a table with the keys {', '.join(shape.keys(Parameters))}",
+            )
+        try:
+            return parameters_from_mapping(typing.cast("Mapping[str, object]", value))
+        except ParametersError as exc:
+            for problem in exc.problems:
+                with self._at(problem.key):
+                    self.note(self.here, problem.message, problem.fix)
+            raise BrokenValueError from exc
 
     def _ports(self, value: object) -> PortSet:
         if not isinstance(value, list):

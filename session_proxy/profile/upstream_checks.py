@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 
+from session_proxy.profile.awg_checks import check_session
 from session_proxy.profile.model import (
     INSTANCE_CONNECT,
+    AwgUpstream,
     Aws,
     Ssh,
     SshUpstream,
@@ -41,6 +43,8 @@ def check_upstream(path: str, upstream: Upstream, notes: Structurer) -> None:
                     f"{upstream.ssh.port} contradicts address, which has the port {upstream.address.port}",
                     "remove it, and write the right port in address",
                 )
+        case AwgUpstream():
+            check_session(f"{path}.", upstream, notes)
 
 
 def _check_instances(path: str, instances: tuple[str, ...], notes: Structurer) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 from session_proxy.errors import InvalidTargetError
 from session_proxy.policy.ports import InvalidPortsError, PortSet
-from session_proxy.policy.rules import InvalidRuleError, Match, parse_match
+from session_proxy.policy.rules import CidrMatch, InvalidRuleError, Match, Network, parse_match
 from session_proxy.profile.model import ListenAddress
 from session_proxy.profile.secret_sources import InvalidValueError
 from session_proxy.target import Target, canonical_host, split_host_port
@@ -122,6 +122,14 @@ def read_match(value: object) -> Match:
         return parse_match(read_text(value))
     except InvalidRuleError as exc:
         raise InvalidValueError(str(exc), exc.fix) from exc
+
+
+def read_network(value: object) -> Network:
+    """Return a network from a CIDR or an address; raises `InvalidValueError`."""
+    match = read_match(value)
+    if not isinstance(match, CidrMatch):
+        raise InvalidValueError(f"{value!r} is no network", 'write a CIDR, such as "10.0.0.0/8" or "::/0"')
+    return match.network
 
 
 def read_ports(value: object) -> PortSet:

@@ -16,11 +16,15 @@ from session_proxy.profile.model import Profile
 class HealthBoard:
     """A `Notify` that remembers the state of every upstream of *profile*.
 
+    Those that are *hidden* are not shown: nothing can go there.
+    Clients are to be kept away while an upstream does not work that the start requires, or one of *vital*.
     Transports answer for themselves once all required ones are up (`attach`); until then, what they told on
     the way there is all there is.
     """
 
     profile: Profile
+    vital: frozenset[str] = frozenset()
+    hidden: frozenset[str] = frozenset()
     links: dict[str, int] = attrs.field(factory=dict[str, int], init=False)
     _told: dict[str, Health] = attrs.field(factory=dict[str, Health], init=False)
     _ask: Callable[[], Mapping[str, Health]] | None = attrs.field(default=None, init=False)
@@ -44,12 +48,14 @@ class HealthBoard:
     def health(self) -> Mapping[str, Health]:
         """Return the state of every upstream by name."""
         if self._ask is not None:
-            return self._ask()
+            return {name: health for name, health in self._ask().items() if name not in self.hidden}
         unknown = Health(HealthState.STARTING)
         return {name: self._told.get(name, unknown) for name in self.profile.upstreams}
 
     def is_required(self, upstream: str) -> bool:
         """Return whether clients are to be kept away while *upstream* does not work."""
+        if upstream in self.vital:
+            return True
         return upstream in self.profile.upstreams and self.profile.startup_of(upstream) == "required"
 
     def obstacles(self) -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
 from http import HTTPStatus
 
 import attrs
@@ -12,12 +13,15 @@ import trio
 from session_proxy.events import ConnectionClosed, ConnectionOpened, Event, Listening
 from session_proxy.inbound.listener import serve_front_door
 from session_proxy.inbound.pac import proxy_auto_config
+from session_proxy.inbound.sockets import bind_sockets
 from session_proxy.observability.http import Handler, HttpAnswer, HttpRequest
 from session_proxy.observability.logging import EventLog, Log
 from session_proxy.observability.metrics import Metrics
+from session_proxy.outbound.awg_figures import AwgFigures, AwgSource, total
 from session_proxy.outbound.failover import open_dialer
-from session_proxy.outbound.transport import Health, Services
-from session_proxy.profile.model import ListenAddress, Profile
+from session_proxy.outbound.transport import Health, Services, Transport
+from session_proxy.profile.awg_summary import session_summary
+from session_proxy.profile.model import AwgUpstream, ListenAddress, Profile
 from session_proxy.supervision.health import HealthBoard
 from session_proxy.supervision.status import ProxyStatus, TrafficStatus, UpstreamStatus
 
@@ -60,14 +64,24 @@ class Traffic:
 class ProxyDaemon:
     """One profile, served. Run it with `session_proxy.supervision.service.run_service`."""
 
-    def __init__(self, profile: Profile, services: Services, log: Log, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        profile: Profile,
+        services: Services,
+        log: Log,
+        metrics: Metrics,
+        *,
+        vital: frozenset[str] = frozenset(),
+        hidden: frozenset[str] = frozenset(),
+    ) -> None:
         self.profile = profile
-        self.board = HealthBoard(profile)
+        self.board = HealthBoard(profile, vital, hidden)
         self.traffic = Traffic()
         self._metrics = metrics
         self._consumers = (EventLog(log), metrics, self.board, self.traffic)
         self._services = attrs.evolve(services, notify=self.notify)
         self._log = log
+        self._transports: tuple[Transport, ...] = ()
 
     def notify(self, event: Event) -> None:
         """Tell everybody who counts, logs or remembers."""
@@ -75,17 +89,30 @@ class ProxyDaemon:
             consume(event)
 
     async def serve(self, stop: trio.Event, *, task_status: trio.TaskStatus[Sequence[ListenAddress]]) -> None:
-        """Open the upstreams, then the front door; return when *stop* was set and the clients are gone.
+        """Take the addresses, open the upstreams, then the front door.
+
+        Returns when *stop* was set and the clients are gone.
 
         Raises:
           UpstreamStartError: a required upstream does not work.
           ListenError: an address cannot be listened on.
 
         """
-        waited_for = ",".join(filter(self.board.is_required, self.profile.upstreams))
-        self._log.info("starting", profile=str(self.profile.file or "-"), upstreams=waited_for)
-        async with open_dialer(self.profile, self._services) as dialer:
+        required = ",".join(
+            name for name in self.profile.upstreams if self.profile.startup_of(name) == "required"
+        )
+        self._log.info("starting", profile=str(self.profile.file or "-"), required=required)
+        for name, upstream in self.profile.upstreams.items():
+            if isinstance(upstream, AwgUpstream):
+                self._log.info("awg configuration", upstream=name, **session_summary(upstream))
+        async with AsyncExitStack() as stack:
+            # One that is started twice has to fail before it takes anything from the one that runs.
+            sockets = await bind_sockets(self.profile.listen)
+            for sock in sockets:
+                stack.enter_context(sock)
+            dialer = await stack.enter_async_context(open_dialer(self.profile, self._services))
             self.board.attach(dialer.health)
+            self._transports = tuple(dialer.transports.values())
             await serve_front_door(
                 dialer,
                 self.profile.listen,
@@ -93,6 +120,7 @@ class ProxyDaemon:
                 limits=self.profile.limits,
                 notify=self.notify,
                 stop=stop,
+                sockets=sockets,
                 task_status=task_status,
             )
 
@@ -119,6 +147,10 @@ class ProxyDaemon:
             links=self.board.links.get(name, 0),
             details=dict(health.details),
         )
+
+    def figures(self) -> AwgFigures:
+        """Return the figures of every upstream of kind awg, as they are now."""
+        return total(one.figures() for one in self._transports if isinstance(one, AwgSource))
 
     def pages(self) -> Mapping[tuple[str, str], Handler]:
         """Return the page ``/proxy.pac``: which destinations a browser should send here."""

@@ -1,4 +1,4 @@
-"""What ``sproxy status`` tells: the service as the shell sees it, and the proxy in it. JSON on the wire."""
+"""What ``sproxy status`` tells: the service as the shell sees it, and what is in it. JSON on the wire."""
 
 from __future__ import annotations
 
@@ -49,3 +49,26 @@ class ProxyStatus:
     profile: str | None
     connections: TrafficStatus
     upstreams: dict[str, UpstreamStatus]
+
+
+@attrs.frozen(kw_only=True)
+class PeerStatus:
+    """A client of an awg server; where it is, and for how many *seconds* its session is up, if it is."""
+
+    up: bool
+    address: str
+    seconds: float | None
+    streams: int
+    sent: int
+    received: int
+    round_trip: float | None
+
+
+@attrs.frozen(kw_only=True)
+class AwgServerStatus:
+    """What an awg server adds to `ServiceStatus`; *file* is its own."""
+
+    file: str
+    connections: TrafficStatus
+    peers: dict[str, PeerStatus]
+    rejections: dict[str, int]

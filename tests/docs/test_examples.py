@@ -6,17 +6,22 @@ import contextlib
 import socket
 import subprocess
 import sys
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 import pytest
 
+from awg_obfs.protocol.keys import key_to_text
 from session_proxy.lab.targets import PAGE
+from session_proxy.profile.awg_loading import load_awg_client, load_awg_server
+from session_proxy.profile.awg_model import AwgClient, AwgServer
 from session_proxy.profile.loading import load_profile
 from session_proxy.target import split_host_port
 from tests.support.programs import END, Lab, Program, start_lab
 
 EXAMPLES = Path(__file__).parent.parent.parent / "examples"
+FILES = EXAMPLES.parent / "docs" / "examples"
+KEY = key_to_text(bytes(range(32)))
 PROGRAMS = sorted(EXAMPLES.glob("*.py"))
 LONGEST_PROGRAM = 50
 
@@ -49,12 +54,23 @@ def test_a_program_is_short_and_says_how_to_run_it(program: Path) -> None:
     "file", [path for path in sorted(EXAMPLES.iterdir()) if path.suffix in (".toml", ".yaml")], ids=str
 )
 def test_a_profile_is_good(file: Path) -> None:
-    profile = load_profile(file, environ={"SPROXY_PASS": "x"})
+    profile = load_profile(file, environ={"SPROXY_PASS": "x", "AWG_KEY": KEY, "AWG_PSK": KEY})
 
     assert profile.listen
 
 
-@pytest.mark.parametrize("transport", ["direct", "ssh", "ssm", "ssm-port"])
+@pytest.mark.parametrize(("name", "load"), [("server", load_awg_server), ("client", load_awg_client)])
+def test_files_of_kind_awg_are_good(name: str, load: Callable[..., AwgServer | AwgClient]) -> None:
+    warnings: list[str] = []
+    environ = {"AWG_KEY": KEY, "PHONE_PSK": KEY, "SOCKS_PASS": "x"}
+
+    loaded = load(FILES / f"{name}.toml", environ=environ, warn=warnings.append)
+
+    assert loaded.listen
+    assert not warnings
+
+
+@pytest.mark.parametrize("transport", ["direct", "ssh", "ssm", "ssm-port", "awg"])
 def test_fetch_brings_the_page(lab: Lab, transport: str) -> None:
     host, port = split_host_port(lab.target(transport).http)
 

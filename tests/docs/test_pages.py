@@ -13,13 +13,17 @@ import pytest
 import typer.core
 import typer.main
 
+from awg_obfs.protocol.keys import key_to_text
 from session_proxy.cli.main import app
 from session_proxy.errors import ProfileError
+from session_proxy.profile.awg_loading import load_awg_client, load_awg_server
 from session_proxy.profile.loading import load_profile
 
 ROOT = Path(__file__).parent.parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+LOADERS = {"profile": load_profile, "server": load_awg_server, "client": load_awg_client}
+KEY = key_to_text(bytes(range(32)))
 LINK = re.compile(r"\[[^]]+\]\(([^)\s]+)\)")
 COMMAND = re.compile(r"^\$ (?:\S+=\S+ )*(sproxy [^|>&#\n]*)", re.MULTILINE)
 
@@ -55,10 +59,14 @@ def commands() -> list[str]:
 @pytest.mark.parametrize("block", blocks("toml", "yaml"), ids=str)
 def test_profiles_in_pages_load(block: Block, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    # A block that is no profile says in its first line which file it is.
+    named = re.match(r"# (server|client)\.toml\n", block.text)
+    load = LOADERS[named[1] if named else "profile"]
     file = tmp_path / f"profile.{block.language}"
     file.write_text(block.text)
+    environ = dict.fromkeys(("SPROXY_PASS", "KEY_PASS", "SOCKS_PASS"), "x")
     try:
-        load_profile(file, environ={"SPROXY_PASS": "x", "KEY_PASS": "x", "HOME": str(tmp_path)})
+        load(file, environ={**environ, "AWG_KEY": KEY, "AWG_PSK": KEY, "HOME": str(tmp_path)})
     except ProfileError as error:
         # A page may show routes without the upstreams that they lead to.
         problems = [p for p in error.problems if not re.search(r"\.upstream(\[\d+\])?$|^default$", p.path)]
@@ -106,7 +114,7 @@ def test_links_lead_to_files(page: str, link: str) -> None:
 def templates() -> str:
     """Return every string of the source, each with … where a value goes, one per line."""
     found: list[str] = []
-    for package in ("session_proxy", "tunnel_relay"):
+    for package in ("session_proxy", "awg_obfs", "tunnel_relay"):
         for file in (ROOT / package).rglob("*.py"):
             for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
                 if isinstance(node, ast.JoinedStr):

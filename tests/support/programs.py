@@ -124,12 +124,13 @@ NOT_READY = Ready(listen="", admin="", targets={}, ssm_endpoint="", instances=[]
 
 
 @contextmanager
-def _running(
-    argv: Sequence[str], log: Path, env: Mapping[str, str] | None
+def running(
+    argv: Sequence[str], log: Path, env: Mapping[str, str] | None, within: Sequence[str] = ()
 ) -> Generator[subprocess.Popen[bytes]]:
+    """Run a command of ours for the block; *within* is the command that runs it somewhere else."""
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [*SPROXY, *argv],
+            [*within, *SPROXY, *argv],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
@@ -154,7 +155,7 @@ def start_sproxy(profile: Path, *options: str, env: Mapping[str, str] | None = N
     # A runtime folder of its own: several tests may run a profile of the same name.
     environ = {**(env or os.environ), "XDG_RUNTIME_DIR": str(profile.parent)}
     argv = ["run", str(profile), "--log-format", "json", *options]
-    with _running(argv, log, environ) as process:
+    with running(argv, log, environ) as process:
         proxy = Sproxy(process, log, profile)
         ready = proxy.wait_for(lambda: proxy.find("ready"))
         proxy.address, proxy.admin = _first(ready["listen"]), _first(ready["admin"])
@@ -170,7 +171,7 @@ def start_lab(folder: Path, *options: str) -> Generator[Lab]:
     """Run ``sproxy lab --dir FOLDER`` until the block ends; it is ready when the block begins."""
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / "lab.log"
-    with _running(["lab", "--dir", str(folder), *options], log, None) as process:
+    with running(["lab", "--dir", str(folder), *options], log, None) as process:
         lab = Lab(process, log, folder, {}, NOT_READY)
 
         def find_ready() -> Ready | None:

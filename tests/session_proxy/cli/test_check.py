@@ -8,6 +8,7 @@ import typer
 from typer.testing import CliRunner, Result
 
 from session_proxy.cli.check import check
+from tests.support.awg_files import SOUND, ClientText, ServerText
 
 GOOD = """\
 listen = ["127.0.0.1:1080", "[::1]:1080"]
@@ -66,6 +67,27 @@ def test_warnings_do_not_stand_in_the_way(tmp_path: Path) -> None:
     assert result.exit_code == 0
     assert result.stderr.startswith(f"warning: {tmp_path}/profile.toml: upstreams.dev: no route leads there")
     assert "no route" not in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("text", "line"), [(ServerText(awg=SOUND), "peers"), (ClientText(awg=SOUND), "endpoint")]
+)
+def test_files_of_kind_awg_are_known_by_their_keys(text: object, line: str, tmp_path: Path) -> None:
+    result = invoke(tmp_path, str(text))
+
+    assert result.exit_code == 0, result.stdout
+    first, *rest = result.stdout.splitlines()
+    assert first == f"{tmp_path}/profile.toml: good"
+    assert [words[0] for words in map(str.split, rest)][:2] == ["listen", line]
+
+
+def test_problems_of_a_server_are_those_of_a_server(tmp_path: Path) -> None:
+    result = invoke(tmp_path, f"{ServerText()}\nadress = 1\n", "--json")
+
+    assert result.exit_code == 78
+    report = json.loads(result.stdout)
+    assert report["file"] == f"{tmp_path}/profile.toml"
+    assert [problem["path"] for problem in report["problems"]] == ["peers[0].adress"]
 
 
 def test_json_of_a_good_profile(tmp_path: Path) -> None:

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+import typer.core
+import typer.main
 
 from session_proxy.cli.main import app
 from session_proxy.cli.reference import Parameter, cli_reference, describe
@@ -37,6 +39,17 @@ def test_parameters_are_described_as_one_writes_them() -> None:
         Parameter("--quiet", True, "Say nothing."),
         Parameter("[HOME]", False, "And back."),
     ]
+
+
+def test_the_page_has_the_commands_by_the_names_that_one_types() -> None:
+    group = typer.main.get_command(app)
+    assert isinstance(group, typer.core.TyperGroup)
+    lines = list(cli_reference(app))
+
+    assert [line for line in lines if line.startswith("## ")] == [
+        f"## sproxy {name}" for name in group.commands
+    ]
+    assert "sproxy awg-server [OPTION]… FILE" in lines
 
 
 def test_the_page_is_current() -> None:

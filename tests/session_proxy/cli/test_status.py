@@ -11,7 +11,14 @@ from typer.testing import CliRunner
 from session_proxy.cli import asking
 from session_proxy.cli.main import app
 from session_proxy.cli.status import align, human_bytes, human_seconds
-from session_proxy.supervision.status import ProxyStatus, ServiceStatus, TrafficStatus, UpstreamStatus
+from session_proxy.supervision.status import (
+    AwgServerStatus,
+    PeerStatus,
+    ProxyStatus,
+    ServiceStatus,
+    TrafficStatus,
+    UpstreamStatus,
+)
 
 SERVICE = ServiceStatus(
     name="dev",
@@ -55,6 +62,41 @@ dev       down   1 min 5 s  no answer for 75 s; via i-1
 """
 
 
+SERVER = AwgServerStatus(
+    file="/etc/server.toml",
+    connections=TrafficStatus(open=1, total=2, sent=3, received=4),
+    peers={
+        "laptop": PeerStatus(
+            up=True,
+            address="192.0.2.1:40000",
+            seconds=65,
+            streams=2,
+            sent=1500,
+            received=20,
+            round_trip=0.0123,
+        ),
+        "phone": PeerStatus(
+            up=False, address="", seconds=None, streams=0, sent=0, received=0, round_trip=None
+        ),
+    },
+    rejections={"bad mac1": 3, "unknown type": 0, "too small": 1},
+)
+
+SERVER_SHOWN = """\
+dev is ready, but not for clients (process 123, version 0.1.0, up 1 h 1 min)
+  file         /etc/server.toml
+  listen       127.0.0.1:28881
+  admin        127.0.0.1:28890
+  connections  1 open, 2 in total, 3 B sent, 4 B received
+  not ready    upstream dev: down: no answer for 75 s
+  rejected     3 bad mac1, 1 too small
+
+PEER    STATE  FOR        ADDRESS          STREAMS  SENT    RECEIVED  ROUND TRIP
+laptop  up     1 min 5 s  192.0.2.1:40000  2        1.5 kB  20 B      12.3 ms
+phone   away                               0        0 B     0 B
+"""
+
+
 @pytest.fixture(autouse=True)
 def answered(monkeypatch: pytest.MonkeyPatch) -> list[tuple[object, ...]]:
     """What was asked."""
@@ -70,6 +112,17 @@ def answered(monkeypatch: pytest.MonkeyPatch) -> list[tuple[object, ...]]:
 
 def test_people_get_a_table() -> None:
     assert CliRunner().invoke(app, ["status"]).stdout == SHOWN
+
+
+def test_an_awg_server_shows_its_peers(monkeypatch: pytest.MonkeyPatch) -> None:
+    answer = {**attrs.asdict(SERVICE), **attrs.asdict(SERVER)}
+
+    def ask_running(*_arguments: object) -> dict[str, object]:
+        return answer
+
+    monkeypatch.setattr(asking, "ask_running", ask_running)
+
+    assert CliRunner().invoke(app, ["status"]).stdout == SERVER_SHOWN
 
 
 def test_machines_get_json(answered: list[tuple[object, ...]]) -> None:

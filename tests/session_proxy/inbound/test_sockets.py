@@ -6,7 +6,7 @@ import pytest
 import trio
 
 from session_proxy.errors import ListenError
-from session_proxy.inbound.sockets import open_listeners, socket_name
+from session_proxy.inbound.sockets import bind_sockets, open_listeners, socket_name, start_listening
 from session_proxy.profile.model import ListenAddress
 from tests.support.sockets import LOOPBACK
 
@@ -49,6 +49,28 @@ async def test_a_port_in_use_is_told_in_one_line() -> None:
         ) as caught:
             await open_listeners([ListenAddress(LOOPBACK, 0), ListenAddress(LOOPBACK, port)])
     assert "\n" not in str(caught.value)
+
+
+async def test_an_address_can_be_taken_before_clients_are_accepted() -> None:
+    (sock,) = await bind_sockets([ListenAddress(LOOPBACK, 0)])
+    with sock:
+        address = socket_name(sock)
+        with pytest.raises(OSError, match="connect"):
+            await trio.open_tcp_stream(address.host, address.port)
+        start_listening([sock])
+        await (await trio.open_tcp_stream(address.host, address.port)).aclose()
+        with pytest.raises(ListenError, match="the port is in use"):
+            await bind_sockets([address])
+
+
+async def test_of_two_who_took_an_address_one_gets_it() -> None:
+    (first,) = await bind_sockets([ListenAddress(LOOPBACK, 0)])
+    with first:
+        (second,) = await bind_sockets([socket_name(first)])
+        with second:
+            start_listening([first])
+            with pytest.raises(ListenError, match="the port is in use"):
+                start_listening([second])
 
 
 @pytest.mark.parametrize(

@@ -1,25 +1,40 @@
 from __future__ import annotations
 
 import json
-import stat
+import random
 from pathlib import Path
 
 import attrs
 
+from awg_obfs.protocol.keys import key_to_text
+from awg_obfs.protocol.presets import random_parameters
 from session_proxy.lab.authorized_keys import parse_public_key
 from session_proxy.lab.files import (
     Ways,
     environ_of,
+    render_client,
     render_environ,
     render_profile,
     render_ready,
     write_key,
-    write_private,
 )
 from session_proxy.lab.targets import Targets
+from session_proxy.profile.awg_loading import load_awg_client
 from session_proxy.profile.loading import load_profile
+from session_proxy.profile.model import AwgUpstream
+from session_proxy.profile.secret import Secret
+from session_proxy.target import Target
+from tests.support.awg_files import CLIENT_KEY, SERVER_PUBLIC
 from tunnel_relay.ssh.keys import load_key_file
 
+AWG = AwgUpstream(
+    endpoint=Target.of("127.0.0.1", 4443),
+    private_key=Secret("literal", "", key_to_text(CLIENT_KEY)),
+    public_key=Secret("literal", "", SERVER_PUBLIC),
+    preshared_key=Secret("literal", "", key_to_text(bytes(range(2, 34)))),
+    keepalive_padding=True,
+    awg=random_parameters(random.Random(1).randbytes),
+)
 WAYS = Ways(
     listen="127.0.0.1:21001",
     admin="127.0.0.1:21002",
@@ -32,7 +47,17 @@ WAYS = Ways(
     sshd="127.0.0.1:2222",
     user="lab",
     key=Path("/lab/id_ed25519"),
+    awg=AWG,
+    client_listen="127.0.0.1:21004",
+    client=attrs.evolve(AWG, preshared_key=None),
 )
+
+
+def revealed(upstream: AwgUpstream) -> tuple[object, ...]:
+    """Return what is to come out as it went in, keys in clear."""
+    shared = upstream.preshared_key
+    keys = (upstream.private_key.reveal(), upstream.public_key.reveal(), shared and shared.reveal())
+    return (upstream.endpoint, upstream.keepalive_padding, upstream.awg, keys)
 
 
 def test_ready_json_has_the_promised_shape() -> None:
@@ -60,16 +85,22 @@ def test_the_profile_is_good_and_routes_by_port(tmp_path: Path) -> None:
     write_key(key)
     pairs = {
         name: Targets(f"127.0.0.1:{number}", f"127.0.0.1:{number + 1}")
-        for number, name in zip(range(1001, 1009, 2), ("direct", "ssh", "ssm", "ssm-port"), strict=True)
+        for number, name in zip(
+            range(1001, 1011, 2), ("direct", "ssh", "ssm", "ssm-port", "awg"), strict=True
+        )
     }
     (tmp_path / "profile.toml").write_text(
         render_profile(attrs.evolve(WAYS, key=key, targets=pairs), tmp_path)
     )
+    (tmp_path / "profile.toml").chmod(0o600)
     warnings: list[str] = []
     profile = load_profile(tmp_path / "profile.toml", environ={}, warn=warnings.append)
 
     assert warnings == []
-    assert list(profile.upstreams) == ["ssh", "ssm", "ssm-port"]
+    assert list(profile.upstreams) == ["ssh", "ssm", "ssm-port", "awg"]
+    awg = profile.upstreams["awg"]
+    assert isinstance(awg, AwgUpstream)
+    assert revealed(awg) == revealed(AWG)
     assert [rule.upstream for rule in profile.routes] == [(name,) for name in pairs]
     ports = profile.routes[2].ports
     assert ports is not None
@@ -79,16 +110,7 @@ def test_the_profile_is_good_and_routes_by_port(tmp_path: Path) -> None:
 def test_a_profile_may_leave_the_key_to_the_agent(tmp_path: Path) -> None:
     text = render_profile(attrs.evolve(WAYS, key=None), tmp_path)
 
-    assert "key =" not in text
-
-
-def test_files_with_secrets_are_their_owners_only(tmp_path: Path) -> None:
-    write_private(tmp_path / "secret", "one")
-    write_private(tmp_path / "secret", "two")
-
-    assert (tmp_path / "secret").read_text() == "two"
-    assert stat.S_IMODE((tmp_path / "secret").stat().st_mode) == 0o600
-    assert [path.name for path in tmp_path.iterdir()] == ["secret"]
+    assert "\nkey =" not in text
 
 
 async def test_a_key_can_be_loaded_and_its_public_line_is_returned(tmp_path: Path) -> None:
@@ -97,3 +119,15 @@ async def test_a_key_can_be_loaded_and_its_public_line_is_returned(tmp_path: Pat
     assert await load_key_file(tmp_path / "id")
     assert (tmp_path / "id.pub").read_text() == f"{line}\n"
     assert parse_public_key(line)
+
+
+def test_the_client_is_good(tmp_path: Path) -> None:
+    (tmp_path / "client.toml").write_text(render_client(WAYS))
+    (tmp_path / "client.toml").chmod(0o600)
+    warnings: list[str] = []
+    client = load_awg_client(tmp_path / "client.toml", environ={}, warn=warnings.append)
+
+    assert warnings == []
+    assert [str(address) for address in client.listen] == ["127.0.0.1:21004"]
+    assert (client.auth.user, client.auth.password.reveal()) == ("lab", "lab")
+    assert revealed(client.upstream()) == revealed(WAYS.client)

@@ -25,8 +25,8 @@ async def test_the_folder_tells_programs_everything(tmp_path: Path) -> None:
         ready = json.loads((folder / "ready.json").read_text())
         assert ready["ssm_endpoint"] == world.endpoint
         assert ready["instances"] == [FIRST.id, SECOND.id]
-        assert list(ready["targets"]) == ["direct", "ssh", "ssm", "ssm-port"]
-        assert len({port for pair in ready["targets"].values() for port in pair.values()}) == 8
+        assert list(ready["targets"]) == ["direct", "ssh", "ssm", "ssm-port", "awg"]
+        assert len({port for pair in ready["targets"].values() for port in pair.values()}) == 10
         for address in (ready["listen"], ready["admin"]):
             host, _, port = address.partition(":")
             with socket.socket() as free:
@@ -36,6 +36,7 @@ async def test_the_folder_tells_programs_everything(tmp_path: Path) -> None:
         assert world.profile.exists()
 
     assert sorted(path.name for path in folder.iterdir()) == [
+        "client.toml",
         "env",
         "host_ed25519",
         "host_ed25519.pub",

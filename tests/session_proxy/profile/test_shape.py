@@ -9,6 +9,7 @@ from session_proxy.policy.rules import Match, Rule
 from session_proxy.profile import shape
 from session_proxy.profile.model import (
     Auth,
+    AwgUpstream,
     Limits,
     Profile,
     SshUpstream,
@@ -39,9 +40,9 @@ def test_kinds_are_told_apart() -> None:
 
 def test_unions_are_looked_into() -> None:
     assert shape.union_members(Auth | None) == (Auth,)
-    assert list(shape.tables_in(Upstream)) == [SsmUpstream, SsmPortUpstream, SshUpstream]
+    assert list(shape.tables_in(Upstream)) == [SsmUpstream, SsmPortUpstream, SshUpstream, AwgUpstream]
     assert list(shape.tables_in(Literal["a"])) == []
-    assert [shape.tag_of(cls) for cls in shape.tables_in(Upstream)] == ["ssm", "ssm-port", "ssh"]
+    assert [shape.tag_of(cls) for cls in shape.tables_in(Upstream)] == ["ssm", "ssm-port", "ssh", "awg"]
     assert shape.tag_of(Limits) is None
 
 

@@ -38,6 +38,14 @@ async def test_until_transports_answer_their_events_do(
         board(event)
 
     assert board.obstacles() == obstacles
+
+
+async def test_what_is_vital_keeps_clients_away_though_the_start_does_not_wait() -> None:
+    board = HealthBoard(PROFILE, frozenset({"spare"}))
+
+    board(UpstreamUp("main", "bastion:22", 0.1))
+
+    assert board.obstacles() == {"spare": "starting"}
     assert set(board.health()) == {"main", "spare"}
 
 
@@ -62,3 +70,10 @@ def test_links_are_remembered() -> None:
     board(LinksChanged("main", 3))
 
     assert board.links == {"main": 3}
+
+
+async def test_a_way_that_nothing_can_take_is_not_shown() -> None:
+    board = HealthBoard(PROFILE, hidden=frozenset({"direct"}))
+    board.attach(lambda: {name: Health(HealthState.READY) for name in ("direct", "main", "spare")})
+
+    assert set(board.health()) == {"main", "spare"}

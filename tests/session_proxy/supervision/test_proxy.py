@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from functools import partial
+from typing import NoReturn
 
 import attrs
 import pytest
 import trio
 import trio.testing
 
+from session_proxy.errors import ListenError
 from session_proxy.events import LinksChanged
 from session_proxy.observability.http import HttpRequest
 from session_proxy.observability.log_settings import LogFormat, LogSettings
@@ -20,6 +23,7 @@ from session_proxy.observability.metrics import Metrics
 from session_proxy.outbound.transport import Services
 from session_proxy.policy.rules import Rule
 from session_proxy.profile.model import ListenAddress, Profile, SshUpstream
+from session_proxy.supervision import proxy
 from session_proxy.supervision.proxy import ProxyDaemon, reachable_address
 from session_proxy.target import Target
 
@@ -144,6 +148,26 @@ async def test_before_it_listens_there_is_nothing_to_point_a_browser_at() -> Non
     answer = await daemon.pages()["GET", "/proxy.pac"](HttpRequest(method="GET", path="/proxy.pac"))
 
     assert answer.status == 503
+
+
+async def test_a_port_that_is_taken_is_told_before_any_upstream_is_opened(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One that runs would lose its session of kind awg to a second one with the same key."""
+
+    def open_dialer(_profile: Profile, _services: Services) -> NoReturn:
+        raise AssertionError
+
+    monkeypatch.setattr(proxy, "open_dialer", open_dialer)
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        profile = attrs.evolve(PROFILE, listen=(ListenAddress(*other.getsockname()),))
+        log: list[str] = []
+        daemon = ProxyDaemon(profile, Services(), make_logger(log.append, LogSettings()), Metrics())
+        with pytest.raises(ListenError, match="the port is in use"):
+            await daemon.serve(trio.Event(), task_status=trio.TASK_STATUS_IGNORED)
+    assert 'required=""' in log[0]
 
 
 def test_required_upstreams_stand_in_the_way_until_they_work() -> None:

@@ -1,0 +1,1 @@
+"""Carry streams and datagrams as QUIC inside AmneziaWG sessions."""

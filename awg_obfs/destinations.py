@@ -1,0 +1,106 @@
+"""Where the clients of a server go: names are looked up, addresses judged, and those that may be reached connected."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+
+import attrs
+import trio
+
+from awg_obfs.connecting import connect_first, interleave
+from awg_obfs.errors import DialFault, TunnelDialError
+from awg_obfs.policy import Policy
+from awg_obfs.protocol.address import Address
+
+# getaddrinfo(3) blocks a thread for as long as the resolver takes. A slow one must not take all the threads that
+# Trio has for everything else; this many look-ups at once are more than a resolver likes to get.
+MOST_LOOKUPS = 32
+
+
+@attrs.frozen(eq=False)
+class Destinations:
+    """What a server's clients may reach, by *policy*."""
+
+    policy: Policy
+    _threads: trio.CapacityLimiter = attrs.field(
+        factory=lambda: trio.CapacityLimiter(MOST_LOOKUPS), init=False, repr=False
+    )
+
+    async def connect(self, host: str, port: int) -> socket.socket:
+        """Return a non-blocking socket connected to *host*; of several addresses, to the first that answers.
+
+        Raises:
+          TunnelDialError: its fault says why.
+
+        """
+        return await connect_first(await self.addresses(host, port))
+
+    async def addresses(self, host: str, port: int) -> list[Address]:
+        """Return the addresses of *host* that may be reached, the resolver's choice first.
+
+        Raises:
+          TunnelDialError: there is none.
+
+        """
+        address = self.literal(host, port)
+        if address is not None:
+            return [address]
+        found = await look_up(host, port, self._threads)
+        allowed = [address for address in found if self.policy.permits(ipaddress.ip_address(address[0]))]
+        if not allowed:
+            raise TunnelDialError(
+                DialFault.NOT_ALLOWED, "the server's policy forbids every address of the name"
+            )
+        return interleave(allowed)
+
+    def literal(self, host: str, port: int) -> Address | None:
+        """Return where to go where *host* is an address; None where it is a name.
+
+        Raises:
+          TunnelDialError: the policy forbids it.
+
+        """
+        try:
+            address = ipaddress.ip_address(host)
+        except ValueError:
+            return None
+        if not self.policy.permits(address):
+            raise TunnelDialError(DialFault.NOT_ALLOWED, "the server's policy forbids this address")
+        # What was judged is what is connected to: IPv4, however it was spelt.
+        mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+        return str(mapped or address), port
+
+
+async def look_up(host: str, port: int, threads: trio.CapacityLimiter) -> list[Address]:
+    """Return the addresses of a name, in the resolver's order.
+
+    Raises:
+      TunnelDialError: it has none, or the resolver does not answer.
+
+    """
+
+    def resolve() -> list[Address]:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        # A zone means something on one link of this machine only, which is nobody else's business.
+        return [_plain(str(name[0]), port) for _, _, _, _, name in found if "%" not in str(name[0])]
+
+    try:
+        addresses = await trio.to_thread.run_sync(resolve, limiter=threads, abandon_on_cancel=True)
+    except socket.gaierror as exc:
+        if exc.errno == socket.EAI_AGAIN:
+            raise TunnelDialError(DialFault.RESOLUTION, "the resolver does not answer") from exc
+        raise TunnelDialError(DialFault.RESOLUTION, "the name has no address") from exc
+    except UnicodeError as exc:
+        raise TunnelDialError(DialFault.RESOLUTION, "the name is none that DNS could know") from exc
+    except OSError as exc:
+        raise TunnelDialError(DialFault.DOWN, "the resolver does not work") from exc
+    if not addresses:
+        raise TunnelDialError(DialFault.RESOLUTION, "the name has no address")
+    return list(dict.fromkeys(addresses))
+
+
+def _plain(host: str, port: int) -> Address:
+    address = ipaddress.ip_address(host)
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return str(mapped or address), port

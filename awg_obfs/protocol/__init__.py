@@ -1,0 +1,1 @@
+"""Obfuscation, Noise and the session machine: bytes in, bytes and events out. No sockets, clocks or randomness."""

@@ -1,0 +1,1 @@
+"""QUIC over a path that a session already authenticates: the only place that imports aioquic and qh3."""

@@ -1,0 +1,50 @@
+"""``sproxy awg-keygen``: a server and a client that fit each other."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from awg_obfs.protocol.presets import Preset
+from session_proxy.target import InvalidTargetError, Target
+
+# Any port that needs no privilege would do.
+HERE = "127.0.0.1:4443"
+
+
+def awg_keygen(
+    directory: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Where the files go; it is made if need be.")
+    ],
+    endpoint: Annotated[
+        str,
+        typer.Option(metavar="HOST:PORT", help=f"Where the client finds the server. Default: {HERE}."),
+    ] = HERE,
+    preset: Annotated[Preset, typer.Option(help="What the first datagram looks like.")] = Preset.DNS,
+) -> None:
+    """Make keys and obfuscation for a server and a client: DIR/server.toml and DIR/client.toml.
+
+    Both are new at every call, and only their owner may read them. Existing files are left alone: nothing is
+    written then. The client's proxy port asks for a user and a password; client.toml has them.
+    """
+    import os
+
+    from awg_obfs.protocol.randomness import PooledRandomness
+    from session_proxy.profile.awg_writing import new_pair
+    from session_proxy.profile.private_files import write_new
+
+    try:
+        target = Target.parse(endpoint)
+    except InvalidTargetError as exc:
+        raise typer.BadParameter(f"{exc}; write HOST:PORT", param_hint="--endpoint") from exc
+    if not target.port:
+        raise typer.BadParameter("0 is no port that a client can find", param_hint="--endpoint")
+    pair = new_pair(target, preset, PooledRandomness(os.urandom))
+    server, client = directory / "server.toml", directory / "client.toml"
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    write_new({server: pair.server, client: pair.client})
+    typer.echo(f"sproxy awg-server {shlex.quote(str(server))}")
+    typer.echo(f"sproxy awg-client {shlex.quote(str(client))}")

@@ -1,0 +1,72 @@
+"""qh3 behind the interface of engines."""
+
+from __future__ import annotations
+
+import pytest
+
+pytest.importorskip("qh3")
+
+from awg_obfs.quic.engine import DatagramReceived, Established, StopSending, StreamReset, Terminated
+from awg_obfs.quic.errors import Cause, ConnectionFailure
+from awg_obfs.quic.qh3_engine import Qh3Engine
+from awg_obfs.quic.settings import QuicSettings
+from tests.support.quic_engines import DATAGRAM, EnginePair, content, has_ended
+from tests.support.quic_link import CERTIFICATE
+
+
+def connected(settings: QuicSettings | None = None) -> EnginePair:
+    settings = settings or QuicSettings()
+    pair = EnginePair(Qh3Engine(settings, DATAGRAM, None), Qh3Engine(settings, DATAGRAM, CERTIFICATE))
+    pair.connect()
+    return pair
+
+
+def test_events_come_in_the_driver_s_words() -> None:
+    pair = connected()
+    assert pair.at_client[0] == pair.at_server[0] == Established()
+    stream_id = pair.client.open_stream()
+    pair.client.send_stream(stream_id, b"x" * 5000, end=True)
+    assert pair.client.unsent(stream_id) == 5000
+    pair.run(0.1)
+    assert content(pair.at_server, stream_id) == b"x" * 5000
+    assert has_ended(pair.at_server, stream_id)
+    pair.server.consumed(stream_id, 5000, 5000)
+    pair.server.reset_stream(stream_id, 5)
+    pair.run(0.1)
+    assert StreamReset(stream_id, 5) in pair.at_client
+    other = pair.client.open_stream()
+    pair.client.send_stream(other, b"x", end=False)
+    pair.client.stop_stream(other, 6)
+    pair.run(0.1)
+    assert StopSending(other, 6) in pair.at_server
+    pair.client.stop_stream(stream_id, 6)
+    assert pair.client.wants_pauses
+
+
+def test_datagrams_beyond_the_congestion_window_wait_for_their_turn() -> None:
+    pair = connected(QuicSettings(datagrams=60))
+    frame = bytes(1200)
+    assert [pair.client.send_datagram(frame) for _ in range(61)] == [True] * 60 + [False]
+    first = pair.client.datagrams_to_send(pair.now)
+    assert 1 < len(first) < 20
+    pair.server.receive(first, pair.now)
+    pair.run(0.2)
+    assert pair.at_server.count(DatagramReceived(frame)) == 60
+
+
+def test_a_server_waits_for_what_begins_a_connection() -> None:
+    server = Qh3Engine(QuicSettings(), DATAGRAM, CERTIFICATE)
+    server.receive([b"", b"\x41" + bytes(40), b"\xe3" + bytes(40)], 0.0)
+    assert server.datagrams_to_send(0.0) == []
+    assert server.next_timer() is None
+    assert server.take_events() == []
+    assert server.statistics().round_trip == 0
+    server.close(0, "")
+
+
+def test_the_end_is_told_to_the_peer() -> None:
+    pair = connected()
+    pair.client.send_datagram(b"too late")
+    pair.client.close(9, "bye")
+    pair.run(0.01)
+    assert pair.at_server[-1] == Terminated(ConnectionFailure(Cause.PEER_CLOSED, 9, "bye"))

@@ -1,0 +1,287 @@
+"""Recovery, in virtual time over UDP on loopback: seconds here are those that users wait."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from functools import partial
+
+import attrs
+import pytest
+import trio
+from trio.testing import MockClock
+
+from awg_obfs import upkeep
+from awg_obfs.client import Tunnel
+from awg_obfs.condition import TunnelState
+from awg_obfs.errors import BindError, DialFault, TunnelDialError
+from awg_obfs.events import HandshakeCompleted, PeerMoved, Reconnecting, SessionDown, SessionUp
+from awg_obfs.protocol.address import Address
+from awg_obfs.protocol.sizes import QUIC_SMALLEST, quic_datagram_size
+from awg_obfs.protocol.timers import REKEY_TIMEOUT
+from awg_obfs.quic.errors import Cause, ConnectionLostError
+from awg_obfs.upkeep import ATTEMPT, LONGEST_PAUSE, LOOK_UP, NEXT_ADDRESS
+from tests.support.tunnel_ends import receive_exactly
+from tests.support.tunnels import TunnelWorld, open_destination, open_tunnel_world
+
+# What the README promises.
+AFTER_BLACKOUT = 3.0
+AFTER_RESTART = 6.0
+
+
+async def passed(condition: Tunnel, *, state: TunnelState = TunnelState.READY) -> float:
+    """Wait until a tunnel is in *state*, and return how long that took."""
+    began = trio.current_time()
+    while condition.state is not state:
+        await condition.wait_change()
+    return trio.current_time() - began
+
+
+async def sees(tunnel: Tunnel, port: int) -> None:
+    """Check that bytes go through."""
+    stream = await tunnel.connect("127.0.0.1", port, b"!")
+    assert await receive_exactly(stream, 1) == b"!"
+    await stream.aclose()
+
+
+@pytest.mark.parametrize("down", [0.0, 1.0, 8.0, 40.0])
+@pytest.mark.parametrize("quietly", [False, True])
+async def test_a_server_that_starts_anew_is_found_without_traffic(
+    virtual_time: MockClock, down: float, quietly: bool
+) -> None:
+    """Whether it says good-bye or not, and however long it was away."""
+    async with open_destination() as port, open_tunnel_world() as world, world.open_tunnel() as tunnel:
+        await trio.sleep(20)
+        world.relay.blackout(quietly)
+        await world.server.kill()
+        await trio.sleep(down)
+        world.relay.blackout(False)
+        await world.server.start()
+        before = len(world.server.diary.told(SessionUp))
+        with trio.fail_after(AFTER_RESTART):
+            await world.server.diary.wait_for(SessionUp, before + 1)
+            await passed(tunnel)
+        await sees(tunnel, port)
+        (first, *_) = world.at_client.told(SessionDown)
+        assert first.reason == "the server has restarted" if quietly else "the server is stopping"
+        assert world.at_client.told(Reconnecting)
+
+
+async def test_an_idle_tunnel_comes_back_after_a_blackout(virtual_time: MockClock) -> None:
+    """Soon after it ends, with its streams: QUIC was patient."""
+    async with open_destination() as port, open_tunnel_world() as world, world.open_tunnel() as tunnel:
+        stream = await tunnel.connect("127.0.0.1", port)
+        await trio.sleep(20)
+        world.relay.blackout()
+        assert await passed(tunnel, state=TunnelState.STARTING) < 4
+        assert "nothing heard" in tunnel.reason
+        assert await passed(tunnel, state=TunnelState.DOWN) == pytest.approx(world.client.patience)
+        await trio.sleep(30)
+        world.relay.blackout(False)
+        assert await passed(tunnel) < AFTER_BLACKOUT
+        await stream.send_all(b"still here")
+        assert await receive_exactly(stream, 10) == b"still here"
+        assert not world.at_client.told(SessionDown)
+
+
+@pytest.mark.parametrize("length", [70.0, 200.0])
+async def test_after_a_long_blackout_streams_are_over_and_the_tunnel_is_not(
+    virtual_time: MockClock, length: float
+) -> None:
+    """Longer than QUIC's patience; and longer than the session's keys last."""
+    async with open_destination() as port, open_tunnel_world() as world, world.open_tunnel() as tunnel:
+        stream = await tunnel.connect("127.0.0.1", port)
+        world.relay.blackout()
+        dark = trio.current_time()
+        with pytest.raises(ConnectionLostError) as caught:
+            await stream.receive_some()
+        assert caught.value.failure.cause is Cause.IDLE
+        assert trio.current_time() - dark < world.client.quic.idle_timeout + 2
+        await trio.sleep(dark + length - trio.current_time())
+        assert tunnel.state is TunnelState.DOWN
+        world.relay.blackout(False)
+        assert await passed(tunnel) < AFTER_RESTART
+        await sees(tunnel, port)
+
+
+async def test_a_client_that_comes_from_elsewhere_is_followed(virtual_time: MockClock) -> None:
+    """A NAT has forgotten it: nobody who uses the tunnel notices."""
+    async with open_destination() as port, open_tunnel_world() as world, world.open_tunnel() as tunnel:
+        stream = await tunnel.connect("127.0.0.1", port)
+        for _ in range(3):
+            world.relay.rebind()
+            await trio.sleep(3)
+            assert tunnel.state is TunnelState.READY
+        await stream.send_all(b"!")
+        assert await receive_exactly(stream, 1) == b"!"
+        assert len(world.server.diary.told(PeerMoved)) >= 3
+
+
+async def test_a_session_gets_new_keys_in_time(virtual_time: MockClock) -> None:
+    """Five minutes without traffic: no connection is lost, no state changes."""
+    async with open_destination() as port, open_tunnel_world() as world, world.open_tunnel() as tunnel:
+        since = tunnel.since
+        await trio.sleep(300)
+        assert tunnel.since == since
+        assert len(world.at_client.told(HandshakeCompleted)) >= 3
+        await sees(tunnel, port)
+
+
+async def test_a_server_whose_answers_are_lost_is_asked_again(virtual_time: MockClock) -> None:
+    """The session comes up, QUIC does not: there are so many attempts, with longer and longer pauses."""
+    async with open_destination() as port, open_tunnel_world() as world:
+        world.relay.down.mtu = 600
+        async with world.open_tunnel(ready=False) as tunnel:
+            await trio.sleep(4 * (ATTEMPT + LONGEST_PAUSE))
+            assert tunnel.state is TunnelState.DOWN
+            assert tunnel.reason == "no answer from the server"
+            world.relay.down.mtu = 65535
+            assert await passed(tunnel) < ATTEMPT + LONGEST_PAUSE
+            await sees(tunnel, port)
+
+
+async def test_nobody_at_the_address_is_told(virtual_time: MockClock) -> None:
+    async with open_tunnel_world() as world:
+        world.relay.blackout()
+        async with world.open_tunnel(ready=False) as tunnel:
+            with pytest.raises(TunnelDialError, match=r"no answer from 127\.0\.0\.1") as caught:
+                await tunnel.connect("127.0.0.1", 80)
+            assert caught.value.fault is DialFault.DOWN
+            # The device gives a handshake up after 90 s; the tunnel does not.
+            await trio.sleep(200)
+            world.relay.blackout(False)
+            assert await passed(tunnel) < AFTER_RESTART
+
+
+# -- names of servers
+
+
+@attrs.define(eq=False)
+class Resolver:
+    """Knows *addresses* for every name, or nothing, or does not answer at all while it *hangs*."""
+
+    addresses: list[Address] = attrs.field(factory=list[Address])
+    hangs: bool = False
+    asked: list[str] = attrs.field(factory=list[str])
+
+    async def look_up(self, host: str, port: int, _threads: trio.CapacityLimiter) -> list[Address]:
+        self.asked.append(host)
+        await trio.lowlevel.checkpoint()
+        if self.hangs:
+            await trio.sleep_forever()
+        if not self.addresses:
+            raise TunnelDialError(DialFault.RESOLUTION, "no such host")
+        return [(address, at or port) for address, at in self.addresses]
+
+
+@pytest.fixture
+def resolver(monkeypatch: pytest.MonkeyPatch) -> Resolver:
+    resolver = Resolver()
+    monkeypatch.setattr(upkeep, "look_up", resolver.look_up)
+    return resolver
+
+
+@asynccontextmanager
+async def open_named_world() -> AsyncGenerator[tuple[TunnelWorld, Address]]:
+    """A world whose client knows the server by name; yields the address as well."""
+    async with open_tunnel_world() as world:
+        address = world.client.server
+        world.client = attrs.evolve(world.client, server=("server.example", address[1]))
+        yield world, address
+
+
+async def test_a_name_is_looked_up_until_it_is_found(virtual_time: MockClock, resolver: Resolver) -> None:
+    async with open_named_world() as (world, address), world.open_tunnel(ready=False) as tunnel:
+        await trio.sleep(5)
+        assert tunnel.reason == "server.example: no such host"
+        resolver.addresses = [address]
+        assert await passed(tunnel) < LONGEST_PAUSE + 1
+        assert set(resolver.asked) == {"server.example"}
+
+
+async def test_a_resolver_that_does_not_answer_is_said_to(
+    virtual_time: MockClock, resolver: Resolver
+) -> None:
+    async with open_named_world() as (world, address), world.open_tunnel(ready=False) as tunnel:
+        resolver.hangs = True
+        resolver.addresses = [address]
+        await trio.sleep(LOOK_UP + 0.1)
+        assert tunnel.reason == "server.example: the resolver does not answer"
+        resolver.hangs = False
+        await tunnel.wait_ready()
+
+
+@pytest.mark.parametrize("other", ["127.9.9.9", "::1"])
+async def test_the_next_address_of_a_name_is_tried(
+    virtual_time: MockClock, resolver: Resolver, other: str
+) -> None:
+    """The first is where nobody answers, of the same family as the second or not."""
+    async with open_named_world() as (world, address):
+        resolver.addresses = [(other, 9), address]
+        async with world.open_tunnel(ready=False) as tunnel:
+            assert await passed(tunnel) < REKEY_TIMEOUT + 1
+
+
+async def test_addresses_without_room_for_quic_are_passed_over(
+    virtual_time: MockClock, resolver: Resolver
+) -> None:
+    """Over IPv6, datagrams of a path that just does for IPv4 are too short."""
+    async with open_named_world() as (world, address):
+        s4 = world.client.parameters.s4
+        narrow = next(mtu for mtu in range(1200, 1500) if quic_datagram_size(mtu, s4) >= QUIC_SMALLEST)
+        world.client = attrs.evolve(world.client, mtu=narrow)
+        resolver.addresses = [("::1", 9)]
+        async with world.open_tunnel(ready=False) as tunnel:
+            await trio.sleep(2)
+            assert "leaves QUIC too little room" in tunnel.reason
+            resolver.addresses = [("::1", 9), address]
+            assert await passed(tunnel) < LONGEST_PAUSE + 1
+
+
+async def test_a_name_that_means_another_address_now_leads_there(
+    virtual_time: MockClock, resolver: Resolver
+) -> None:
+    async with open_named_world() as (world, address):
+        resolver.addresses = [("127.9.9.9", 9)]
+        async with world.open_tunnel(ready=False) as tunnel:
+            await trio.sleep(2)
+            resolver.addresses = [address]
+            assert await passed(tunnel) < REKEY_TIMEOUT + 1
+
+
+async def test_a_name_that_means_the_same_still_is_tried_again(
+    virtual_time: MockClock, resolver: Resolver
+) -> None:
+    async with open_named_world() as (world, address):
+        resolver.addresses = [address]
+        world.relay.blackout()
+        async with world.open_tunnel(ready=False) as tunnel:
+            await trio.sleep(3 * NEXT_ADDRESS)
+            resolver.addresses = []
+            await trio.sleep(3 * NEXT_ADDRESS)
+            world.relay.blackout(False)
+            assert await passed(tunnel) < AFTER_RESTART + 1
+
+
+# -- what the system may refuse
+
+
+async def test_a_client_without_sockets_tries_again(
+    virtual_time: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_tunnel_world() as world:
+        with monkeypatch.context() as patch:
+            patch.setattr(upkeep, "open_endpoint", partial(open_endpoint_without, "too many open files"))
+            async with world.open_tunnel(ready=False) as tunnel:
+                await trio.sleep(1)
+                assert "too many open files" in tunnel.reason
+                patch.undo()
+                assert await passed(tunnel) < LONGEST_PAUSE + 1
+
+
+@asynccontextmanager
+async def open_endpoint_without(reason: str, *_: object) -> AsyncGenerator[None]:
+    await trio.lowlevel.checkpoint()
+    raise BindError("0.0.0.0", OSError(errno.EMFILE, reason))
+    yield

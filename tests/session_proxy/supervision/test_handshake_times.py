@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import errno
+import json
+import stat
+from pathlib import Path
+
+import pytest
+import trio
+
+from session_proxy.profile import private_files
+from session_proxy.supervision import handshake_times
+from session_proxy.supervision.handshake_times import HandshakeTimes, StateError
+
+SERVER = bytes(32)
+LAPTOP = bytes(range(32))
+EARLY, LATE = bytes(11) + b"\1", bytes(11) + b"\2"
+
+
+def ignore(_line: str) -> None:
+    pass
+
+
+async def test_stamps_outlive_the_process(tmp_path: Path) -> None:
+    times = HandshakeTimes.open(tmp_path / "new" / "state", SERVER)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(times.run, ignore)
+        times.remember(LAPTOP, EARLY)
+        with trio.fail_after(5):
+            while EARLY.hex() not in times.path.read_text():  # noqa: ASYNC110 - a file tells nobody
+                await trio.sleep(0.001)
+        times.remember(LAPTOP, LATE)
+        # What is not written yet is written in the end.
+        nursery.cancel_scope.cancel()
+
+    again = HandshakeTimes.open(tmp_path / "new" / "state", SERVER)
+    assert again.of(LAPTOP) == LATE
+    assert again.of(SERVER) == b""
+    assert stat.S_IMODE(times.path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(times.path.parent.stat().st_mode) == 0o700
+
+
+async def test_an_older_stamp_replaces_none(tmp_path: Path) -> None:
+    times = HandshakeTimes.open(tmp_path, SERVER)
+
+    times.remember(LAPTOP, LATE)
+    times.remember(LAPTOP, EARLY)
+
+    assert times.of(LAPTOP) == LATE
+
+
+def test_servers_do_not_share_a_file(tmp_path: Path) -> None:
+    one, other = HandshakeTimes.open(tmp_path, SERVER), HandshakeTimes.open(tmp_path, LAPTOP)
+
+    assert one.path != other.path
+
+
+def refuse(_path: Path, _text: str) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_full_disk_ends_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(handshake_times, "write_private", refuse)
+
+    with pytest.raises(StateError, match=r"cannot be written: no space left on device; make room") as info:
+        HandshakeTimes.open(tmp_path, SERVER)
+
+    assert info.value.exit_code == 78
+
+
+def test_a_folder_that_is_none_ends_the_start(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+
+    with pytest.raises(StateError, match="cannot be written"):
+        HandshakeTimes.open(tmp_path / "file" / "state", SERVER)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{}", "[]", '{"peers": 1}', '{"peers": {"x": "00"}}', f'{{"peers": {{"{"A" * 43}=": "00"}}}}'],
+)
+def test_a_damaged_file_is_not_passed_over(text: str, tmp_path: Path) -> None:
+    path = HandshakeTimes.open(tmp_path, SERVER).path
+    path.write_text(text)
+
+    with pytest.raises(StateError, match="is damaged"):
+        HandshakeTimes.open(tmp_path, SERVER)
+    assert path.read_text() == text
+
+
+async def test_a_disk_that_fills_up_later_is_told_once_and_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(handshake_times, "RETRY", 0.001)
+    times = HandshakeTimes.open(tmp_path, SERVER)
+    writes, failures = 0, 5
+
+    def write(path: Path, text: str) -> None:
+        nonlocal writes
+        writes += 1
+        if writes <= failures:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        private_files.write_private(path, text)
+
+    monkeypatch.setattr(handshake_times, "write_private", write)
+    send, told = trio.open_memory_channel[str](10)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(times.run, send.send_nowait)
+        times.remember(LAPTOP, EARLY)
+        with trio.fail_after(5):
+            problem = await told.receive()
+            assert problem == f"{times.path} cannot be written: no space left on device"
+            assert await told.receive() == f"{times.path} can be written again"
+        nursery.cancel_scope.cancel()
+
+    assert writes == failures + 1
+    assert not times.problem
+    assert list(json.loads(times.path.read_text())["peers"].values()) == [EARLY.hex()]
