@@ -221,7 +221,8 @@ async def open_tunnel(
 
     Raises:
       NoiseError: the server's public key is none.
-      ValueError: a key has not 32 bytes, or the path carries less than QUIC needs.
+      NarrowPathError: the path to the server's address carries less than QUIC needs.
+      ValueError: a key has not 32 bytes.
 
     """
     async with open_background() as nursery:

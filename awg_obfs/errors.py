@@ -9,6 +9,7 @@ AwgError
     KeyFormatError              a key is not 32 bytes in base64
     NoiseError                  there can be no handshake with a public key (in protocol/noise.py)
     BindError                   there can be no socket at an address
+    NarrowPathError             a path's datagrams leave QUIC too little room
     WireError                   what came through a tunnel is not what this version speaks
     TunnelDialError             a destination was not reached through a tunnel; says why
 """
@@ -180,6 +181,10 @@ class BindError(AwgError):
         self.errno = error.errno
         reason = _BIND_HINTS.get(error.errno or 0) or error.strerror or type(error).__name__
         super().__init__(f"cannot use UDP at {where}: {reason}")
+
+
+class NarrowPathError(AwgError):
+    """The datagrams of a path leave QUIC less room than it needs (RFC 9000, section 14)."""
 
 
 class WireError(AwgError):

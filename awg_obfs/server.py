@@ -13,10 +13,12 @@ from contextlib import asynccontextmanager
 import attrs
 import trio
 
+from awg_obfs.addresses import is_ipv6
 from awg_obfs.background import open_background
 from awg_obfs.destinations import Destinations
 from awg_obfs.devices import make_device
 from awg_obfs.endpoint import ETHERNET_MTU, Endpoint, open_endpoint
+from awg_obfs.errors import NarrowPathError
 from awg_obfs.events import Rejection, SessionDown, SessionUp, TunnelEvent
 from awg_obfs.idleness import IdleWatch
 from awg_obfs.limits import Limits
@@ -27,6 +29,7 @@ from awg_obfs.protocol.messages import Buffer
 from awg_obfs.protocol.noise import NO_PRESHARED_KEY
 from awg_obfs.protocol.parameters import DEFAULT, Parameters
 from awg_obfs.protocol.peers import Peer
+from awg_obfs.protocol.sizes import QUIC_SMALLEST, quic_datagram_size
 from awg_obfs.protocol.tunnel_wire import CloseCode
 from awg_obfs.quic.certificate import ServerCertificate, generate_certificate
 from awg_obfs.quic.driver import QuicConnection, open_quic
@@ -288,16 +291,29 @@ async def serve_tunnels(
 
     Raises:
       BindError: the system does not let us listen there.
+      NarrowPathError: datagrams from there leave QUIC too little room.
       NoiseError: the public key of a peer is none.
       ValueError: two peers have one public key, or a key has not 32 bytes.
 
     """
+    _check_room(settings)
     async with open_background() as nursery:
         server = TunnelServer(settings, on_event, nursery)
         async with server.open():
             task_status.started(server)
             await (trio.Event() if stop is None else stop).wait()
             await server.drain()
+
+
+def _check_room(settings: ServerSettings) -> None:
+    """Raise `NarrowPathError` where no peer could ever be served: that must not wait for the first one."""
+    s4, ipv6 = settings.parameters.s4, is_ipv6(settings.listen)
+    size = quic_datagram_size(settings.mtu, s4, ipv6=ipv6)
+    if size < QUIC_SMALLEST:
+        raise NarrowPathError(
+            f"over {'IPv6' if ipv6 else 'IPv4'}, mtu {settings.mtu} and s4 {s4} leave QUIC {size} bytes of the "
+            f"{QUIC_SMALLEST} that it needs; lower s4, or raise mtu"
+        )
 
 
 def _make_device(settings: ServerSettings) -> Device:

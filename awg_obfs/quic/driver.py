@@ -37,7 +37,7 @@ async def open_quic(
       on_silence: Called with True when the path counts as dead, and with False once the peer is heard again.
 
     Raises:
-      ValueError: the path carries less than QUIC needs.
+      NarrowPathError: the path carries less than QUIC needs.
 
     """
     settings = settings or QuicSettings()

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import attrs
 
+from awg_obfs.errors import NarrowPathError
 from awg_obfs.paths import DatagramPath
 from awg_obfs.quic.aioquic_engine import AioquicEngine
 from awg_obfs.quic.certificate import ServerCertificate
@@ -72,12 +73,13 @@ def create_engine(
     """Return a new engine for *path*: a server's where there is a *certificate*, else a client's.
 
     Raises:
-      ValueError: the path carries less than QUIC needs, or the engine asked for is not there.
+      NarrowPathError: the path carries less than QUIC needs.
+      ValueError: the engine asked for is not there.
 
     """
     max_datagram_size = path.max_datagram_size
     if max_datagram_size < SMALLEST_DATAGRAM:
-        raise ValueError(
+        raise NarrowPathError(
             f"QUIC needs datagrams of {SMALLEST_DATAGRAM} bytes; the path carries {max_datagram_size}"
         )
     kind = choose_engine(settings.engine, path.round_trip)

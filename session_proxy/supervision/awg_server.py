@@ -10,7 +10,7 @@ import attrs
 import trio
 
 from awg_obfs.addresses import shown
-from awg_obfs.errors import BindError
+from awg_obfs.errors import BindError, NarrowPathError
 from awg_obfs.events import (
     AssociationClosed,
     CookieSent,
@@ -115,6 +115,9 @@ class AwgServerDaemon:
                 await stopped.wait()
         except BindError as exc:
             raise ListenError(str(exc)) from exc
+        except NarrowPathError as exc:
+            # Of an address that is written out, the file's checks have told.
+            raise ListenError(f"cannot serve peers at {config.listen}: {exc}") from exc
 
     def notify(self, event: Event) -> None:
         """Tell everybody who counts or logs."""

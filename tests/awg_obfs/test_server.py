@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from awg_obfs.client import Tunnel, TunnelState, open_tunnel
-from awg_obfs.errors import BindError, TunnelDialError
+from awg_obfs.errors import BindError, NarrowPathError, TunnelDialError
 from awg_obfs.events import (
     HandshakeAnswered,
     HandshakeSent,
@@ -21,6 +21,7 @@ from awg_obfs.events import (
 )
 from awg_obfs.limits import Limits
 from awg_obfs.protocol.keys import new_private_key, public_key_of
+from awg_obfs.protocol.parameters import DEFAULT
 from awg_obfs.protocol.timers import INITIATION_INTERVAL
 from awg_obfs.quic.errors import Cause, ConnectionLostError
 from awg_obfs.server import ServerPeer, ServerSettings, serve_tunnels
@@ -260,6 +261,15 @@ async def test_a_port_that_is_taken_is_told() -> None:
     async with open_tunnel_world() as world:
         with pytest.raises(BindError, match="something else uses this port"):
             await serve_tunnels(world.server.settings)
+
+
+async def test_a_path_that_is_too_narrow_for_quic_is_told_before_anybody_comes() -> None:
+    async with open_tunnel_world() as world:
+        settings = attrs.evolve(
+            world.server.settings, listen=("::1", 0), parameters=attrs.evolve(DEFAULT, s4=20), mtu=1280
+        )
+        with pytest.raises(NarrowPathError, match="over IPv6, mtu 1280 and s4 20 leave QUIC 1168 bytes"):
+            await serve_tunnels(settings)
 
 
 async def test_peers_have_different_keys() -> None:

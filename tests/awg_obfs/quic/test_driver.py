@@ -11,6 +11,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from awg_obfs.errors import NarrowPathError
 from awg_obfs.quic.driver import QuicConnection, open_quic
 from awg_obfs.quic.engine import Role
 from awg_obfs.quic.errors import Cause
@@ -152,7 +153,7 @@ async def test_a_random_loss_does_not_starve_a_transfer(autojump_clock: MockCloc
 
 async def test_a_path_that_is_too_narrow_is_refused() -> None:
     """QUIC needs 1200 bytes (RFC 9000, section 14)."""
-    with pytest.raises(ValueError, match="the path carries 1199"):
+    with pytest.raises(NarrowPathError, match="the path carries 1199"):
         async with open_quic(Role.CLIENT, LinkEnd(Weather(), random.Random(1), max_datagram_size=1199)):
             pass
 

@@ -6,6 +6,7 @@ import random
 
 import pytest
 
+from awg_obfs.errors import NarrowPathError
 from awg_obfs.quic import engines
 from awg_obfs.quic.aioquic_engine import AioquicEngine
 from awg_obfs.quic.engines import SHORT, choose_engine, create_engine, settings_after
@@ -60,5 +61,5 @@ def test_the_path_decides_on_the_engine_and_its_datagrams() -> None:
     engine.connect(0.0)
     assert isinstance(engine._quic, FastConnection)
     narrow = LinkEnd(Weather(), random.Random(1), max_datagram_size=SMALLEST_DATAGRAM - 1)
-    with pytest.raises(ValueError, match="the path carries 1199"):
+    with pytest.raises(NarrowPathError, match="the path carries 1199"):
         create_engine(QuicSettings(), narrow, None)

@@ -14,7 +14,7 @@ import pytest
 import trio
 
 from awg_obfs.protocol.keys import key_to_text, public_key_of
-from awg_obfs.protocol.parameters import Parameters
+from awg_obfs.protocol.parameters import DEFAULT, Parameters
 from session_proxy.errors import ListenError, RefusedError, TransportDownError
 from session_proxy.events import ignore
 from session_proxy.observability.log_settings import LogFormat, LogLevel, LogSettings
@@ -283,6 +283,20 @@ async def test_a_state_folder_that_cannot_be_used_ends_the_start(tmp_path: Path)
 async def test_the_address_may_be_a_name(tmp_path: Path) -> None:
     async with serve(attrs.evolve(config(tmp_path), listen=ListenAddress("localhost", 0))) as served:
         assert served.address.host in ("127.0.0.1", "::1")
+
+
+async def test_a_name_that_leads_to_where_quic_has_no_room_ends_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def found(*_args: object, **_options: object) -> object:
+        return [(socket.AF_INET6, socket.SOCK_DGRAM, 0, "", ("::1", 0, 0, 0))]
+
+    monkeypatch.setattr(trio.socket, "getaddrinfo", found)
+    server = attrs.evolve(
+        config(tmp_path), listen=ListenAddress("vpn.example", 0), mtu=1280, awg=attrs.evolve(DEFAULT, s4=20)
+    )
+    with pytest.raises(ListenError, match=r"vpn\.example:0: over IPv6, .* lower s4, or raise mtu"):
+        await _start(server)
 
 
 async def _start(server: AwgServer) -> None:
