@@ -10,8 +10,7 @@ Each end chooses for itself, for both speak standard QUIC and what counts is who
 * else aioquic as it comes.
 
 What a path is like is known before its first connection: the session has exchanged keys over it, and measured how long
-the answer took. Where a connection has ended because QUIC went wrong, the next ones are aioquic's (`settings_after`):
-on short paths that lose a lot, qh3 may lose track of its streams.
+the answer took. Where a connection has ended because QUIC went wrong, the next ones are aioquic's (`settings_after`).
 """
 
 from __future__ import annotations

@@ -21,6 +21,7 @@ from qh3.quic.configuration import QuicConfiguration
 from qh3.quic.connection import NetworkAddress, QuicConnection
 from qh3.quic.tls_bridge import QuicTlsBridge, QuicTlsBridgeError
 
+from awg_obfs.quic.deferral import Deferral
 from awg_obfs.quic.ends import Ends
 from awg_obfs.quic.engine import (
     Buffer,
@@ -85,6 +86,8 @@ class HeldConnection(QuicConnection):
         self._news: list[EngineEvent] = []
         self._ended = False
         self._ends = Ends()
+        self._deferral = Deferral()
+        self._leaving: list[bytes] = []
 
     @property
     def core(self) -> QuicConnectionCore | None:
@@ -102,20 +105,34 @@ class HeldConnection(QuicConnection):
             self.receive_many_datagrams(datagrams, peer, now)
         else:
             self._call_core(self._core.receive_many_datagrams, datagrams, peer, now)
-            self._drain_core()
+            self._deferral.received()
+            self._ask_core(now)
+
+    def handle_timer(self, now: float) -> None:
+        """Do what is due."""
+        if self._core is not None:
+            self._call_core(self._core.handle_timer, now)
+            self._ask_core(now)
 
     def flush(self, now: float) -> list[bytes]:
         """Return the datagrams to send now."""
-        datagrams: list[bytes] = []
-        if self._core is not None:
-            poll = self._core.poll_transmit
-            try:
-                while (transmit := poll(now)) is not None:
-                    datagrams.append(transmit[0])
-            except ValueError as exc:
-                # The core has lost track of a packet that it has built, and with that of some stream.
-                self._core.close(_INTERNAL_ERROR, None, b"")
-                self._end(ConnectionFailure(Cause.PROTOCOL, _INTERNAL_ERROR, str(exc)))
+        datagrams, self._leaving = self._leaving, []
+        core = self._core
+        if core is None:
+            return datagrams
+        before = len(datagrams)
+        poll = core.poll_transmit
+        try:
+            while (transmit := poll(now)) is not None:
+                datagrams.append(transmit[0])
+        except ValueError as exc:
+            # The core has lost track of a packet that it has built, and with that of some stream.
+            core.close(_INTERNAL_ERROR, None, b"")
+            self._end(ConnectionFailure(Cause.PROTOCOL, _INTERNAL_ERROR, str(exc)))
+            while (transmit := poll(now)) is not None:
+                datagrams.append(transmit[0])
+        room = core.congestion_window - core.bytes_in_flight
+        self._deferral.flushed(len(datagrams) - before, blocked=room < self._configuration.max_datagram_size)
         return datagrams
 
     def read(self, amount: int) -> None:
@@ -145,12 +162,14 @@ class HeldConnection(QuicConnection):
         self.send_stream_data(stream_id, data, end)
         self._ends.wrote(stream_id, len(data))
         if end:
+            self._deferral.ended(stream_id)
             self._ends.ended(stream_id, 0 if core is None else core.loss_total)
 
     def give_up(self, stream_id: int, code: int) -> None:
         """Reset our direction of the stream, unless that has ended."""
         if self._core is not None and self._core.can_send_stream(stream_id):
             self._ends.forget(stream_id)
+            self._deferral.ended(stream_id)
             self.reset_stream(stream_id, code)
 
     # -- what qh3 calls
@@ -204,12 +223,21 @@ class HeldConnection(QuicConnection):
         self._tls = bridge
         return bridge
 
+    def _ask_core(self, now: float) -> None:
+        """Take what there is to hear, having sent first what may keep it waiting."""
+        if not self._deferral.due:
+            self._leaving = self.flush(now)
+        self._drain_core()
+
     def _drain_core(self) -> None:
         core = self._require_core()
+        if not self._deferral.due and core.state in _CONNECTED:
+            return
         poll = core.next_event
         while self._unread < self._limit or core.state not in _CONNECTED:
             event = poll()
             if event is None:
+                self._deferral.asked()
                 return
             if event[0] == "stream_data":
                 _, stream_id, data, end = event
@@ -236,9 +264,11 @@ class HeldConnection(QuicConnection):
             case ("stream_finished", stream_id):
                 self._created_local_stream_ids.discard(stream_id)
                 self._ends.forget(stream_id)
+                self._deferral.finished(stream_id)
             case ("stop_sending", stream_id, code):
                 # The core resets the stream in answer.
                 self._ends.forget(stream_id)
+                self._deferral.ended(stream_id)
                 self._news.append(StopSending(stream_id, code))
             case ("datagram", data):
                 self._news.append(DatagramReceived(data))

@@ -59,7 +59,7 @@ def test_an_end_is_in_doubt_after_a_loss_and_told_once() -> None:
 
 
 def test_a_core_that_has_lost_track_ends_the_connection() -> None:
-    """And not the program."""
+    """And not the program; the peer is told at once."""
     pair = connected()
     engine = pair.client
     assert isinstance(engine, Qh3Engine)
@@ -71,11 +71,17 @@ def test_a_core_that_has_lost_track_ends_the_connection() -> None:
         def __getattr__(self, name: str) -> object:
             return getattr(core, name)
 
-        def poll_transmit(self, _now: float) -> None:
-            raise ValueError("reserved stream is missing")
+        def poll_transmit(self, now: float) -> object:
+            if core.state == "connected":
+                raise ValueError("reserved stream is missing")
+            return core.poll_transmit(now)
 
     quic._core = cast("QuicConnectionCore", Confused())
-    assert engine.datagrams_to_send(pair.now) == []
+    last_words = engine.datagrams_to_send(pair.now)
+    pair.server.receive(last_words, pair.now)
+    told = pair.server.take_events()[-1]
+    assert isinstance(told, Terminated)
+    assert told.failure.cause is Cause.PEER_CLOSED
     ended = engine.take_events()[-1]
     assert isinstance(ended, Terminated)
     assert ended.failure.cause is Cause.PROTOCOL
