@@ -14,7 +14,7 @@ import attrs
 from awg_obfs.errors import ConfFileError, KeyFormatError, LineProblem, NumberError, ParametersError, shown
 from awg_obfs.protocol.conf_lines import BLANKS, Field, Section, split
 from awg_obfs.protocol.decimals import MAX_UINT16, parse_unsigned
-from awg_obfs.protocol.keys import key_from_text, key_to_text
+from awg_obfs.protocol.keys import is_usable_public_key, key_from_text, key_to_text
 from awg_obfs.protocol.parameters import (
     DEFAULT,
     JUNK_KEYS,
@@ -169,7 +169,7 @@ class _Reader:
             try:
                 match field.key:
                     case "publickey":
-                        public_key = _key(field)
+                        public_key = _public_key(field)
                     case "presharedkey":
                         peer = attrs.evolve(peer, preshared_key=_key(field))
                     case "endpoint":
@@ -223,6 +223,13 @@ def _key(field: Field) -> bytes:
         return key_from_text(field.value)
     except KeyFormatError as exc:
         raise _BadValueError(str(exc), "copy it once more") from exc
+
+
+def _public_key(field: Field) -> bytes:
+    key = _key(field)
+    if not is_usable_public_key(key):
+        raise _BadValueError("is a key that nobody can have", "copy it once more")
+    return key
 
 
 def _number(field: Field) -> int:

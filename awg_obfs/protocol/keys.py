@@ -5,13 +5,16 @@ from __future__ import annotations
 import base64
 import binascii
 
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 
 from awg_obfs.errors import KeyFormatError
 from awg_obfs.protocol.randomness import Randomness
 
 KEY_LENGTH = 32
 _TEXT_LENGTH = 44
+
+# Any would do: what has no secret with one private key has none with all.
+_PROBE = bytes(KEY_LENGTH)
 
 
 def clamp(key: bytes) -> bytes:
@@ -32,6 +35,19 @@ def new_preshared_key(random: Randomness) -> bytes:
 def public_key_of(private_key: bytes) -> bytes:
     """Return the public key that belongs to *private_key*."""
     return X25519PrivateKey.from_private_bytes(private_key).public_key().public_bytes_raw()
+
+
+def is_usable_public_key(key: bytes) -> bool:
+    """Tell whether secrets can be shared with the holder of *key*.
+
+    Not so with the points of small order, such as 32 zeros: their secret is zero whatever the private key (RFC 7748,
+    section 6.1), and nobody can have one that belongs to them.
+    """
+    try:
+        X25519PrivateKey.from_private_bytes(_PROBE).exchange(X25519PublicKey.from_public_bytes(key))
+    except ValueError:
+        return False
+    return True
 
 
 def key_to_text(key: bytes) -> str:

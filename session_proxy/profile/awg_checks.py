@@ -40,7 +40,7 @@ def check_session(prefix: str, side: AwgUpstream | AwgClient, notes: Structurer)
     if not side.endpoint.port:
         notes.note(f"{prefix}endpoint", "has port 0", "write the port that the server listens on")
     ours = _check_key(f"{prefix}private_key", side.private_key, notes)
-    theirs = _check_key(f"{prefix}public_key", side.public_key, notes)
+    theirs = _check_public_key(f"{prefix}public_key", side.public_key, notes)
     if ours is not None and theirs == _public_key_of(ours):
         notes.note(f"{prefix}public_key", "belongs to private_key", "write the server's")
     if side.preshared_key is not None:
@@ -57,7 +57,7 @@ def check_server(server: AwgServer, notes: Structurer) -> None:
     keys: dict[bytes, str] = {} if ours is None else {_public_key_of(ours): "this server"}
     for position, peer in enumerate(server.peers):
         here = notes.item("peers", position)
-        key = _check_key(f"{here}.public_key", peer.public_key, notes)
+        key = _check_public_key(f"{here}.public_key", peer.public_key, notes)
         if key is not None and key in keys:
             notes.note(f"{here}.public_key", f"is that of {keys[key]}", "give every client a key of its own")
         elif key is not None:
@@ -109,6 +109,17 @@ def _check_key(path: str, secret: Secret, notes: Structurer) -> bytes | None:
     except KeyFormatError as exc:
         notes.note(path, str(exc), 'make a new pair with "sproxy awg-keygen", or copy the whole line')
         return None
+
+
+def _check_public_key(path: str, secret: Secret, notes: Structurer) -> bytes | None:
+    from awg_obfs.protocol.keys import is_usable_public_key
+
+    key = _check_key(path, secret, notes)
+    if key is None or is_usable_public_key(key):
+        return key
+    fix = 'copy the one that "awg pubkey" prints, or make a new pair with "sproxy awg-keygen"'
+    notes.note(path, "is a key that nobody can have, and so no session comes up with it", fix)
+    return None
 
 
 def _public_key_of(key: bytes) -> bytes:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from awg_obfs.errors import ConfFileError
 from awg_obfs.protocol.conf import MAX_TEXT, ConfFile, ConfInterface, ConfPeer
-from awg_obfs.protocol.keys import key_from_text, key_to_text
+from awg_obfs.protocol.keys import is_usable_public_key, key_from_text, key_to_text
 from awg_obfs.protocol.lint import Severity, findings
 from awg_obfs.protocol.parameters import Parameters, parameters_from_mapping
 from awg_obfs.protocol.presets import Preset, random_parameters
@@ -179,6 +179,7 @@ def test_what_is_wrong_with_the_interface_is_told_with_its_line(line: str, probl
     ("line", "problem"),
     [
         ("PublicKey = abc", "PublicKey: a key is 44 characters of base64"),
+        (f"PublicKey = {'A' * 43}=", "PublicKey: is a key that nobody can have"),
         ("PresharedKey = abc", "PresharedKey: a key is 44 characters of base64"),
         (
             "Endpoint = example.com",
@@ -247,7 +248,7 @@ KEYS = st.binary(min_size=32, max_size=32)
 WORDS = st.text(alphabet="abc .,/-;0123456789", min_size=1, max_size=20).map(str.strip)
 PEERS = st.builds(
     ConfPeer,
-    public_key=KEYS,
+    public_key=KEYS.filter(is_usable_public_key),
     preshared_key=st.none() | KEYS,
     endpoint=st.sampled_from(("", "a.example:1", "192.0.2.1:65535", "[::1]:53")),
     persistent_keepalive=st.integers(0, 65535),

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from awg_obfs.errors import KeyFormatError
 from awg_obfs.protocol.keys import (
     clamp,
+    is_usable_public_key,
     key_from_text,
     key_to_text,
     new_preshared_key,
@@ -40,6 +41,34 @@ def test_keys_belong_together_as_the_reference_has_them() -> None:
 
     assert private.hex() == "10" + "11" * 30 + "51"
     assert public_key_of(private).hex() == "7b4e909bbe7ffe44c465a220037d608ee35897d31ef972f07f74892cb0f73f13"
+
+
+# Points of small order, as cr.yp.to/ecdh.html lists them.
+SMALL_ORDER = [
+    number.to_bytes(32, "little")
+    for number in (
+        0,
+        1,
+        325606250916557431795983626356110631294008115727848805560023387167927233504,
+        39382357235489614581723060781553021112529911719440698176882885853963445705823,
+        2**255 - 20,
+        2**255 - 19,
+        2**255 - 18,
+        # The top bit of a key does not count (RFC 7748, section 5).
+        2**255,
+        2**256 - 19,
+    )
+]
+
+
+@pytest.mark.parametrize("key", SMALL_ORDER, ids=bytes.hex)
+def test_a_point_of_small_order_is_no_usable_key(key: bytes) -> None:
+    assert not is_usable_public_key(key)
+
+
+@given(key=KEYS)
+def test_what_belongs_to_a_private_key_is_usable(key: bytes) -> None:
+    assert is_usable_public_key(public_key_of(key))
 
 
 def test_new_keys_are_drawn() -> None:

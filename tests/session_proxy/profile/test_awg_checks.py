@@ -10,6 +10,7 @@ import attrs
 import pytest
 
 from awg_obfs.policy import INWARD
+from awg_obfs.protocol.keys import key_to_text
 from session_proxy.errors import ProfileError
 from session_proxy.profile.awg_loading import load_awg_client, load_awg_server
 from session_proxy.profile.loading import load_profile
@@ -128,6 +129,9 @@ def refuse(key: str, value: str, folder: Path) -> None:
 
 KEYS = ClientText().keys
 
+# Points of small order: no secret can be shared with whoever claims to have one.
+ZEROS, ONE = key_to_text(bytes(32)), key_to_text(bytes([1, *bytes(31)]))
+
 
 @pytest.mark.parametrize(
     ("keys", "path", "message", "fix"),
@@ -135,6 +139,8 @@ KEYS = ClientText().keys
         (KEYS.replace("127.0.0.1:4443", "a:0"), "endpoint", "is not a port", "HOST:PORT"),
         (KEYS.replace(SERVER_PUBLIC, "abc"), "public_key", "44 characters", "sproxy awg-keygen"),
         (KEYS.replace(SERVER_PUBLIC, CLIENT_PUBLIC), "public_key", "belongs to private_key", "the server's"),
+        (KEYS.replace(SERVER_PUBLIC, ZEROS), "public_key", "a key that nobody can have", "awg pubkey"),
+        (KEYS.replace(SERVER_PUBLIC, ONE), "public_key", "a key that nobody can have", "awg pubkey"),
         (KEYS + 'preshared_key = "abc"\n', "preshared_key", "44 characters", "copy the whole line"),
         (KEYS + "mtu = 1200\n", "mtu", "out of range", "1280 to 65535"),
         (KEYS + "keepalive_padding = 1\n", "keepalive_padding", "is a number", "true or false"),
@@ -191,6 +197,7 @@ OTHER = PEER.replace("laptop", "phone")
         (PEER + OTHER, "peers[1].public_key", "is that of peer 'laptop'"),
         (PEER.replace(CLIENT_PUBLIC, SERVER_PUBLIC), "peers[0].public_key", "is that of this server"),
         (PEER.replace(CLIENT_PUBLIC, "x" * 44), "peers[0].public_key", "in base64"),
+        (PEER.replace(CLIENT_PUBLIC, ONE), "peers[0].public_key", "a key that nobody can have"),
         (PEER + 'preshared_key = "x"', "peers[0].preshared_key", "44 characters"),
         ('[[peers]]\nname = "laptop"', "peers[0].public_key", "is missing"),
         (PEER + 'key = "x"', "peers[0].key", "is not a key"),
