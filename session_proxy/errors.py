@@ -46,7 +46,15 @@ class SessionProxyError(Exception):
 
 
 class InvalidTargetError(SessionProxyError, ValueError):
-    """The text is no ``HOST:PORT``; the message says why, in words for a person."""
+    """The text is no ``HOST:PORT``; the message says why, in words for a person.
+
+    *reason* is the message without *fix*, which says what to write where that is more than ``HOST:PORT``.
+    """
+
+    def __init__(self, reason: str, fix: str = "") -> None:
+        self.reason = reason
+        self.fix = fix
+        super().__init__(f"{reason}; {fix}" if fix else reason)
 
 
 @attrs.frozen

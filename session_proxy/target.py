@@ -73,11 +73,11 @@ def split_host_port(text: str) -> tuple[str, int]:
     """
     host, colon, port = text.rpartition(":")
     if not colon:
-        raise InvalidTargetError(f"{text!r} has no port; write HOST:PORT")
+        raise InvalidTargetError(f"{text!r} has no port")
     if ":" in host and not (host.startswith("[") and host.endswith("]")):
-        raise InvalidTargetError(f"{text!r} is ambiguous; write an IPv6 address as [ADDRESS]:PORT")
+        raise InvalidTargetError(f"{text!r} is ambiguous", "write an IPv6 address as [ADDRESS]:PORT")
     if not (port.isascii() and port.isdigit()) or int(port) > 65535:
-        raise InvalidTargetError(f"{port!r} is not a port; ports are numbers up to 65535")
+        raise InvalidTargetError(f"{port!r} is not a port", "write HOST:PORT with a port up to 65535")
     return host, int(port)
 
 
@@ -95,14 +95,14 @@ class Target:
     def of(cls, host: str, port: int) -> Self:
         """Return the target *host*:*port*; raises `InvalidTargetError`."""
         if not 1 <= port <= 65535:
-            raise InvalidTargetError(f"{port} is not a port; ports are numbers from 1 to 65535")
+            raise InvalidTargetError(f"{port} is not a port", "write HOST:PORT with a port from 1 to 65535")
         return cls(canonical_host(host), port)
 
     @classmethod
     def of_address(cls, address: ipaddress.IPv4Address | ipaddress.IPv6Address, port: int) -> Self:
         """Return the target *address*:*port*; raises `InvalidTargetError`."""
         if not 1 <= port <= 65535:
-            raise InvalidTargetError(f"{port} is not a port; ports are numbers from 1 to 65535")
+            raise InvalidTargetError(f"{port} is not a port", "write HOST:PORT with a port from 1 to 65535")
         mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
         target = cls(str(mapped or address), port)
         # What `address` would find by reading the host again; every connection asks for it.

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from awg_obfs.protocol.presets import Preset
+from session_proxy.cli.options import wrong_target
 from session_proxy.target import InvalidTargetError, Target
 
 # Any port that needs no privilege would do.
@@ -39,9 +40,7 @@ def awg_keygen(
     try:
         target = Target.parse(endpoint)
     except InvalidTargetError as exc:
-        raise typer.BadParameter(f"{exc}; write HOST:PORT", param_hint="--endpoint") from exc
-    if not target.port:
-        raise typer.BadParameter("0 is no port that a client can find", param_hint="--endpoint")
+        raise wrong_target(exc, "--endpoint") from exc
     pair = new_pair(target, preset, PooledRandomness(os.urandom))
     server, client = directory / "server.toml", directory / "client.toml"
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)

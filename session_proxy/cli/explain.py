@@ -12,7 +12,7 @@ from typing import Annotated
 import attrs
 import typer
 
-from session_proxy.cli.options import JsonOption
+from session_proxy.cli.options import JsonOption, wrong_target
 from session_proxy.errors import ExitCode, InvalidTargetError, ProfileError
 from session_proxy.policy.explain import Explanation
 from session_proxy.policy.explain import explain as explain_target
@@ -32,7 +32,7 @@ def explain(profile: ProfileArgument, target: TargetArgument, as_json: JsonOptio
     try:
         destination = Target.parse(target)
     except InvalidTargetError as exc:
-        raise typer.BadParameter(str(exc), param_hint="HOST:PORT") from exc
+        raise wrong_target(exc, "HOST:PORT") from exc
     try:
         loaded = load_profile(profile, environ=os.environ)
     except ProfileError as exc:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from session_proxy.cli.options import wrong_target
 from session_proxy.errors import ExitCode, InvalidTargetError
 from session_proxy.lab.faults import UnknownFaultError, describe_faults, parse_faults
 from session_proxy.target import Target
@@ -72,8 +73,10 @@ def lab(
     try:
         faults = parse_faults(fault or ())
         server = None if sshd is None else Target.parse(sshd)
-    except (UnknownFaultError, InvalidTargetError) as exc:
+    except UnknownFaultError as exc:
         raise typer.BadParameter(str(exc)) from exc
+    except InvalidTargetError as exc:
+        raise wrong_target(exc, "--sshd") from exc
     import trio
 
     from session_proxy.lab.world import LabSettings

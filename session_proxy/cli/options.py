@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from session_proxy.errors import InvalidTargetError
 from session_proxy.observability.log_settings import LogFormat, LogLevel
 
 ProfileArgument = Annotated[
@@ -23,6 +24,11 @@ NameOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 LogFormatOption = Annotated[LogFormat, typer.Option(help="Log as lines of text or of JSON.")]
+
+
+def wrong_target(error: InvalidTargetError, option: str) -> typer.BadParameter:
+    """Return what is said of an *option*, or argument, that should be a ``HOST:PORT``."""
+    return typer.BadParameter(f"{error.reason}; {error.fix or 'write HOST:PORT'}", param_hint=option)
 
 
 def read_level(text: str) -> LogLevel:

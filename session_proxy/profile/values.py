@@ -104,7 +104,7 @@ def read_listen_address(value: object) -> ListenAddress:
             )
         return ListenAddress(canonical_host(host), port)
     except InvalidTargetError as exc:
-        raise InvalidValueError(str(exc), example) from exc
+        raise InvalidValueError(exc.reason, exc.fix or example) from exc
 
 
 def read_target(value: object) -> Target:
@@ -113,7 +113,8 @@ def read_target(value: object) -> Target:
     try:
         return Target.parse(text)
     except InvalidTargetError as exc:
-        raise InvalidValueError(str(exc), 'write "HOST:PORT", such as "bastion.example.com:22"') from exc
+        example = 'write "HOST:PORT", such as "bastion.example.com:22"'
+        raise InvalidValueError(exc.reason, exc.fix or example) from exc
 
 
 def read_match(value: object) -> Match:

@@ -38,12 +38,20 @@ def test_keys_that_are_there_stay(tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.iterdir()] == ["client.toml"]
 
 
-@pytest.mark.parametrize("endpoint", ["vpn.example.com", "a b:1", "h:0"])
-def test_an_endpoint_that_is_none_is_a_usage_error(endpoint: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("endpoint", "said"),
+    [
+        ("vpn.example.com", "'vpn.example.com' has no port; write HOST:PORT"),
+        ("a b:1", "'a b' is not a host name; write HOST:PORT"),
+        ("h:0", "0 is not a port; write HOST:PORT with a port from 1 to 65535"),
+        ("[::1]", "'[::1]' is ambiguous; write an IPv6 address as [ADDRESS]:PORT"),
+    ],
+)
+def test_an_endpoint_that_is_none_is_a_usage_error(endpoint: str, said: str, tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["awg-keygen", str(tmp_path), "--endpoint", endpoint])
 
     assert result.exit_code == 2
-    assert "--endpoint" in result.stderr
+    assert result.stderr.endswith(f"Invalid value for --endpoint: {said}\n")
     assert not list(tmp_path.iterdir())
 
 

@@ -42,7 +42,7 @@ BAD = [
     Bad(
         "listen port too large", 'listen = "127.0.0.1:70000"', "listen", "'70000' is not a port", "HOST:PORT"
     ),
-    Bad("listen v6 bare", 'listen = "::1:1080"', "listen", "[ADDRESS]:PORT", "HOST:PORT"),
+    Bad("listen v6 bare", 'listen = "::1:1080"', "listen", "is ambiguous", "[ADDRESS]:PORT"),
     Bad("listen host nonsense", 'listen = "a b:1"', "listen", "is not a host name", "HOST:PORT"),
     Bad("listen is a table", "[listen]\nport = 1", "listen", "is a table", "HOST:PORT"),
     Bad("listen empty", "listen = []", "listen", "is an empty list", "write at least one"),

@@ -72,6 +72,21 @@ def test_listen_addresses_are_canonical() -> None:
     assert str(values.read_listen_address("[::1]:5")) == "[::1]:5"
 
 
+@pytest.mark.parametrize(
+    ("text", "reason", "fix"),
+    [
+        ("a", "'a' has no port", 'write "HOST:PORT", such as "bastion.example.com:22"'),
+        ("::1:80", "'::1:80' is ambiguous", "write an IPv6 address as [ADDRESS]:PORT"),
+        ("a:0", "0 is not a port", "write HOST:PORT with a port from 1 to 65535"),
+    ],
+)
+def test_a_wrong_target_has_one_fix(text: str, reason: str, fix: str) -> None:
+    with pytest.raises(InvalidValueError) as info:
+        values.read_target(text)
+
+    assert (str(info.value), info.value.fix) == (reason, fix)
+
+
 @pytest.mark.parametrize(("word", "meant"), [("Listen", "listen"), ("host-keys", "host_keys"), ("zzz", None)])
 def test_suggestions(word: str, meant: str | None) -> None:
     assert values.suggest(word, ["listen", "host_keys"]) == meant
