@@ -194,7 +194,7 @@ class Association:
     def _judged(self, source: Address) -> bytes:
         """Return how *source* is written; empty where nobody may hear from it."""
         host = source[0].partition("%")[0]
-        if not self._destinations.policy.permits(ipaddress.ip_address(host)):
+        if not self._destinations.permits(ipaddress.ip_address(host)):
             return b""
         return encode_address(host, source[1])
 

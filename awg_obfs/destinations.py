@@ -10,7 +10,8 @@ import trio
 
 from awg_obfs.connecting import connect_first, interleave
 from awg_obfs.errors import DialFault, TunnelDialError
-from awg_obfs.policy import Policy
+from awg_obfs.own_addresses import OwnAddresses
+from awg_obfs.policy import IPAddress, Policy
 from awg_obfs.protocol.address import Address
 
 # getaddrinfo(3) blocks a thread for as long as the resolver takes. A slow one must not take all the threads that
@@ -23,9 +24,14 @@ class Destinations:
     """What a server's clients may reach, by *policy*."""
 
     policy: Policy
+    _own: OwnAddresses = attrs.field(factory=OwnAddresses, repr=False)
     _threads: trio.CapacityLimiter = attrs.field(
         factory=lambda: trio.CapacityLimiter(MOST_LOOKUPS), init=False, repr=False
     )
+
+    def permits(self, address: IPAddress) -> bool:
+        """Return whether clients may go to *address*, and hear from it."""
+        return self.policy.permits(address, self._own.holds)
 
     async def connect(self, host: str, port: int) -> socket.socket:
         """Return a non-blocking socket connected to *host*; of several addresses, to the first that answers.
@@ -47,7 +53,7 @@ class Destinations:
         if address is not None:
             return [address]
         found = await look_up(host, port, self._threads)
-        allowed = [address for address in found if self.policy.permits(ipaddress.ip_address(address[0]))]
+        allowed = [address for address in found if self.permits(ipaddress.ip_address(address[0]))]
         if not allowed:
             raise TunnelDialError(
                 DialFault.NOT_ALLOWED, "the server's policy forbids every address of the name"
@@ -65,7 +71,7 @@ class Destinations:
             address = ipaddress.ip_address(host)
         except ValueError:
             return None
-        if not self.policy.permits(address):
+        if not self.permits(address):
             raise TunnelDialError(DialFault.NOT_ALLOWED, "the server's policy forbids this address")
         # What was judged is what is connected to: IPv4, however it was spelt.
         mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None

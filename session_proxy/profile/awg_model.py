@@ -71,7 +71,8 @@ class AwgPolicy:
       allow: Networks that may be reached; one or a list.
       deny: Networks that may not, unless a network of `allow` that is narrower, or the same, holds the address.
           The default has everything that is not the Internet: loopback, link-local, private and metadata
-          addresses. `[]` denies nothing.
+          addresses. Where it has loopback, the server's own addresses are denied, too, each as a network of
+          its own. `[]` denies nothing.
 
     """
 
@@ -87,7 +88,7 @@ class AwgLimits:
       sessions: Clients at the same time.
       streams: Connections of one client at the same time.
       associations: UDP associations of one client at the same time.
-      opens: Connections that one client may open in a second.
+      opens: Connections and UDP associations that one client may open in a second.
       connect: How long reaching a destination may take.
       handshake: How long a client that has connected may take to begin, and a connection to say where it goes.
       idle: A connection, or a UDP association, on which nothing moved for this long is closed.

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ipaddress
 import socket
 from typing import Any
 
@@ -8,6 +9,7 @@ import trio
 
 from awg_obfs.destinations import Destinations, look_up
 from awg_obfs.errors import DialFault, TunnelDialError
+from awg_obfs.own_addresses import OwnAddresses
 from awg_obfs.policy import Policy, networks
 
 SECONDS = 5
@@ -69,6 +71,17 @@ async def test_what_was_judged_is_what_is_connected_to() -> None:
     assert await destinations.addresses("::ffff:192.0.2.1", 80) == [("192.0.2.1", 80)]
     assert destinations.literal("2001:db8::1", 80) == ("2001:db8::1", 80)
     assert destinations.literal("name.example", 80) is None
+
+
+async def test_a_public_address_of_the_machine_is_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    destinations = Destinations(Policy(), OwnAddresses(lambda _towards: "198.41.0.4"))
+
+    assert destinations.permits(ipaddress.ip_address("198.41.0.5"))
+    assert not destinations.permits(ipaddress.ip_address("198.41.0.4"))
+    with pytest.raises(TunnelDialError, match="this address"):
+        destinations.literal("198.41.0.4", 22)
+    answer(monkeypatch, "198.41.0.4", "198.41.0.5")
+    assert await destinations.addresses("web.example", 443) == [("198.41.0.5", 443)]
 
 
 async def test_a_connection_comes_about() -> None:
