@@ -13,7 +13,7 @@ class Limits:
       sessions: Clients at the same time.
       streams: Connections of one client at the same time.
       associations: UDP associations of one client at the same time.
-      opens: Connections that one client may open in a second, in the long run.
+      opens: Connections and UDP associations that one client may open in a second, in the long run.
       connect: How long reaching a destination may take.
       handshake: How long a client whose session is up may take to begin, and how long one of its streams may take
         to say what it wants.

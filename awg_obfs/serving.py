@@ -210,10 +210,19 @@ class ClientService:
             raise TunnelDialError(
                 DialFault.LIMIT, f"the server allows {limits.streams} connections at a time"
             )
+        await self._take_turn()
+
+    async def _take_turn(self) -> None:
+        """Wait until the client may open one more thing.
+
+        Raises:
+          TunnelDialError: that would take too long.
+
+        """
         turn = self._bucket.take(trio.current_time(), patience=LONGEST_TURN)
         if turn is None:
             raise TunnelDialError(
-                DialFault.LIMIT, f"the server allows {limits.opens:g} new connections a second"
+                DialFault.LIMIT, f"the server allows {self._services.limits.opens:g} new connections a second"
             )
         if turn:
             await trio.sleep(turn)
@@ -223,6 +232,8 @@ class ClientService:
     async def _associate(self, stream: QuicStream) -> None:
         services, table, began = self._services, self._associations, trio.current_time()
         try:
+            await self._take_turn()
+            # Nothing waits between the look at the table and the entry in it.
             association = self._open_association(association_number(stream.stream_id))
         except TunnelDialError as exc:
             await refuse(stream, Reply(CODES[exc.fault], str(exc)))

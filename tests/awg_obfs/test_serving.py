@@ -289,6 +289,35 @@ async def test_there_are_so_many_associations_at_a_time() -> None:
         await associate(served)
 
 
+async def ask_for_associations(served: Served, count: int) -> list[str]:
+    """Ask for *count* associations at once; return what was said to those that were refused."""
+    refused: list[str] = []
+
+    async def ask() -> None:
+        _, reply = await served.ask(AssociateRequest().encode())
+        if reply.code != ReplyCode.SUCCEEDED:
+            assert reply.code == ReplyCode.LIMIT
+            refused.append(reply.detail)
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(count):
+            nursery.start_soon(ask)
+    return refused
+
+
+async def test_associations_are_opened_at_the_pace_of_connections(autojump_clock: MockClock) -> None:
+    async with open_service(Limits(opens=2)) as served:
+        began = trio.current_time()
+        # One second's worth at once, as much again by and by.
+        assert await ask_for_associations(served, 5) == ["the server allows 2 new connections a second"]
+        assert trio.current_time() - began == pytest.approx(LONGEST_TURN, abs=0.2)
+
+
+async def test_who_waits_for_its_turn_takes_no_place_beyond_the_last(autojump_clock: MockClock) -> None:
+    async with open_service(Limits(opens=1, associations=1)) as served:
+        assert await ask_for_associations(served, 2) == ["the server allows 1 UDP associations at a time"]
+
+
 async def test_an_idle_association_is_ended() -> None:
     async with open_service(Limits(idle=0.3)) as served:
         stream, _ = await associate(served)
