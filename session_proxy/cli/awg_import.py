@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +11,7 @@ import typer
 
 if TYPE_CHECKING:
     from awg_obfs.protocol.conf import ConfFile
+    from session_proxy.errors import Problem
     from session_proxy.profile.awg_model import AwgClient, AwgServer
 
 
@@ -80,11 +82,31 @@ def _read_conf(file: Path) -> ConfFile:
     from awg_obfs.errors import ConfFileError
     from awg_obfs.protocol.conf import ConfFile
     from session_proxy.errors import Problem, ProfileError
+    from session_proxy.profile.documents import read_text
+
+    text = read_text(file, "wg0.conf")
+    try:
+        return ConfFile.parse(text)
+    except ConfFileError as exc:
+        problem = _ours(file)
+        problems = [Problem("", fault.message, fault.fix, fault.line) for fault in exc.problems]
+        raise ProfileError(file, problems if problem is None else [problem]) from exc
+
+
+def _ours(file: Path) -> Problem | None:
+    """Return what to do with a file of ours where a .conf was meant; None where it is none of ours."""
+    from session_proxy.errors import Problem, ProfileError
+    from session_proxy.profile.documents import read_document
+    from session_proxy.profile.kinds import PROFILE, kind_of
 
     try:
-        return ConfFile.parse(file.read_text(encoding="utf-8"))
-    except UnicodeDecodeError as exc:
-        raise ProfileError(file, [Problem("", "is not text", "name the .conf itself")]) from exc
-    except ConfFileError as exc:
-        problems = [Problem("", fault.message, fault.fix, fault.line) for fault in exc.problems]
-        raise ProfileError(file, problems) from exc
+        keys = read_document(file).keys()
+    except ProfileError:
+        return None
+    kind = kind_of(keys)
+    if not keys & kind.own_keys:
+        return None
+    if kind is PROFILE:
+        return Problem("", "is a profile, not a .conf", "name a .conf of AmneziaWG")
+    command = f"sproxy awg-import --export {shlex.quote(str(file))}"
+    return Problem("", f"is {kind.words}, not a .conf", f'turn it into one with "{command}"')

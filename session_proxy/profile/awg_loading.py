@@ -11,6 +11,7 @@ from session_proxy.profile.awg_checks import awg_warnings, check_server, check_s
 from session_proxy.profile.awg_model import AwgClient, AwgServer
 from session_proxy.profile.checks import check_auth, check_listens
 from session_proxy.profile.documents import read_document
+from session_proxy.profile.kinds import AWG_CLIENT, AWG_SERVER, kind_of
 from session_proxy.profile.loading import Warn, ignore_warning, load_file
 from session_proxy.profile.structuring import Structurer
 
@@ -22,7 +23,7 @@ def load_awg_server(path: Path, *, environ: Mapping[str, str], warn: Warn = igno
       ProfileError: the file cannot be used; it lists every problem.
 
     """
-    server = load_file(path, AwgServer, environ=environ, check=check_server, warn=warn)
+    server = load_file(path, AwgServer, environ=environ, check=check_server, warn=warn, kind=AWG_SERVER)
     for warning in awg_warnings("", server):
         warn(f"{path}: {warning}")
     return attrs.evolve(server, file=path, name=path.stem)
@@ -35,7 +36,7 @@ def load_awg_client(path: Path, *, environ: Mapping[str, str], warn: Warn = igno
       ProfileError: the file cannot be used; it lists every problem.
 
     """
-    client = load_file(path, AwgClient, environ=environ, check=_check_client, warn=warn)
+    client = load_file(path, AwgClient, environ=environ, check=_check_client, warn=warn, kind=AWG_CLIENT)
     for warning in awg_warnings("", client):
         warn(f"{path}: {warning}")
     return client
@@ -50,13 +51,10 @@ def load_awg_file(
       ProfileError: the file cannot be used; it lists every problem.
 
     """
-    keys = read_document(path).keys()
-    # Only a client knows of one server to call, and only a server of peers; a profile has no keys of its own.
-    if keys & {"endpoint", "public_key"}:
+    kind = kind_of(read_document(path))
+    if kind is AWG_CLIENT:
         return load_awg_client(path, environ=environ, warn=warn)
-    if keys & {"peers", "private_key"}:
-        return load_awg_server(path, environ=environ, warn=warn)
-    return None
+    return load_awg_server(path, environ=environ, warn=warn) if kind is AWG_SERVER else None
 
 
 def _check_client(client: AwgClient, notes: Structurer) -> None:

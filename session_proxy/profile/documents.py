@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import tomllib
 from pathlib import Path
 
@@ -21,38 +22,54 @@ YAML_SUFFIXES = (".yaml", ".yml")
 Document = dict[str, object]
 
 
-def read_document(path: Path) -> Document:
+# How WireGuard and AmneziaWG begin a part of a ``.conf``. Keys in base64 are no TOML without quotes.
+CONF_SECTION = re.compile(r"^\s*\[(interface|peer)\]\s*(#.*)?$", re.IGNORECASE | re.MULTILINE)
+
+
+def read_document(path: Path, example: str = "profile.toml") -> Document:
     """Return what the file at *path* says; its suffix tells the format, and without one it is TOML.
+
+    *example* is how such a file could be called, for whoever names a folder.
 
     Raises:
       ProfileError: it cannot be read, or is not TOML or YAML. Names the line where there is one.
 
     """
-    if path.suffix not in (*TOML_SUFFIXES, *YAML_SUFFIXES):
-        raise ProfileError(
-            path, [Problem("", f"the suffix {path.suffix!r} names no known format", "call it .toml or .yaml")]
-        )
-    text = _read_text(path)
-    return _parse_toml(path, text) if path.suffix in TOML_SUFFIXES else _parse_yaml(path, text)
+    text = read_text(path, example)
+    if path.suffix in YAML_SUFFIXES:
+        return _parse_yaml(path, text)
+    if path.suffix in TOML_SUFFIXES:
+        return _parse_toml(path, text)
+    if CONF_SECTION.search(text):
+        raise ProfileError(path, [_conf_problem(path)])
+    what = f"the suffix {path.suffix!r} names no known format"
+    raise ProfileError(path, [Problem("", what, "call it .toml or .yaml")])
 
 
-def _read_text(path: Path) -> str:
+def read_text(path: Path, example: str) -> str:
+    """Return what the file at *path* holds, which might be called *example*.
+
+    Raises:
+      ProfileError: it cannot be read.
+
+    """
     try:
         with path.open("rb") as file:
             content = file.read(MAX_FILE + 1)
     except FileNotFoundError as exc:
         raise ProfileError(path, [Problem("", "there is no such file", "check the path")]) from exc
     except IsADirectoryError as exc:
-        raise ProfileError(
-            path, [Problem("", "is a folder", f"write {path / 'profile.toml'}, for example")]
-        ) from exc
+        fix = f"write {path / example}, for example"
+        raise ProfileError(path, [Problem("", "is a folder", fix)]) from exc
     except OSError as exc:
         reason = (exc.strerror or str(exc)).lower()
         raise ProfileError(
             path, [Problem("", f"cannot be read: {reason}", "make it readable for you")]
         ) from exc
     if len(content) > MAX_FILE:
-        raise ProfileError(path, [Problem("", f"is larger than {MAX_FILE} bytes", "name the profile itself")])
+        raise ProfileError(
+            path, [Problem("", f"is larger than {MAX_FILE} bytes", f"name the {example} itself")]
+        )
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as exc:
@@ -64,11 +81,19 @@ def _parse_toml(path: Path, text: str) -> Document:
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as exc:
+        if CONF_SECTION.search(text):
+            raise ProfileError(path, [_conf_problem(path)]) from None
         raise ProfileError(path, [_toml_problem(str(exc), text)]) from None
     except RecursionError:
         raise ProfileError(
             path, [Problem("", "is nested too deeply", f"use at most {MAX_DEPTH} levels")]
         ) from None
+
+
+def _conf_problem(path: Path) -> Problem:
+    command = f'"sproxy awg-import {shlex.quote(str(path))}"'
+    fix = f"make a client.toml or server.toml of it with {command}"
+    return Problem("", "is a .conf of WireGuard or AmneziaWG", fix)
 
 
 def _toml_problem(message: str, text: str) -> Problem:

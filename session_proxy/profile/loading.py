@@ -17,6 +17,7 @@ from session_proxy.policy.rules import RESERVED
 from session_proxy.profile import environment
 from session_proxy.profile.checks import check_profile, profile_warnings
 from session_proxy.profile.documents import read_document
+from session_proxy.profile.kinds import PROFILE, FileKind, check_kind
 from session_proxy.profile.model import Profile
 from session_proxy.profile.secret_sources import SecretSources
 from session_proxy.profile.structuring import Structurer
@@ -54,7 +55,15 @@ def load_profile(
 
     """
     found = find_profile(environ, warn) if path is None else path
-    profile = load_file(found, Profile, environ=environ, overrides=overrides, check=check_profile, warn=warn)
+    profile = load_file(
+        found,
+        Profile,
+        environ=environ,
+        overrides=overrides,
+        check=check_profile,
+        warn=warn,
+        kind=PROFILE,
+    )
     for warning in profile_warnings(profile):
         warn(f"{found}: {warning}")
     return _finished(attrs.evolve(profile, file=found, name=found.stem))
@@ -87,16 +96,22 @@ def load_file(
     overrides: Mapping[str, object] | None = None,
     check: Check[T] | None = None,
     warn: Warn = ignore_warning,
+    kind: FileKind | None = None,
 ) -> T:
     """Return the file at *path* as a *cls*, an attrs class whose fields are its keys.
 
-    *check* notes what is wrong between values that are good by themselves; its value may have holes.
+    *check* notes what is wrong between values that are good by themselves; its value may have holes. A file of
+    another *kind* is refused as such.
 
     Raises:
       ProfileError: the file cannot be used; it lists every problem.
 
     """
-    document = read_document(path)
+    if kind is None:
+        document = read_document(path)
+    else:
+        document = read_document(path, kind.example)
+        check_kind(path, document, kind)
     for warning in environment.unknown_variables(document, cls, environ):
         warn(warning)
     merged, labels = environment.override(document, cls, environ)

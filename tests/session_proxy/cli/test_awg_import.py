@@ -10,6 +10,7 @@ from session_proxy.cli.main import app
 from session_proxy.errors import ProfileError
 from session_proxy.profile.awg_loading import load_awg_client, load_awg_server
 from tests.session_proxy.profile.test_awg_writing import CLIENT_CONF, KEY, SERVER_CONF
+from tests.support.awg_files import ClientText, ServerText
 
 
 def run(*arguments: str) -> Result:
@@ -65,7 +66,49 @@ def test_refused_parameters_and_what_is_no_text(tmp_path: Path) -> None:
     conf.write_bytes(b"\xff\xfe")
     result = run(str(conf))
     assert isinstance(result.exception, ProfileError)
-    assert "is not text" in str(result.exception)
+    assert str(result.exception) == f"{conf}:1: is not UTF-8 text; save it as UTF-8"
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("no.conf", "there is no such file; check the path"),
+        ("", "is a folder; write {}/wg0.conf, for example"),
+    ],
+)
+def test_a_conf_that_cannot_be_read_is_one_line(name: str, said: str, tmp_path: Path) -> None:
+    result = run(str(tmp_path / name))
+
+    assert isinstance(result.exception, ProfileError)
+    assert str(result.exception) == f"{tmp_path / name}: {said.format(tmp_path)}"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (ServerText(), 'is the file of an awg server, not a .conf; turn it into one with "{}"'),
+        (ClientText(), 'is the file of an awg client, not a .conf; turn it into one with "{}"'),
+        ('default = "direct"', "is a profile, not a .conf; name a .conf of AmneziaWG"),
+    ],
+)
+def test_a_file_of_ours_is_no_conf(text: object, said: str, tmp_path: Path) -> None:
+    file = tmp_path / "ours.toml"
+    file.write_text(str(text))
+
+    result = run(str(file))
+
+    assert isinstance(result.exception, ProfileError)
+    assert str(result.exception) == f"{file}: {said.format(f'sproxy awg-import --export {file}')}"
+
+
+def test_a_conf_is_exported_already(tmp_path: Path) -> None:
+    conf = tmp_path / "wg0.conf"
+    conf.write_text(CLIENT_CONF)
+
+    result = run("--export", str(conf))
+
+    assert isinstance(result.exception, ProfileError)
+    assert "is a .conf of WireGuard or AmneziaWG" in str(result.exception)
 
 
 def test_a_profile_is_not_exported(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,7 @@ def test_the_suffix_tells_the_format(name: str, text: str, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("name", "content", "shown"),
     [
+        ("a.conf", b"x = 1", "a.conf: the suffix '.conf' names no known format; call it .toml or .yaml"),
         ("a.json", b"{}", "a.json: the suffix '.json' names no known format; call it .toml or .yaml"),
         ("a.toml", b"x = 1\ny = '\xff'", "a.toml:2: is not UTF-8 text; save it as UTF-8"),
         ("a.toml", b"x = " + b"[" * 20_000, "a.toml: is nested too deeply; use at most 32 levels"),
@@ -50,6 +52,23 @@ def test_unreadable_content(name: str, content: bytes, shown: str, tmp_path: Pat
     assert str(info.value) == f"{tmp_path}/{shown}"
 
 
+CONF = "# home\n[Interface]\nPrivateKey = AAAA=\n\n[Peer] # server\nEndpoint = a:1\n"
+
+
+@pytest.mark.parametrize("name", ["my wg.conf", "wg", "wg.toml"])
+def test_a_conf_of_wireguard_is_known_and_has_its_command(name: str, tmp_path: Path) -> None:
+    file = tmp_path / name
+    file.write_text(CONF)
+
+    with pytest.raises(ProfileError) as info:
+        read_document(file)
+
+    command = f"sproxy awg-import {shlex.quote(str(file))}"
+    assert str(info.value) == (
+        f'{file}: is a .conf of WireGuard or AmneziaWG; make a client.toml or server.toml of it with "{command}"'
+    )
+
+
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(ProfileError, match="there is no such file; check the path"):
         read_document(tmp_path / "no.toml")
@@ -58,6 +77,11 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
 def test_a_folder(tmp_path: Path) -> None:
     with pytest.raises(ProfileError, match=r"is a folder; write .*/profile\.toml"):
         read_document(tmp_path)
+
+
+def test_the_example_is_of_the_kind_that_is_wanted(tmp_path: Path) -> None:
+    with pytest.raises(ProfileError, match=r"is a folder; write .*/server\.toml"):
+        read_document(tmp_path, "server.toml")
 
 
 def test_something_in_the_way(tmp_path: Path) -> None:
