@@ -35,7 +35,7 @@ def awg_keygen(
 
     from awg_obfs.protocol.randomness import PooledRandomness
     from session_proxy.profile.awg_writing import new_pair
-    from session_proxy.profile.private_files import write_new
+    from session_proxy.profile.private_files import make_folder, write_new
 
     try:
         target = Target.parse(endpoint)
@@ -43,7 +43,7 @@ def awg_keygen(
         raise wrong_target(exc, "--endpoint") from exc
     pair = new_pair(target, preset, PooledRandomness(os.urandom))
     server, client = directory / "server.toml", directory / "client.toml"
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_folder(directory)
     write_new({server: pair.server, client: pair.client})
     typer.echo(f"sproxy awg-server {shlex.quote(str(server))}")
     typer.echo(f"sproxy awg-client {shlex.quote(str(client))}")

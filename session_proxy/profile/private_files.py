@@ -4,14 +4,31 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from pathlib import Path
 
-from session_proxy.errors import SessionProxyError
+from session_proxy.errors import ExitCode, SessionProxyError
 
 
-class OccupiedError(SessionProxyError):
-    """A file is there already where a new one was to be."""
+class OutputError(SessionProxyError):
+    """A new file cannot be where somebody wants it; says why, and what to do."""
+
+    exit_code = ExitCode.CONFIGURATION
+
+
+def make_folder(path: Path) -> None:
+    """Make the folder *path*, and those above it; only its owner may look into a new one.
+
+    Raises:
+      OutputError: it cannot be made.
+
+    """
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except FileExistsError as exc:
+        raise OutputError(f"{path}: is a file; name a folder") from exc
+    except OSError as exc:
+        raise OutputError(f"{path}: cannot be made: {_reason(exc)}; name another folder") from exc
 
 
 def write_private(path: Path, text: str) -> None:
@@ -42,22 +59,36 @@ def write_new(texts: Mapping[Path, str]) -> None:
     """Write new files, readable by their owner only: all of them, or none.
 
     Raises:
-      OccupiedError: one of them is there already.
-      OSError: one cannot be written.
+      OutputError: one of them is there already, or cannot be written.
 
     """
     made: list[Path] = []
     try:
         for path, text in texts.items():
-            try:
+            with _saying_where(path):
                 descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            except FileExistsError as exc:
-                raise OccupiedError(f"{path}: is there already; name another place, or remove it") from exc
-            made.append(path)
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                file.write(text)
-    except (OSError, OccupiedError):
+                made.append(path)
+                with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                    file.write(text)
+    except OutputError:
         for path in made:
             with contextlib.suppress(OSError):
                 path.unlink()
         raise
+
+
+@contextlib.contextmanager
+def _saying_where(path: Path) -> Generator[None]:
+    try:
+        yield
+    except FileExistsError as exc:
+        raise OutputError(f"{path}: is there already; name another place, or remove it") from exc
+    except FileNotFoundError as exc:
+        fix = "make the folder, or name another place"
+        raise OutputError(f"{path}: there is no folder {path.parent}; {fix}") from exc
+    except OSError as exc:
+        raise OutputError(f"{path}: cannot be written: {_reason(exc)}; name another place") from exc
+
+
+def _reason(exc: OSError) -> str:
+    return (exc.strerror or str(exc)).lower()

@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from session_proxy.cli.main import app
 from session_proxy.profile.awg_loading import load_awg_client, load_awg_server
-from session_proxy.profile.private_files import OccupiedError
+from session_proxy.profile.private_files import OutputError
 
 
 def test_it_writes_two_files_that_fit_and_says_what_to_run(tmp_path: Path) -> None:
@@ -34,8 +34,17 @@ def test_keys_that_are_there_stay(tmp_path: Path) -> None:
 
     result = CliRunner().invoke(app, ["awg-keygen", str(tmp_path)])
 
-    assert isinstance(result.exception, OccupiedError)
+    assert isinstance(result.exception, OutputError)
     assert [file.name for file in tmp_path.iterdir()] == ["client.toml"]
+
+
+def test_a_folder_that_is_a_file_is_told(tmp_path: Path) -> None:
+    (tmp_path / "vpn").write_text("mine")
+
+    result = CliRunner().invoke(app, ["awg-keygen", str(tmp_path / "vpn")])
+
+    assert isinstance(result.exception, OutputError)
+    assert str(result.exception) == f"{tmp_path}/vpn: is a file; name a folder"
 
 
 @pytest.mark.parametrize(
