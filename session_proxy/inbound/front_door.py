@@ -14,9 +14,11 @@ import trio
 
 from session_proxy.errors import DialError
 from session_proxy.events import ConnectionClosed, Notify
+from session_proxy.inbound.departures import Departures, ended_by_departure
 from session_proxy.inbound.patience import Patience
 from session_proxy.inbound.relaying import Relays, Traffic
 from session_proxy.outbound.failover import Connected
+from session_proxy.outbound.socket_stream import PlainSocketStream
 from session_proxy.outbound.transport import Transport
 from session_proxy.policy.rules import Decision
 from session_proxy.profile.model import Auth, Limits
@@ -102,6 +104,7 @@ class FrontDoor:
     limits: Limits
     notify: Notify
     relays: Relays
+    departures: Departures
     patience: Patience = attrs.field(init=False)
     open_connections: int = attrs.field(default=0, init=False)
     draining: bool = attrs.field(default=False, init=False)
@@ -123,26 +126,34 @@ class FrontDoor:
         password_matches = _matches(password, self.auth.password.reveal())
         return user_matches and password_matches
 
-    async def dial(self, visit: Visit, target: Target) -> trio.abc.Stream:
+    async def dial(
+        self, visit: Visit, near: PlainSocketStream, target: Target, *, grace: float = 0.0
+    ) -> trio.abc.Stream:
         """Open a stream to *target*, by the routes; note in *visit* how that went. The dialer has its limit.
+
+        It is given up when the client on *near* leaves; where that has only ended its side of the connection, after
+        *grace* seconds.
 
         Raises:
           DialError: it cannot be reached.
+          trio.BrokenResourceError: the client left.
 
         """
         visit.target = target
         started = trio.current_time()
         try:
-            decision = await self.dialer.decide(target)
-            visit.rule = decision.rule
-            connected = await self.dialer.connect(target, decision)
+            with ended_by_departure(self.departures, near, grace=grace):
+                decision = await self.dialer.decide(target)
+                visit.rule = decision.rule
+                connected = await self.dialer.connect(target, decision)
+                visit.upstream = connected.upstream
+                visit.connect_duration = trio.current_time() - started
+                return connected.stream
         except DialError as exc:
             visit.upstream = exc.upstream
             visit.ended(exc.reason, str(exc))
             raise
-        visit.upstream = connected.upstream
-        visit.connect_duration = trio.current_time() - started
-        return connected.stream
+        raise trio.BrokenResourceError("the client left")
 
     @contextmanager
     def pause(self) -> Generator[trio.CancelScope]:

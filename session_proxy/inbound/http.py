@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import trio
 
 from session_proxy.errors import BadAnswerError, DialError, DialTimeoutError, NotAllowedError
@@ -108,5 +110,6 @@ def _method(request: Tunnel | Forward | None) -> bytes:
 async def _tunnel(
     door: FrontDoor, visit: Visit, near: PlainSocketStream, server: HttpServer, request: Tunnel
 ) -> None:
-    far = await door.dial(visit, request.target)
-    await carry(door, visit, near, far, ESTABLISHED, server.trailing_data())
+    early = server.trailing_data()
+    far = await door.dial(visit, near, request.target, grace=math.inf if early else 0.0)
+    await carry(door, visit, near, far, ESTABLISHED, early)

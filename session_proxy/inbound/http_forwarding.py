@@ -7,6 +7,7 @@ repeated takes it: the server may have closed it a moment ago, and nothing tells
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable
 
 import attrs
@@ -33,6 +34,10 @@ from session_proxy.protocol.http_forward import (
 )
 
 READ = 64 * 1024
+
+# Seconds that a server may take to be reached for a client that has ended its side of the connection, although it
+# has not said that its request is the last one. Mostly it has left, which looks the same: hence not longer.
+HALF_CLOSED = 2.0
 
 
 @attrs.define(eq=False)
@@ -97,7 +102,8 @@ class Forwarding:
                 # It has closed the connection that we kept: that is no answer to this request.
                 pass
         await self.aclose()
-        stream = await self.door.dial(self.visit, request.target)
+        grace = math.inf if self.server.may_finish else HALF_CLOSED
+        stream = await self.door.dial(self.visit, self.near, request.target, grace=grace)
         self._origin = Origin(request.target, stream, self.visit.traffic)
         return await self._exchange(request, self._origin)
 

@@ -11,6 +11,7 @@ import trio
 
 from session_proxy.events import ConnectionClosed, ConnectionOpened, Listening, Notice, Notify
 from session_proxy.inbound.client import serve_client
+from session_proxy.inbound.departures import open_departures
 from session_proxy.inbound.front_door import Dialer, FrontDoor
 from session_proxy.inbound.relaying import open_relays
 from session_proxy.inbound.sockets import bind_sockets, socket_name, start_listening
@@ -53,8 +54,8 @@ async def serve_front_door(
     listeners = sockets or await bind_sockets(addresses)
     try:
         start_listening(listeners)
-        async with open_relays(idle=limits.idle) as relays:
-            door = FrontDoor(dialer, auth, limits, notify, relays)
+        async with open_relays(idle=limits.idle) as relays, open_departures() as departures:
+            door = FrontDoor(dialer, auth, limits, notify, relays, departures)
             async with trio.open_nursery() as connections:
                 async with trio.open_nursery() as accepting:
                     accepting.start_soon(door.patience.run)

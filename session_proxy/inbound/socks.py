@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import trio
 
 from session_proxy.errors import (
@@ -66,14 +68,15 @@ async def serve_socks5(door: FrontDoor, visit: Visit, near: PlainSocketStream, f
     if isinstance(request, socks5.UdpAssociate):
         await _associate(door, visit, near, server, request)
         return
+    early = server.trailing_data()
     try:
-        far = await door.dial(visit, request.target)
+        far = await door.dial(visit, near, request.target, grace=math.inf if early else 0.0)
     except DialError as exc:
         server.reply(REPLIES.get(type(exc), socks5.Reply.GENERAL_FAILURE))
         await part(near, server.data_to_send())
         return
     server.reply(socks5.Reply.SUCCEEDED)
-    await carry(door, visit, near, far, server.data_to_send(), server.trailing_data())
+    await carry(door, visit, near, far, server.data_to_send(), early)
 
 
 async def _negotiate(
@@ -137,11 +140,12 @@ async def serve_socks4(door: FrontDoor, visit: Visit, near: PlainSocketStream, f
         visit.ended("auth-failed", "SOCKS4 knows no password; use SOCKS5 or HTTP")
         await part(near, server.data_to_send())
         return
+    early = server.trailing_data()
     try:
-        far = await door.dial(visit, request.target)
+        far = await door.dial(visit, near, request.target, grace=math.inf if early else 0.0)
     except DialError:
         server.reply(socks4.Reply.REJECTED)
         await part(near, server.data_to_send())
         return
     server.reply(socks4.Reply.GRANTED)
-    await carry(door, visit, near, far, server.data_to_send(), server.trailing_data())
+    await carry(door, visit, near, far, server.data_to_send(), early)

@@ -138,6 +138,11 @@ class HttpServer:
         """Whether more bytes can come of the request, or of the next one."""
         return self._http.their_state in (h11.IDLE, h11.SEND_BODY)
 
+    @property
+    def may_finish(self) -> bool:
+        """Whether a client may well send no more: it has said that this is its last request, or has sent the next."""
+        return self._http.their_state is h11.MUST_CLOSE or bool(self._http.trailing_data[0])
+
     def respond(self, event: h11.InformationalResponse | h11.Response | h11.Data | h11.EndOfMessage) -> bytes:
         """Return the bytes of a part of the response; h11 chooses the framing that the client understands.
 

@@ -12,6 +12,7 @@ import trio
 
 from session_proxy.errors import DialError
 from session_proxy.events import ConnectionClosed, Event
+from session_proxy.inbound.departures import open_departures
 from session_proxy.inbound.front_door import Dialer, FrontDoor
 from session_proxy.inbound.listener import serve_front_door
 from session_proxy.inbound.relaying import open_relays
@@ -143,5 +144,5 @@ async def open_inner_door(
 ) -> AsyncGenerator[tuple[FrontDoor, Events]]:
     """What a client's handler gets, without a listener."""
     events, limits = Events(), limits or Limits()
-    async with open_relays(idle=limits.idle) as relays:
-        yield FrontDoor(dialer or FakeDialer(), auth, limits, events, relays), events
+    async with open_relays(idle=limits.idle) as relays, open_departures() as departures:
+        yield FrontDoor(dialer or FakeDialer(), auth, limits, events, relays, departures), events

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 import trio
 import trio.testing
@@ -9,7 +11,7 @@ from session_proxy.inbound.front_door import Visit
 from session_proxy.outbound.socket_stream import PlainSocketStream
 from session_proxy.target import Target
 from tests.support.doors import AUTH, FakeDialer, open_inner_door
-from tests.support.sockets import LOOPBACK, echo, open_server
+from tests.support.sockets import LOOPBACK, echo, open_server, stream_pair
 
 
 @pytest.mark.parametrize(
@@ -36,8 +38,9 @@ async def test_without_auth_anybody_is_admitted() -> None:
 async def test_a_dial_that_works_is_noted(autojump_clock: trio.testing.MockClock) -> None:
     async with open_server(echo) as port, open_inner_door(FakeDialer(waits=2.0)) as (door, _):
         visit = Visit(1, "client", trio.current_time())
-        stream = await door.dial(visit, Target(LOOPBACK, port))
-        await stream.aclose()
+        with stream_pair() as (_client, near):
+            stream = await door.dial(visit, near, Target(LOOPBACK, port))
+            await stream.aclose()
     closed = visit.closed(trio.current_time())
     assert isinstance(stream, PlainSocketStream)
     assert (closed.target, closed.rule, closed.upstream) == (Target(LOOPBACK, port), "routes[0]", "direct")
@@ -49,11 +52,27 @@ async def test_a_dial_that_fails_is_noted() -> None:
     dialer = FakeDialer({target: RefusedError("connection refused", upstream="dev")})
     async with open_inner_door(dialer) as (door, _):
         visit = Visit(1, "client", trio.current_time())
-        with pytest.raises(RefusedError):
-            await door.dial(visit, target)
+        with stream_pair() as (_client, near), pytest.raises(RefusedError):
+            await door.dial(visit, near, target)
     closed = visit.closed(trio.current_time())
     assert (closed.outcome, closed.detail, closed.upstream) == ("refused", "connection refused", "dev")
     assert (closed.rule, closed.connect_duration) == ("routes[0]", None)
+
+
+async def test_a_dial_is_given_up_when_the_client_leaves() -> None:
+    async with open_inner_door(FakeDialer(waits=math.inf)) as (door, _):
+        visit = Visit(1, "client", trio.current_time())
+        with stream_pair() as (client, near), trio.fail_after(5):
+            async with trio.open_nursery() as nursery:
+
+                async def dial() -> None:
+                    with pytest.raises(trio.BrokenResourceError):
+                        await door.dial(visit, near, Target("example.com", 80))
+
+                nursery.start_soon(dial)
+                await trio.testing.wait_all_tasks_blocked()
+                client.close()
+    assert visit.connect_duration is None
 
 
 async def test_who_only_waits_is_sent_away_when_the_door_drains() -> None:
