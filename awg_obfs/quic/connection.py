@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import assert_never
@@ -31,6 +32,7 @@ from awg_obfs.quic.pings import Pings
 from awg_obfs.quic.settings import QuicSettings
 from awg_obfs.quic.stream import NO_ERROR, QuicStream
 from awg_obfs.quic.transmitter import Transmitter
+from awg_obfs.quic.turns import Turns
 
 # What a packet has around a DATAGRAM frame's data at most: first byte, identifier (20), number (4), the frame's
 # type and length (3), and a tag (16); rounded up.
@@ -63,7 +65,7 @@ class QuicConnection:
             role, path, engine, settings, deliver=self._deliver, flushed=self._flushed, on_silence=on_silence
         )
         self._streams: dict[int, QuicStream] = {}
-        self._awaiting_room: dict[int, QuicStream] = {}
+        self._turns = Turns(engine.unsent, settings.send_buffer)
         self._incoming: deque[QuicStream] = deque()
         self._stream_came = trio.lowlevel.ParkingLot()
         self._datagrams: deque[bytes] = deque(maxlen=settings.datagrams)
@@ -215,21 +217,23 @@ class QuicConnection:
 
     # -- what streams call (stream.StreamCarrier)
 
-    def room(self, stream_id: int) -> int:
+    def room(self, stream_id: int, wanted: int) -> int:
         """See `StreamCarrier.room`."""
         if stream_id in self._held_by_peer:
             return 0
-        return self._settings.send_buffer - self._engine.unsent(stream_id)
+        return self._turns.room(stream_id, wanted, trio.current_time())
 
     def write(self, stream_id: int, data: Buffer, *, end: bool = False) -> None:
         """See `StreamCarrier.write`."""
         if self._failure is None:
             self._engine.send_stream(stream_id, data, end=end)
+            self._turns.wrote(stream_id, len(data))
             self._transmitter.poke()
 
     def await_room(self, stream: QuicStream) -> None:
         """See `StreamCarrier.await_room`."""
-        self._awaiting_room[stream.stream_id] = stream
+        self._turns.wait(stream.stream_id)
+        self._transmitter.poke()
 
     def consumed(self, stream_id: int, amount: int, total: int) -> None:
         """See `StreamCarrier.consumed`."""
@@ -254,20 +258,27 @@ class QuicConnection:
         if self._streams.pop(stream.stream_id, None) is not None and self._failure is None:
             self._engine.retire(stream.stream_id)
             self._held_by_peer.discard(stream.stream_id)
-            self._awaiting_room.pop(stream.stream_id, None)
+            self._turns.forget(stream.stream_id)
 
     # -- what the transmitter calls
 
-    def _flushed(self) -> None:
-        if self._awaiting_room:
-            for stream_id, stream in list(self._awaiting_room.items()):
-                if self.room(stream_id) > 0:
-                    del self._awaiting_room[stream_id]
-                    stream.wake_sender()
+    def _flushed(self) -> float:
+        if self._turns.contested:
+            self._give_turns(trio.current_time())
         if self._full or self._held_by_us:
             self._hold_streams()
         if self._told:
             self._end_told(trio.current_time())
+        return self._turns.next_timer()
+
+    def _give_turns(self, now: float) -> None:
+        statistics = self._engine.statistics()
+        round_trip = statistics.round_trip
+        self._turns.flushed(now, statistics.congestion_window / round_trip if round_trip else math.inf)
+        for stream_id in self._turns.admit(self._held_by_peer, now):
+            stream = self._streams.get(stream_id)
+            if stream is not None:
+                stream.wake_sender()
 
     def _deliver(self, event: EngineEvent) -> None:
         match event:
@@ -391,4 +402,3 @@ class QuicConnection:
         for stream in list(self._streams.values()):
             stream.wake()
         self._streams.clear()
-        self._awaiting_room.clear()

@@ -26,8 +26,8 @@ class StreamCarrier(Protocol):
         """Why the connection is over, or None."""
         ...
 
-    def room(self, stream_id: int) -> int:
-        """Return how many bytes the stream's send buffer still takes."""
+    def room(self, stream_id: int, wanted: int) -> int:
+        """Return how many bytes of *wanted* the stream may write now; 0 or less where it has to wait."""
         ...
 
     def write(self, stream_id: int, data: Buffer, *, end: bool = False) -> None:
@@ -35,7 +35,7 @@ class StreamCarrier(Protocol):
         ...
 
     def await_room(self, stream: QuicStream) -> None:
-        """Call `QuicStream.wake_sender` once the send buffer has room."""
+        """Call `QuicStream.wake_sender` once the stream may write."""
         ...
 
     def consumed(self, stream_id: int, amount: int, total: int) -> None:
@@ -158,7 +158,7 @@ class QuicStream(trio.abc.HalfCloseableStream):
         return data
 
     async def send_all(self, data: Buffer) -> None:
-        """Queue *data*, which may be used again afterwards; waits while the stream's send buffer is full.
+        """Queue *data*, which may be used again afterwards; waits while others have their turn or too much is queued.
 
         Raises:
           StreamResetError: the peer reads no more.
@@ -174,7 +174,7 @@ class QuicStream(trio.abc.HalfCloseableStream):
             waited = False
             while True:
                 self._check_sendable()
-                room = self._carrier.room(self.stream_id)
+                room = self._carrier.room(self.stream_id, len(rest))
                 if room > 0 or not rest:
                     self._carrier.write(self.stream_id, rest[:room])
                     rest = rest[room:]
@@ -194,7 +194,7 @@ class QuicStream(trio.abc.HalfCloseableStream):
         try:
             await trio.lowlevel.checkpoint()
             self._check_sendable()
-            while self._carrier.room(self.stream_id) <= 0:
+            while self._carrier.room(self.stream_id, 1) <= 0:
                 self._carrier.await_room(self)
                 await self._room.park()
                 self._check_sendable()

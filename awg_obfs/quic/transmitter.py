@@ -28,8 +28,8 @@ _Answer = TypeVar("_Answer")
 class Transmitter:
     """Stands between an engine and a path.
 
-    *deliver* is called with each event of the engine, *flushed* after each flush; neither may block. An engine that
-    raises ends its connection, and nothing else.
+    *deliver* is called with each event of the engine, *flushed* after each flush, which returns when to call it again
+    at the latest; neither may block. An engine that raises ends its connection, and nothing else.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class Transmitter:
         settings: QuicSettings,
         *,
         deliver: Callable[[EngineEvent], None],
-        flushed: Callable[[], None],
+        flushed: Callable[[], float],
         on_silence: Callable[[bool], None],
     ) -> None:
         self._role = role
@@ -55,6 +55,7 @@ class Transmitter:
         self._poked = trio.Event()
         self._established = False
         self._handled_at = -math.inf
+        self._flush_by = math.inf
         self._stopped = False
         self._broken = False
 
@@ -119,7 +120,7 @@ class Transmitter:
         if not self._stopped:
             self._send()
         if not self._stopped:
-            self._flushed()
+            self._flush_by = self._flushed()
 
     def _ask(
         self,
@@ -157,8 +158,8 @@ class Transmitter:
         if timer is not None and timer <= self._handled_at:
             # It was handled, and is still due: the engine rounds its time, or has to wait for something else.
             timer = self._handled_at + GRANULARITY
-        timers = (timer, self._watch.next_timer() if self._established else None)
-        return min((timer for timer in timers if timer is not None), default=math.inf)
+        timers = (timer, self._watch.next_timer() if self._established else None, self._flush_by)
+        return min(timer for timer in timers if timer is not None)
 
     def _handle_timers(self, now: float) -> None:
         timer = self._ask(None, self._engine.next_timer)

@@ -17,6 +17,7 @@ from awg_obfs.quic.engine import Role
 from awg_obfs.quic.errors import Cause
 from awg_obfs.quic.settings import EngineKind, QuicSettings
 from awg_obfs.quic.stream import QuicStream
+from awg_obfs.quic.turns import TURNS
 from tests.support.quic_link import ENGINES, PAIRS, LinkEnd, Pair, Weather, needs_qh3, open_couple
 from tests.support.quic_streams import echo, read_all, send_whole
 
@@ -153,6 +154,32 @@ async def test_a_full_window_does_not_keep_the_return_from_being_noticed(
         couple.black_out(False)
         with trio.fail_after(10):
             assert len(await read_all(accepted)) == 1_500_000
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+async def test_readers_that_stop_keep_no_others_from_their_turn(
+    autojump_clock: MockClock, engine: EngineKind
+) -> None:
+    """As many streams as have a turn at once are stuck; another transfer goes on at the rate of the path."""
+    settings = QuicSettings(stream_window=1 << 18, send_buffer=1 << 17)
+
+    def narrow() -> Weather:
+        return Weather(delay=0.005, rate=4e6, queue=100_000)
+
+    async with (
+        open_couple((engine, engine), settings=settings, weather=narrow) as couple,
+        trio.open_nursery() as nursery,
+    ):
+        for _ in range(TURNS):
+            nursery.start_soon(send_whole, couple.client.open_stream(), bytes(8_000_000))
+            await couple.server.accept_stream()
+        await trio.sleep(3)
+        stream = couple.client.open_stream()
+        nursery.start_soon(send_whole, stream, bytes(2_000_000))
+        began = trio.current_time()
+        assert len(await read_all(await couple.server.accept_stream())) == 2_000_000
+        assert trio.current_time() - began < 2
+        nursery.cancel_scope.cancel()
 
 
 async def test_a_random_loss_does_not_starve_a_transfer(autojump_clock: MockClock) -> None:

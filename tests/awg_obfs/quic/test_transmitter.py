@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 
@@ -90,7 +91,7 @@ async def running(role: Role = Role.CLIENT) -> AsyncGenerator[Bench]:
         engine,  # pyright: ignore[reportArgumentType] (what is missing is never called)
         QuicSettings(),
         deliver=delivered.append,
-        flushed=lambda: None,
+        flushed=lambda: math.inf,
         on_silence=silences.append,
     )
     async with trio.open_nursery() as nursery:
