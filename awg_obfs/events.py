@@ -43,7 +43,7 @@ class HandshakeFault(enum.StrEnum):
 
 @attrs.frozen
 class HandshakeSent:
-    """An initiation left for *peer*; *attempt* counts from 1."""
+    """An initiation left for *peer*; *attempt* counts from 1 since the last handshake that came about."""
 
     peer: Peer
     attempt: int

@@ -154,7 +154,7 @@ class Device:
     def rehandshake(self, peer: Peer, now: float) -> None:
         """Ask *peer* for new keys: at once, or 5 s after the last handshake message that was sent to it."""
         if now < peer.silent_until:
-            peer.timers.retransmit_at(peer.silent_until)
+            peer.timers.rehandshake_at(peer.silent_until)
         else:
             self._handshaker.send_initiation(peer, now)
 
@@ -325,6 +325,8 @@ class Device:
     def _time_is_up(self, timer: Timer, peer: Peer, now: float) -> None:
         timers = peer.timers
         match timer:
+            case Timer.REHANDSHAKE:
+                self.rehandshake(peer, now)
             case Timer.RETRANSMIT_HANDSHAKE if timers.retries > MAX_RETRIES:
                 timers.gave_up(now)
                 peer.staged.clear()

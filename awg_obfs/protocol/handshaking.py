@@ -87,7 +87,7 @@ class Handshaker:
         if peer.endpoint is None:
             self.outbox.events.append(HandshakeFailed(peer, HandshakeFault.NO_ENDPOINT))
         else:
-            self.outbox.events.append(HandshakeSent(peer, peer.timers.retries + 1, peer.endpoint))
+            self.outbox.events.append(HandshakeSent(peer, peer.timers.attempts, peer.endpoint))
 
     def _send_response(self, peer: Peer, source: Address, now: float) -> None:
         peer.silent_until = now + REKEY_TIMEOUT

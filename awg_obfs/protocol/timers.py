@@ -34,6 +34,7 @@ NEVER = math.inf
 class Timer(enum.Enum):
     """What there is to do when time is up."""
 
+    REHANDSHAKE = enum.auto()
     RETRANSMIT_HANDSHAKE = enum.auto()
     SEND_KEEPALIVE = enum.auto()
     NEW_HANDSHAKE = enum.auto()
@@ -47,11 +48,13 @@ class PeerTimers:
     __slots__ = (
         "_schedule",
         "another_keepalive",
+        "attempts",
         "forget_keys",
         "new_handshake",
         "owner",
         "persistent",
         "persistent_interval",
+        "rehandshake",
         "retransmit",
         "retries",
         "scheduled",
@@ -64,13 +67,17 @@ class PeerTimers:
         self._schedule = schedule
         self.owner = owner
         self.persistent_interval = 0.0
+        self.rehandshake = NEVER
         self.retransmit = NEVER
         self.send_keepalive = NEVER
         self.new_handshake = NEVER
         self.forget_keys = NEVER
         self.persistent = NEVER
         self.another_keepalive = False
+        # Since somebody last asked for a handshake, which is what the reference gives up by.
         self.retries = 0
+        # Since the last handshake that came about.
+        self.attempts = 0
         self.sent_last_minute_handshake = False
         # Where the schedule has this peer; see there.
         self.scheduled = NEVER
@@ -100,14 +107,15 @@ class PeerTimers:
 
     def initiation_sent(self, now: float) -> None:
         """Somebody must answer in time."""
+        self.attempts += 1
+        self.rehandshake = NEVER
         self.retransmit = now + REKEY_TIMEOUT + self._schedule.jitter()
         self._started(self.retransmit)
 
-    def retransmit_at(self, when: float) -> None:
-        """Send an initiation then, unless one is due before."""
-        if when < self.retransmit:
-            self.retransmit = when
-            self._started(when)
+    def rehandshake_at(self, when: float) -> None:
+        """Begin a handshake then, unless one is sent or comes about before."""
+        self.rehandshake = when
+        self._started(when)
 
     def session_derived(self, now: float) -> None:
         """There are keys, to be forgotten some day."""
@@ -116,12 +124,13 @@ class PeerTimers:
 
     def handshake_complete(self) -> None:
         """The other side has shown that it has the keys."""
-        self.retransmit = NEVER
-        self.retries = 0
+        self.rehandshake = self.retransmit = NEVER
+        self.retries = self.attempts = 0
         self.sent_last_minute_handshake = False
 
     def gave_up(self, now: float) -> None:
         """Nobody answers. Keys that are left have the usual time."""
+        self.attempts = 0
         self.send_keepalive = NEVER
         if self.forget_keys == NEVER:
             self.session_derived(now)
@@ -142,7 +151,7 @@ class PeerTimers:
 
     def stop(self) -> None:
         """Stop all timers."""
-        self.retransmit = self.send_keepalive = self.new_handshake = NEVER
+        self.rehandshake = self.retransmit = self.send_keepalive = self.new_handshake = NEVER
         self.forget_keys = self.persistent = NEVER
 
     # -- what is due
@@ -150,7 +159,12 @@ class PeerTimers:
     def earliest(self) -> float:
         """Return when the next timer is due."""
         return min(
-            self.retransmit, self.send_keepalive, self.new_handshake, self.forget_keys, self.persistent
+            self.rehandshake,
+            self.retransmit,
+            self.send_keepalive,
+            self.new_handshake,
+            self.forget_keys,
+            self.persistent,
         )
 
     def take_due(self, now: float) -> Timer | None:
@@ -158,6 +172,10 @@ class PeerTimers:
         when = self.earliest()
         if when > now:
             return None
+        if when == self.rehandshake:
+            # Before one that is repeated, whose retries may be used up.
+            self.rehandshake = NEVER
+            return Timer.REHANDSHAKE
         if when == self.retransmit:
             self.retransmit = NEVER
             return Timer.RETRANSMIT_HANDSHAKE

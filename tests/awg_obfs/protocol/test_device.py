@@ -7,7 +7,9 @@ import pytest
 
 from awg_obfs.events import (
     DatagramRejected,
+    HandshakeAnswered,
     HandshakeCompleted,
+    HandshakeFailed,
     HandshakeSent,
     PeerMoved,
     Rejection,
@@ -17,6 +19,8 @@ from awg_obfs.protocol.device import DeviceSettings
 from awg_obfs.protocol.keypairs import REJECT_AFTER_MESSAGES, REKEY_AFTER_MESSAGES
 from awg_obfs.protocol.noise import NoiseError, Role
 from awg_obfs.protocol.parameters import DEFAULT, Parameters
+from awg_obfs.protocol.sizes import RESPONSE_LENGTH
+from awg_obfs.protocol.timers import MAX_RETRIES, REKEY_TIMEOUT
 from tests.support.awg_world import CLIENT, OBFUSCATED, SERVER, Couple, block
 
 HELLO, BYE = block("hello"), block("bye")
@@ -303,8 +307,43 @@ def test_rehandshakes_are_5_seconds_apart_but_not_forgotten() -> None:
     assert len(couple.client.told(HandshakeSent)) == 1
 
     couple.world.run(2.0)
-    assert len(couple.client.told(HandshakeSent)) == 2
+    assert [event.attempt for event in couple.client.told(HandshakeSent)] == [1, 1]
     assert couple.server.told(HandshakeCompleted)
+
+
+def test_a_rehandshake_begins_anew_where_retries_are_used_up() -> None:
+    couple = Couple.meet()
+    couple.world.loses = lambda _datagram: True
+    couple.say(HELLO)
+    couple.world.run(MAX_RETRIES * REKEY_TIMEOUT + REKEY_TIMEOUT + 1.0)
+    sent = len(couple.client.told(HandshakeSent))
+    assert sent == MAX_RETRIES + 2
+    couple.client.device.rehandshake(couple.to_server, couple.world.now)
+    couple.world.run(REKEY_TIMEOUT)
+
+    assert [event.attempt for event in couple.client.told(HandshakeSent)] == list(range(1, sent + 2))
+    assert not couple.client.told(HandshakeFailed)
+
+
+def test_a_rehandshake_waits_for_an_answer_of_ours_as_well() -> None:
+    """The server has just answered, and its answer was lost."""
+    couple = Couple.meet()
+    couple.talk(HELLO)
+    couple.world.run(REKEY_TIMEOUT)
+    couple.world.loses = lambda _datagram: True
+    couple.server.device.rehandshake(couple.to_client, couple.world.now)
+    couple.world.run(1.0)
+    couple.server.device.rehandshake(couple.to_client, couple.world.now)
+    couple.world.loses = lambda datagram: len(datagram) == RESPONSE_LENGTH
+    couple.client.device.rehandshake(couple.to_server, couple.world.now)
+    couple.world.run(4.5)
+    assert len(couple.server.told(HandshakeAnswered)) == 2
+    assert len(couple.server.told(HandshakeSent)) == 1
+    # Nobody else begins one, either.
+    couple.client.device.remove_peer(couple.to_server)
+    couple.world.run(1.0)
+
+    assert [event.attempt for event in couple.server.told(HandshakeSent)] == [1, 2]
 
 
 def test_a_lossy_path_loses_only_what_it_loses() -> None:

@@ -90,10 +90,35 @@ def test_an_initiation_is_repeated_until_it_is_answered() -> None:
 def test_an_initiation_that_was_too_soon_comes_as_soon_as_it_may() -> None:
     clock = schedule()
     timers = timers_of(clock)
-    timers.retransmit_at(103.0)
-    timers.retransmit_at(104.0)
+    timers.rehandshake_at(103.0)
+    timers.rehandshake_at(103.0)
 
-    assert fired(clock, 200.0) == [(103.0, Timer.RETRANSMIT_HANDSHAKE)]
+    assert fired(clock, 200.0) == [(103.0, Timer.REHANDSHAKE)]
+
+
+def test_one_that_comes_before_takes_its_place() -> None:
+    clock = schedule()
+    timers = timers_of(clock)
+    timers.rehandshake_at(103.0)
+    timers.initiation_sent(102.0)
+    assert fired(clock, 200.0) == [(107.0, Timer.RETRANSMIT_HANDSHAKE)]
+
+    timers.rehandshake_at(203.0)
+    timers.handshake_complete()
+    assert fired(clock, 300.0) == []
+
+
+def test_attempts_are_those_since_the_last_handshake() -> None:
+    timers = timers_of(schedule())
+    timers.initiation_sent(100.0)
+    timers.initiation_sent(105.0)
+    assert timers.attempts == 2
+
+    timers.handshake_complete()
+    assert timers.attempts == 0
+    timers.initiation_sent(200.0)
+    timers.gave_up(300.0)
+    assert timers.attempts == 0
 
 
 def test_keys_are_forgotten_in_the_end() -> None:
@@ -153,7 +178,7 @@ def test_a_schedule_is_never_late_and_forgets_what_it_has_seen() -> None:
     for _ in range(3000):
         now += rng.random()
         timers = rng.choice(peers)
-        match rng.randrange(5):
+        match rng.randrange(6):
             case 0:
                 timers.sent(now, data=True)
             case 1:
@@ -162,6 +187,8 @@ def test_a_schedule_is_never_late_and_forgets_what_it_has_seen() -> None:
                 timers.initiation_sent(now)
             case 3:
                 timers.session_derived(now)
+            case 4:
+                timers.rehandshake_at(now + rng.random())
             case _:
                 timers.stop()
         earliest = min(timers.earliest() for timers in peers)
