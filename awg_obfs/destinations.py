@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import ipaddress
 import socket
+from collections.abc import Hashable
+from typing import Self
 
 import attrs
 import trio
 
 from awg_obfs.connecting import connect_first, interleave
 from awg_obfs.errors import DialFault, TunnelDialError
+from awg_obfs.lookup_turns import LookupTurns
 from awg_obfs.own_addresses import OwnAddresses
 from awg_obfs.policy import IPAddress, Policy
 from awg_obfs.protocol.address import Address
-
-# getaddrinfo(3) blocks a thread for as long as the resolver takes. A slow one must not take all the threads that
-# Trio has for everything else; this many look-ups at once are more than a resolver likes to get.
-MOST_LOOKUPS = 32
 
 
 @attrs.frozen(eq=False)
@@ -25,9 +24,12 @@ class Destinations:
 
     policy: Policy
     _own: OwnAddresses = attrs.field(factory=OwnAddresses, repr=False)
-    _threads: trio.CapacityLimiter = attrs.field(
-        factory=lambda: trio.CapacityLimiter(MOST_LOOKUPS), init=False, repr=False
-    )
+    _turns: LookupTurns = attrs.field(factory=LookupTurns, repr=False)
+    _client: Hashable = None
+
+    def of_client(self, client: Hashable) -> Self:
+        """Return the same for one *client*: what it looks up leaves room for what others do."""
+        return attrs.evolve(self, client=client)
 
     def permits(self, address: IPAddress) -> bool:
         """Return whether clients may go to *address*, and hear from it."""
@@ -52,7 +54,7 @@ class Destinations:
         address = self.literal(host, port)
         if address is not None:
             return [address]
-        found = await look_up(host, port, self._threads)
+        found = await look_up(host, port, self._turns.of_client(self._client))
         allowed = [address for address in found if self.permits(ipaddress.ip_address(address[0]))]
         if not allowed:
             raise TunnelDialError(

@@ -87,11 +87,13 @@ class ClientService:
     _services: Services
     streams: int = attrs.field(default=0, init=False)
     """Connections that are open, or being opened."""
+    _destinations: Destinations = attrs.field(init=False)
     _bucket: TokenBucket = attrs.field(init=False)
     _associations: AssociationTable = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
         limits = self._services.limits
+        self._destinations = self._services.destinations.of_client(self.peer)
         # What a second brings may come at once: a page with all its pictures.
         self._bucket = TokenBucket(limits.opens, max(1.0, limits.opens))
         self._associations = AssociationTable(limits.associations)
@@ -196,7 +198,7 @@ class ClientService:
         with trio.move_on_after(limits.connect) as patience:
             async with open_background() as nursery:
                 nursery.start_soon(watch)
-                sock = await self._services.destinations.connect(request.host, request.port)
+                sock = await self._destinations.connect(request.host, request.port)
             return Relay(stream, sock), bytes(first)
         if gone:
             raise gone[0]
@@ -269,9 +271,7 @@ class ClientService:
             most = services.limits.associations
             raise TunnelDialError(DialFault.LIMIT, f"the server allows {most} UDP associations at a time")
         try:
-            return Association(
-                number, services.destinations, self._transmit, self._connection.largest_datagram
-            )
+            return Association(number, self._destinations, self._transmit, self._connection.largest_datagram)
         except OSError as exc:
             raise dial_error(exc) from exc
 

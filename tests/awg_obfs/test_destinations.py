@@ -2,13 +2,16 @@ from __future__ import annotations
 
 import ipaddress
 import socket
+import threading
 from typing import Any
 
 import pytest
 import trio
+from trio.testing import wait_all_tasks_blocked
 
 from awg_obfs.destinations import Destinations, look_up
 from awg_obfs.errors import DialFault, TunnelDialError
+from awg_obfs.lookup_turns import MOST_LOOKUPS
 from awg_obfs.own_addresses import OwnAddresses
 from awg_obfs.policy import Policy, networks
 
@@ -90,6 +93,28 @@ async def test_a_connection_comes_about() -> None:
         for host in ("127.0.0.1", "localhost"):
             with await Destinations(Policy(deny=())).connect(host, port) as sock:
                 assert sock.getpeername()[1] == port
+
+
+async def test_one_client_does_not_keep_another_from_the_resolver(monkeypatch: pytest.MonkeyPatch) -> None:
+    answered = threading.Event()
+
+    def getaddrinfo(host: str, port: int, **_: object) -> list[Any]:
+        if host == "slow.example":
+            answered.wait()
+        return [(socket.AF_INET, 0, 0, "", ("203.0.114.1", port))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    destinations = Destinations(Policy())
+    with trio.fail_after(SECONDS):
+        async with trio.open_nursery() as nursery:
+            try:
+                for port in range(1, MOST_LOOKUPS + 1):
+                    nursery.start_soon(destinations.of_client("greedy").addresses, "slow.example", port)
+                await wait_all_tasks_blocked()
+                found = await destinations.of_client("modest").addresses("quick.example", 443)
+            finally:
+                answered.set()
+    assert found == [("203.0.114.1", 443)]
 
 
 @pytest.mark.parametrize(

@@ -1,21 +1,24 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import AsyncGenerator
+import threading
+from collections.abc import AsyncGenerator, Hashable
 from contextlib import asynccontextmanager, suppress
 
 import attrs
 import pytest
 import trio
-from trio.testing import MockClock
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from awg_obfs.asking import read_reply
 from awg_obfs.background import open_background
 from awg_obfs.destinations import Destinations
 from awg_obfs.devices import make_device
+from awg_obfs.errors import TunnelDialError
 from awg_obfs.events import AssociationClosed, StreamClosed, StreamOutcome
 from awg_obfs.idleness import IdleWatch
 from awg_obfs.limits import Limits
+from awg_obfs.lookup_turns import MOST_OF_CLIENT
 from awg_obfs.protocol.datagram_wire import association_number, decode_body, decode_frame, encode_frames
 from awg_obfs.protocol.keys import public_key_of
 from awg_obfs.protocol.parameters import DEFAULT
@@ -172,6 +175,39 @@ async def test_a_client_that_gives_up_ends_the_attempt(
         assert trio.current_time() < 2
         assert closed.outcome is StreamOutcome.RESET
         assert served.service.streams == 0
+
+
+async def test_names_are_looked_up_at_the_turns_of_the_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of another connection of the same client are no others."""
+    asked, answered = threading.Semaphore(0), threading.Event()
+
+    def getaddrinfo(*_: object, **__: object) -> list[object]:
+        asked.release()
+        answered.wait()
+        raise socket.gaierror(socket.EAI_NONAME, "")
+
+    async with open_service() as served:
+        destinations = served.services.destinations
+
+        async def look_up(client: Hashable) -> None:
+            with suppress(TunnelDialError):
+                await destinations.of_client(client).addresses("slow.example", 80)
+
+        monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+        try:
+            for _ in range(MOST_OF_CLIENT):
+                stream = served.client.open_stream()
+                await stream.send_all(connect_to(80, "slow.example"))
+                await trio.to_thread.run_sync(asked.acquire)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(look_up, served.service.peer)
+                await wait_all_tasks_blocked()
+                assert not asked.acquire(blocking=False)
+                nursery.start_soon(look_up, "another")
+                await trio.to_thread.run_sync(asked.acquire)
+                answered.set()
+        finally:
+            answered.set()
 
 
 async def test_there_are_so_many_connections_at_a_time() -> None:
@@ -375,6 +411,6 @@ async def test_activity_tells_when_there_is_none() -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(activity.wait_none)
         activity.end()
-        await trio.testing.wait_all_tasks_blocked()
+        await wait_all_tasks_blocked()
         assert len(nursery.child_tasks) == 1
         activity.end()
