@@ -26,7 +26,8 @@ from awg_obfs.quic.engine import (
     Terminated,
 )
 from awg_obfs.quic.errors import Cause, ConnectionFailure, ConnectionLostError
-from awg_obfs.quic.notes import GO_ON_AT, HOLD_AT, Kind, Note, NoteReader
+from awg_obfs.quic.holding import Holding
+from awg_obfs.quic.notes import Kind, Note, NoteReader
 from awg_obfs.quic.openings import UNIDIRECTIONAL, Openings
 from awg_obfs.quic.pings import Pings
 from awg_obfs.quic.settings import QuicSettings
@@ -75,11 +76,9 @@ class QuicConnection:
         self._over = trio.Event()
         self._failure: ConnectionFailure | None = None
         self._openings = Openings(next_stream=1 if role is Role.CLIENT else 0, most=settings.streams)
-        # See awg_obfs.quic.notes: what the peer asked of us, and what we asked of it.
+        # See awg_obfs.quic.notes.
         self._note_reader = NoteReader()
-        self._held_by_peer: set[int] = set()
-        self._held_by_us: set[int] = set()
-        self._full: set[int] = set()
+        self._holding = Holding()
         self._note_stream: int | None = None
         # When QUIC's own word of an end is due.
         self._told: dict[int, float] = {}
@@ -219,7 +218,7 @@ class QuicConnection:
 
     def room(self, stream_id: int, wanted: int) -> int:
         """See `StreamCarrier.room`."""
-        if stream_id in self._held_by_peer:
+        if stream_id in self._holding.by_peer:
             return 0
         return self._turns.room(stream_id, wanted, trio.current_time())
 
@@ -257,7 +256,7 @@ class QuicConnection:
         """See `StreamCarrier.retire`."""
         if self._streams.pop(stream.stream_id, None) is not None and self._failure is None:
             self._engine.retire(stream.stream_id)
-            self._held_by_peer.discard(stream.stream_id)
+            self._holding.by_peer.discard(stream.stream_id)
             self._turns.forget(stream.stream_id)
 
     # -- what the transmitter calls
@@ -265,8 +264,8 @@ class QuicConnection:
     def _flushed(self) -> float:
         if self._turns.contested:
             self._give_turns(trio.current_time())
-        if self._full or self._held_by_us:
-            self._hold_streams()
+        if self._engine.wants_pauses:
+            self._send_notes(self._holding.take_notes(self._streams))
         if self._told:
             self._end_told(trio.current_time())
         return self._turns.next_timer()
@@ -275,7 +274,7 @@ class QuicConnection:
         statistics = self._engine.statistics()
         round_trip = statistics.round_trip
         self._turns.flushed(now, statistics.congestion_window / round_trip if round_trip else math.inf)
-        for stream_id in self._turns.admit(self._held_by_peer, now):
+        for stream_id in self._turns.admit(self._holding.by_peer, now):
             stream = self._streams.get(stream_id)
             if stream is not None:
                 stream.wake_sender()
@@ -319,16 +318,16 @@ class QuicConnection:
         if stream is None:
             return
         stream.on_data(chunks, end=end)
-        if self._engine.wants_pauses and stream.buffered > HOLD_AT:
-            self._full.add(stream_id)
+        if self._engine.wants_pauses:
+            self._holding.filled(stream_id, stream.buffered)
 
     def _heed(self, note: Note) -> None:
         match note.kind:
             case Kind.GO_ON:
-                self._held_by_peer.discard(note.stream_id)
+                self._holding.by_peer.discard(note.stream_id)
             case Kind.HOLD:
                 if note.stream_id in self._streams:
-                    self._held_by_peer.add(note.stream_id)
+                    self._holding.by_peer.add(note.stream_id)
             case Kind.ENDED:
                 stream = self._streams.get(note.stream_id)
                 if stream is not None:
@@ -356,22 +355,6 @@ class QuicConnection:
             if self._note_stream is None:
                 self._note_stream = self._engine.open_stream(unidirectional=True)
             self.write(self._note_stream, b"".join(map(bytes, notes)))
-
-    def _hold_streams(self) -> None:
-        """Tell the peer which streams to hold and which to let go on; readers have had their turn."""
-        notes: list[Note] = []
-        for stream_id in self._full - self._held_by_us:
-            stream = self._streams.get(stream_id)
-            if stream is not None and stream.buffered > HOLD_AT and not stream.ended:
-                self._held_by_us.add(stream_id)
-                notes.append(Note(Kind.HOLD, stream_id))
-        self._full.clear()
-        for stream_id in list(self._held_by_us):
-            stream = self._streams.get(stream_id)
-            if stream is None or stream.buffered <= GO_ON_AT:
-                self._held_by_us.discard(stream_id)
-                notes.append(Note(Kind.GO_ON, stream_id))
-        self._send_notes(notes)
 
     def _stream(self, stream_id: int) -> QuicStream | None:
         """Return the stream, which the peer may have just opened; None where it is over already."""

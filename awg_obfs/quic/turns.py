@@ -57,6 +57,10 @@ class Turns:
     # Ordered; the values mean nothing.
     _waiting: dict[int, None] = attrs.field(factory=dict[int, None])
 
+    def __len__(self) -> int:
+        """Return how many streams have a turn, or wait for one."""
+        return len(self._turns.keys() | self._waiting.keys())
+
     @property
     def contested(self) -> bool:
         """Whether any stream waits."""

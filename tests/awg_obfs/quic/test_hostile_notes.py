@@ -27,7 +27,7 @@ SETTINGS = QuicSettings(streams=STREAMS)
 EXAMPLES = 40
 
 # What a connection keeps for streams.
-KEPT = ("_streams", "_openings", "_told", "_held_by_peer", "_held_by_us", "_full")
+KEPT = ("_streams", "_openings", "_told", "_holding", "_turns")
 
 numbers = st.one_of(st.integers(0, 4 * STREAMS), st.integers(0, (1 << 64) - 1))
 notes = st.builds(Note, st.sampled_from(Kind), numbers, numbers)
