@@ -14,6 +14,7 @@ from awg_obfs.addresses import SocketAddress, from_socket, to_socket
 from awg_obfs.background import open_background
 from awg_obfs.destinations import Destinations
 from awg_obfs.errors import TunnelDialError, WireError
+from awg_obfs.named_datagrams import MOST_WAITING, Name, NamedDatagrams
 from awg_obfs.protocol.address import Address
 from awg_obfs.protocol.datagram_wire import (
     Datagram,
@@ -29,14 +30,8 @@ from awg_obfs.protocol.tunnel_wire import encode_address
 # One buffer takes the longest datagram there can be.
 MAX_DATAGRAM = 65535
 
-# Names that one association remembers, so that not every datagram is a look-up, and for how many seconds: what
-# applications' own caches do, and short enough for a name that moves. And far ends whose spelling it remembers.
-MOST_NAMES = 64
-NAME_LIFE = 60.0
+# Far ends whose spelling an association remembers.
 MOST_SOURCES = 256
-
-# Datagrams to names that wait for the resolver; more are dropped.
-MOST_WAITING = 32
 
 # So many datagrams are read from a socket before others have their turn.
 MOST_AT_ONCE = 32
@@ -67,18 +62,17 @@ class Association:
     _socket: socket.socket = attrs.field(init=False, repr=False)
     _reassembly: Reassembly = attrs.field(factory=Reassembly, init=False, repr=False)
     _datagrams_sent: int = attrs.field(default=0, init=False)
-    _names: dict[tuple[str, int], tuple[float, Address]] = attrs.field(
-        factory=dict[tuple[str, int], tuple[float, Address]], init=False, repr=False
-    )
+    _names: NamedDatagrams = attrs.field(factory=NamedDatagrams, init=False, repr=False)
     _sources: dict[SocketAddress, bytes] = attrs.field(
         factory=dict[SocketAddress, bytes], init=False, repr=False
     )
-    _waiting: trio.MemorySendChannel[Datagram] = attrs.field(init=False, repr=False)
-    _named: trio.MemoryReceiveChannel[Datagram] = attrs.field(init=False, repr=False)
+    _wanted: trio.MemorySendChannel[Name] = attrs.field(init=False, repr=False)
+    _unknown: trio.MemoryReceiveChannel[Name] = attrs.field(init=False, repr=False)
     _scope: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
-        self._waiting, self._named = trio.open_memory_channel[Datagram](MOST_WAITING)
+        # Each of these names has a datagram that waits: there is always room for one more.
+        self._wanted, self._unknown = trio.open_memory_channel[Name](MOST_WAITING)
         # Last: from here on there is something to be closed.
         self._socket = _dual_stack_socket()
 
@@ -94,18 +88,18 @@ class Association:
             self.counters.dropped += 1
             return
         if address is None:
-            known = self._names.get((datagram.host, datagram.port))
-            if known is None or known[0] < now:
+            known = self._names.answer((datagram.host, datagram.port), now)
+            if known is None:
                 self._let_wait(datagram)
                 return
-            address = known[1]
+            address = known.address
         self._send(address, datagram.payload)
 
     async def run(self) -> None:
         """Carry datagrams to the client, and look names up, until cancelled or `expire`."""
         with self._scope:
             async with open_background() as nursery:
-                nursery.start_soon(self._resolve)
+                nursery.start_soon(self._look_names_up, nursery)
                 await self._receive()
 
     def close(self) -> None:
@@ -121,26 +115,24 @@ class Association:
         self._scope.cancel()
 
     def _let_wait(self, datagram: Datagram) -> None:
-        try:
-            self._waiting.send_nowait(datagram)
-        except trio.WouldBlock:
+        name = datagram.host, datagram.port
+        is_new = not self._names.is_waited_for(name)
+        if not self._names.let_wait(datagram):
             self.counters.dropped += 1
+        elif is_new:
+            self._wanted.send_nowait(name)
 
-    async def _resolve(self) -> None:
-        async for datagram in self._named:
-            name = (datagram.host, datagram.port)
-            now = trio.current_time()
-            known = self._names.get(name)
-            if known is None or known[0] < now:
-                try:
-                    address = await self._address_of(*name)
-                except TunnelDialError:
-                    self.counters.dropped += 1
-                    continue
-                while len(self._names) >= MOST_NAMES:
-                    self._names.pop(next(iter(self._names)))
-                self._names[name] = known = (now + NAME_LIFE, address)
-            self._send(known[1], datagram.payload)
+    async def _look_names_up(self, nursery: trio.Nursery) -> None:
+        async for name in self._unknown:
+            # Each by itself: a slow one is not in the way of others.
+            nursery.start_soon(self._look_up, name)
+
+    async def _look_up(self, name: Name) -> None:
+        address = None
+        with contextlib.suppress(TunnelDialError):
+            address = await self._address_of(*name)
+        for datagram in self._names.learn(name, address, trio.current_time()):
+            self._send(address, datagram.payload)
 
     async def _address_of(self, host: str, port: int) -> Address:
         addresses = await self._destinations.addresses(host, port)
@@ -149,8 +141,8 @@ class Association:
                 return address
         return addresses[0]
 
-    def _send(self, address: Address, payload: bytes) -> None:
-        target = to_socket(address, self._socket.family)
+    def _send(self, address: Address | None, payload: bytes) -> None:
+        target = None if address is None else to_socket(address, self._socket.family)
         if target is not None:
             # No route, too large, a full buffer: all are ways of losing a datagram.
             with contextlib.suppress(OSError):

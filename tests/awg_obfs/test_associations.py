@@ -7,11 +7,14 @@ from contextlib import asynccontextmanager
 import attrs
 import pytest
 import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
 
-from awg_obfs import associations
-from awg_obfs.associations import MOST_WAITING, Association, AssociationTable
+from awg_obfs import associations, named_datagrams
+from awg_obfs.associations import Association, AssociationTable
 from awg_obfs.background import open_background
 from awg_obfs.destinations import Destinations
+from awg_obfs.errors import DialFault, TunnelDialError
+from awg_obfs.named_datagrams import FAILURE_LIFE, MOST_WAITING
 from awg_obfs.policy import Policy, networks
 from awg_obfs.protocol.address import Address
 from awg_obfs.protocol.datagram_wire import Datagram, Piece, Whole, decode_body, decode_frame, encode_frames
@@ -19,7 +22,7 @@ from awg_obfs.protocol.reassembly import Reassembly
 from awg_obfs.protocol.tunnel_wire import encode_address
 from tests.support.tunnels import FORBIDDEN, LENIENT, eventually, open_udp_echo
 
-SECONDS = 5
+SECONDS = 10
 ROOM = 1200
 NUMBER = 3
 
@@ -100,6 +103,52 @@ async def test_names_are_looked_up_once(monkeypatch: pytest.MonkeyPatch) -> None
     assert lookups == 1
 
 
+async def test_a_slow_name_is_not_in_the_way_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    client, answered = Client(), trio.Event()
+    addresses = Destinations.addresses
+
+    async def slow(self: Destinations, host: str, port: int) -> list[Address]:
+        if host == "slow.example":
+            await answered.wait()
+        return await addresses(self, "localhost", port)
+
+    monkeypatch.setattr(Destinations, "addresses", slow)
+    async with open_udp_echo() as (_, port), open_association(client) as association:
+        for number in range(MOST_WAITING):
+            send(association, ("slow.example", port), f"slow {number}".encode())
+        send(association, ("quick.example", port), b"quick")
+        assert (await client.wait_for(1)).pop().payload == b"quick"
+        answered.set()
+        # What has waited is sent, and in order; what found no room is lost.
+        kept = MOST_WAITING - association.counters.dropped
+        assert [datagram.payload for datagram in await client.wait_for(kept)] == [
+            f"slow {number}".encode() for number in range(kept)
+        ]
+
+
+async def test_a_name_without_address_is_looked_up_now_and_then(
+    monkeypatch: pytest.MonkeyPatch, mock_clock: MockClock
+) -> None:
+    lookups = 0
+
+    async def fail(_self: Destinations, _host: str, _port: int) -> list[Address]:
+        nonlocal lookups
+        lookups += 1
+        await trio.lowlevel.checkpoint()
+        raise TunnelDialError(DialFault.RESOLUTION, "the name has no address")
+
+    monkeypatch.setattr(Destinations, "addresses", fail)
+    async with open_association(Client()) as association:
+        for _ in range(3):
+            send(association, ("no-such-host.invalid", 53), b"lost")
+            await wait_all_tasks_blocked()
+        assert (lookups, association.counters.dropped) == (1, 3)
+        mock_clock.jump(FAILURE_LIFE + 0.1)
+        send(association, ("no-such-host.invalid", 53), b"lost")
+        await wait_all_tasks_blocked()
+        assert (lookups, association.counters.dropped) == (2, 4)
+
+
 async def test_a_name_that_there_is_not_is_a_lost_datagram() -> None:
     client = Client()
     async with open_udp_echo() as address, open_association(client) as association:
@@ -167,7 +216,7 @@ async def test_only_so_many_datagrams_wait_for_the_resolver(monkeypatch: pytest.
 
 async def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(associations, "MOST_SOURCES", 2)
-    monkeypatch.setattr(associations, "MOST_NAMES", 2)
+    monkeypatch.setattr(named_datagrams, "MOST_NAMES", 2)
     client = Client()
     async with open_association(client) as association:
         port = association._socket.getsockname()[1]
@@ -179,7 +228,7 @@ async def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) ->
         for number in (1, 2, 3, 4):
             send(association, ("localhost", number), b"")
         await eventually(lambda: association.counters.sent == 4)
-        assert len(association._sources) == len(association._names) == 2
+        assert len(association._sources) == len(association._names._answers) == 2
 
 
 async def test_an_association_ends_when_told_to() -> None:
