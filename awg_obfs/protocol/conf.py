@@ -29,11 +29,14 @@ from awg_obfs.protocol.tags import TagChain, TagKind
 # awg(8) reads no longer text for H and I.
 MAX_TEXT = 5119
 
+# It bounds the datagrams of streams as it bounds those of packets, so whoever reads the file can go by it.
+MTU = "MTU"
+
 # What awg-quick(8) reads, and what awg(8) reads and we have no use for; as they are spelt.
 KEPT_INTERFACE = (
     "Address",
     "DNS",
-    "MTU",
+    MTU,
     "Table",
     "PreUp",
     "PostUp",
@@ -157,7 +160,7 @@ class _Reader:
                         raise _unknown(field.name, elsewhere="[Peer]" if key in _PEER_NAMES else "")
             except _BadValueError as exc:
                 self._wrong(field.line, f"{field.name}: {exc}", exc.fix)
-        self._keep("[Interface]", kept)
+        self._keep("[Interface]", [field for field in kept if field[0] != MTU])
         return attrs.evolve(interface, parameters=self._parameters(values, lines), kept=tuple(kept))
 
     def peer(self, section: Section) -> ConfPeer | None:

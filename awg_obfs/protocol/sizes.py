@@ -41,10 +41,20 @@ def quic_datagram_size(path_mtu: int, s4: int, *, ipv6: bool = False) -> int:
 
     Less than `QUIC_SMALLEST` means that QUIC cannot run there.
     """
-    room = udp_payload(path_mtu, ipv6=ipv6) - s4 - TRANSPORT_OVERHEAD
+    room = packet_mtu(path_mtu, s4, ipv6=ipv6)
     return room - room % _BLOCK
 
 
 def largest_s4(path_mtu: int, *, ipv6: bool = False) -> int:
     """Return the largest S4 with which QUIC runs on *path_mtu*; negative where it does not even without."""
-    return udp_payload(path_mtu, ipv6=ipv6) - TRANSPORT_OVERHEAD - QUIC_SMALLEST
+    return packet_mtu(path_mtu, 0, ipv6=ipv6) - QUIC_SMALLEST
+
+
+def packet_mtu(path_mtu: int, s4: int, *, ipv6: bool = False) -> int:
+    """Return how long an IP packet in a tunnel can be, so that its datagram passes *path_mtu* in one piece."""
+    return udp_payload(path_mtu, ipv6=ipv6) - s4 - TRANSPORT_OVERHEAD
+
+
+def path_mtu_for(packet: int, s4: int, *, ipv6: bool = False) -> int:
+    """Return the least path MTU that takes a tunnel's IP packets of *packet* bytes in one piece."""
+    return packet - packet_mtu(0, s4, ipv6=ipv6)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 import attrs
 import tomli_w
@@ -16,12 +16,14 @@ from awg_obfs.protocol.keys import (
     new_private_key,
     public_key_of,
 )
-from awg_obfs.protocol.lint import Severity, findings
+from awg_obfs.protocol.lint import DEFAULT_PATH_MTU, Finding, Severity, findings
 from awg_obfs.protocol.parameters import Parameters
 from awg_obfs.protocol.presets import Preset, random_parameters, server_side
 from awg_obfs.protocol.randomness import Randomness
 from session_proxy.errors import Problem, ProfileError
+from session_proxy.profile.awg_losses import imported_name
 from session_proxy.profile.awg_model import AwgClient, AwgServer
+from session_proxy.profile.awg_mtu import PathMtu, path_mtu_of, with_mtu
 from session_proxy.profile.secret import Secret
 from session_proxy.target import Target
 
@@ -101,26 +103,27 @@ def import_conf(conf: ConfFile, random: Randomness) -> str:
         raise _refused("there is no [Peer]", "add the server, or the clients")
     refusals = [
         Problem(fault.key.capitalize(), fault.text, fault.proposal)
-        for fault in findings(interface.parameters)
+        for fault in _findings(conf)
         if fault.severity is Severity.REFUSE
     ]
     if refusals:
         raise ProfileError(None, refusals)
     servers = [peer for peer in conf.peers if peer.endpoint]
     if not servers:
-        return _text("Run it with: sproxy awg-server FILE", _server_of(interface, conf.peers))
+        return _text("Run it with: sproxy awg-server FILE", _server_of(conf))
     if len(conf.peers) > 1:
         raise _refused(
             f"{len(servers)} of {len(conf.peers)} peers have an Endpoint",
             "a client has one server, and a server's peers have no Endpoint: keep what is meant",
         )
-    return _text("Run it with: sproxy awg-client FILE", _client_of(interface, servers[0], random))
+    return _text("Run it with: sproxy awg-client FILE", _client_of(conf, random))
 
 
 def import_warnings(conf: ConfFile) -> tuple[str, ...]:
     """Return what was read of *conf* and works otherwise than it seems, each in one line."""
-    doubts = findings(conf.interface.parameters)
-    return (*conf.warnings, *(str(doubt) for doubt in doubts if doubt.severity is Severity.WARN))
+    doubts = (str(doubt) for doubt in _findings(conf) if doubt.severity is Severity.WARN)
+    mtu = _path_mtu(conf).warning
+    return (*conf.warnings, *([mtu] if mtu else []), *doubts)
 
 
 def export_conf(file: AwgClient | AwgServer) -> ConfFile:
@@ -128,7 +131,7 @@ def export_conf(file: AwgClient | AwgServer) -> ConfFile:
     interface = ConfInterface(
         private_key=key_from_text(file.private_key.reveal()),
         parameters=file.awg,
-        kept=_kept(file.conf.interface),
+        kept=with_mtu(_kept(file.conf.interface), file.mtu, file.awg.s4, ipv6=_is_over_ipv6(file)),
     )
     if isinstance(file, AwgServer):
         peers = [_peer(peer.public_key, peer.preshared_key, peer.conf) for peer in file.peers]
@@ -142,46 +145,71 @@ def export_conf(file: AwgClient | AwgServer) -> ConfFile:
     )
 
 
-def _server_of(interface: ConfInterface, peers: Sequence[ConfPeer]) -> dict[str, Toml]:
+def _server_of(conf: ConfFile) -> dict[str, Toml]:
+    interface = conf.interface
     return {
         "listen": f"0.0.0.0:{interface.listen_port or CONF_PORT}",
-        **_own_side(interface),
+        **_own_side(conf),
         "peers": [
             {
-                "name": f"client-{number}",
+                "name": imported_name(position),
                 **_other_side(peer),
                 **_unless_empty("conf", _lines(peer)),
             }
-            for number, peer in enumerate(peers, 1)
+            for position, peer in enumerate(conf.peers)
         ],
         **_unless_empty("conf", _unless_empty("interface", _kept_lines(interface.kept))),
     }
 
 
-def _client_of(interface: ConfInterface, peer: ConfPeer, random: Randomness) -> dict[str, Toml]:
+def _client_of(conf: ConfFile, random: Randomness) -> dict[str, Toml]:
+    interface, (peer,) = conf.interface, conf.peers
     kept = interface.kept
     if interface.listen_port:
         kept = (("ListenPort", str(interface.listen_port)), *kept)
-    conf = {
+    lines = {
         **_unless_empty("interface", _kept_lines(kept)),
         **_unless_empty("peer", _lines(peer)),
     }
     return {
         "listen": LISTEN,
         "endpoint": peer.endpoint,
-        **_own_side(interface),
+        **_own_side(conf),
         **_other_side(peer),
         "auth": _new_auth(random),
-        **_unless_empty("conf", conf),
+        **_unless_empty("conf", lines),
     }
 
 
-def _own_side(interface: ConfInterface) -> dict[str, Toml]:
+def _own_side(conf: ConfFile) -> dict[str, Toml]:
+    interface = conf.interface
     assert interface.private_key is not None, "import_conf has looked"
+    mtu = _path_mtu(conf).value
+    own: dict[str, Toml] = {} if mtu == DEFAULT_PATH_MTU else {"mtu": mtu}
     return {
         "private_key": key_to_text(interface.private_key),
+        **own,
         **_unless_empty("awg", _table(interface.parameters)),
     }
+
+
+def _findings(conf: ConfFile) -> tuple[Finding, ...]:
+    parameters = conf.interface.parameters
+    return findings(parameters, path_mtu=_path_mtu(conf).value, ipv6=_calls_ipv6(conf))
+
+
+def _path_mtu(conf: ConfFile) -> PathMtu:
+    interface = conf.interface
+    return path_mtu_of(interface.kept, interface.parameters.s4, ipv6=_calls_ipv6(conf))
+
+
+def _calls_ipv6(conf: ConfFile) -> bool:
+    # Of a name nothing is known; with IPv4's shorter header the path's MTU is the smaller one, which always works.
+    return any(peer.endpoint.startswith("[") for peer in conf.peers)
+
+
+def _is_over_ipv6(file: AwgClient | AwgServer) -> bool:
+    return isinstance(file, AwgClient) and ":" in file.endpoint.host
 
 
 def _other_side(peer: ConfPeer) -> dict[str, Toml]:

@@ -8,6 +8,8 @@ from awg_obfs.protocol.sizes import (
     QUIC_SMALLEST,
     TRANSPORT_OVERHEAD,
     largest_s4,
+    packet_mtu,
+    path_mtu_for,
     quic_datagram_size,
     udp_payload,
     zero_fill,
@@ -39,6 +41,16 @@ def test_a_full_quic_datagram_passes_the_path_in_one_piece(
 
     assert whole + zero_fill(size, 0) <= udp_payload(path_mtu, ipv6=ipv6)
     assert whole + 16 > udp_payload(path_mtu, ipv6=ipv6)
+
+
+@given(path_mtu=PATHS, s4=st.integers(0, 300), ipv6=st.booleans())
+def test_a_path_takes_packets_and_what_is_around_them(path_mtu: int, s4: int, ipv6: bool) -> None:
+    assert path_mtu_for(packet_mtu(path_mtu, s4, ipv6=ipv6), s4, ipv6=ipv6) == path_mtu
+
+
+def test_the_usual_mtu_of_a_tunnel_fits_ethernet() -> None:
+    """awg-quick(8) takes 1420: the longer header of IPv6, and nothing for S4."""
+    assert packet_mtu(1500, 0, ipv6=True) == 1420
 
 
 @given(path_mtu=PATHS, ipv6=st.booleans())

@@ -39,8 +39,18 @@ def test_it_prints_and_names_what_has_no_effect(tmp_path: Path) -> None:
     result = run(str(conf))
 
     assert f'private_key = "{KEY}"' in result.stdout
-    assert f"warning: {conf}: [Interface] Address, DNS, MTU" in result.stderr
+    assert f"warning: {conf}: [Interface] Address, DNS: without" in result.stderr
     assert KEY not in result.stderr
+
+
+def test_an_mtu_that_cannot_be_taken_over_is_named(tmp_path: Path) -> None:
+    conf = tmp_path / "wg0.conf"
+    conf.write_text(CLIENT_CONF.replace("MTU = 1376", "MTU = 1500"))
+
+    result = run(str(conf))
+
+    assert f"warning: {conf}: [Interface] MTU: 1500 needs a path of 1560 bytes" in result.stderr
+    assert "\nmtu = " not in result.stdout
 
 
 def test_every_fault_is_said_with_its_line(tmp_path: Path) -> None:

@@ -134,6 +134,8 @@ def test_a_clients_conf_round_trips(tmp_path: Path) -> None:
     assert str(client.endpoint) == "vpn.example.com:41235"
     assert client.awg == conf.interface.parameters
     assert client.auth.user == "app"
+    # The path's: that of packets, and what is around each of them.
+    assert client.mtu == 1376 + 60
     assert "Address = 10.8.1.2/32" in client.conf.interface
     exported = export_conf(client)
     assert exported == conf
@@ -152,10 +154,26 @@ def test_a_servers_conf_round_trips(tmp_path: Path) -> None:
     assert sorted(export_conf(server).as_text().splitlines()) == sorted(SERVER_CONF.splitlines())
 
 
+def test_another_mtu_goes_back(tmp_path: Path) -> None:
+    text = import_conf(ConfFile.parse(CLIENT_CONF), os.urandom)
+    client = as_client(text.replace("mtu = 1436", "mtu = 1400"), tmp_path)
+
+    assert "MTU = 1340\n" in export_conf(client).as_text()
+    assert "1376" not in export_conf(client).as_text()
+
+
+def test_paddings_are_checked_on_the_path_that_the_file_has() -> None:
+    text = CLIENT_CONF.replace("MTU = 1376", "MTU = 1220").replace("Jmax = 80", "Jmax = 1400")
+
+    assert any(
+        "jmax: 1400 is more than the 1252 bytes" in told for told in import_warnings(ConfFile.parse(text))
+    )
+
+
 def test_what_has_no_effect_here_is_named() -> None:
     warnings = import_warnings(ConfFile.parse(CLIENT_CONF))
 
-    assert any("Address, DNS, MTU" in warning for warning in warnings)
+    assert any("Address, DNS: without" in warning for warning in warnings)
     assert any("AllowedIPs" in warning for warning in warnings)
     assert import_warnings(ConfFile.parse(SERVER_CONF))
 
