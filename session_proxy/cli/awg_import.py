@@ -61,10 +61,12 @@ def _imported(file: Path) -> tuple[str, tuple[str, ...]]:
 
 
 def _exported(file: Path) -> tuple[str, tuple[str, ...]]:
+    from session_proxy.profile.awg_losses import export_losses
     from session_proxy.profile.awg_writing import export_conf
 
-    conf = export_conf(_load(file))
-    return conf.as_text(), conf.export_warnings
+    loaded = _load(file)
+    conf = export_conf(loaded)
+    return conf.as_text(), (*export_losses(loaded), *conf.export_warnings)
 
 
 def _load(file: Path) -> AwgClient | AwgServer:

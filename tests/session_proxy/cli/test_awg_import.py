@@ -43,6 +43,19 @@ def test_it_prints_and_names_what_has_no_effect(tmp_path: Path) -> None:
     assert KEY not in result.stderr
 
 
+def test_what_an_export_drops_is_named_on_stderr(tmp_path: Path) -> None:
+    file = tmp_path / "client.toml"
+    file.write_text(str(ClientText()))
+
+    result = run("--export", str(file))
+
+    assert result.stderr.startswith(
+        f"warning: {file}: listen: is left out, for AmneziaWG has no proxy port\n"
+        f"warning: {file}: auth: is left out, for AmneziaWG has no proxy port\n"
+    )
+    assert "sesame" not in result.output
+
+
 def test_an_mtu_that_cannot_be_taken_over_is_named(tmp_path: Path) -> None:
     conf = tmp_path / "wg0.conf"
     conf.write_text(CLIENT_CONF.replace("MTU = 1376", "MTU = 1500"))
