@@ -195,10 +195,12 @@ class ClientService:
                 gone.append(exc)
                 patience.cancel()
 
-        with trio.move_on_after(limits.connect) as patience:
+        # Time may be up, and the client gone, in the very moment in which there is a connection.
+        with contextlib.ExitStack() as unused, trio.move_on_after(limits.connect) as patience:
             async with open_background() as nursery:
                 nursery.start_soon(watch)
-                sock = await self._destinations.connect(request.host, request.port)
+                sock = unused.enter_context(await self._destinations.connect(request.host, request.port))
+            unused.pop_all()
             return Relay(stream, sock), bytes(first)
         if gone:
             raise gone[0]

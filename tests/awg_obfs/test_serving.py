@@ -177,6 +177,30 @@ async def test_a_client_that_gives_up_ends_the_attempt(
         assert served.service.streams == 0
 
 
+@pytest.mark.parametrize(("leaves", "outcome"), [(False, StreamOutcome.TIMEOUT), (True, StreamOutcome.RESET)])
+async def test_a_connection_that_comes_too_late_is_closed(
+    leaves: bool, outcome: StreamOutcome, monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
+) -> None:
+    ours, theirs = socket.socketpair()
+
+    async def connect(_self: Destinations, _host: str, _port: int) -> socket.socket:
+        with trio.CancelScope(shield=True):
+            await trio.sleep(8)
+        return ours
+
+    monkeypatch.setattr(Destinations, "connect", connect)
+    with ours, theirs:
+        async with open_service(Limits(connect=7)) as served:
+            stream = served.client.open_stream()
+            await stream.send_all(connect_to(80))
+            if leaves:
+                await trio.sleep(1)
+                stream.reset(ResetCode.CANCELLED)
+            (closed,) = await served.diary.wait_for(StreamClosed)
+            assert closed.outcome is outcome
+            assert ours.fileno() == -1
+
+
 async def test_names_are_looked_up_at_the_turns_of_the_client(monkeypatch: pytest.MonkeyPatch) -> None:
     """Those of another connection of the same client are no others."""
     asked, answered = threading.Semaphore(0), threading.Event()
