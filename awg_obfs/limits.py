@@ -16,7 +16,7 @@ class Limits:
       opens: Connections and UDP associations that one client may open in a second, in the long run.
       connect: How long reaching a destination may take.
       handshake: How long a client whose session is up may take to begin, and how long one of its streams may take
-        to say what it wants.
+        to say what it wants, and to let itself be answered.
       idle: A connection or a UDP association on which nothing moved for this long is ended.
       drain: How long open connections may go on once the server is to stop.
 

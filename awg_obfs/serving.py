@@ -130,9 +130,28 @@ class ClientService:
                 case None:
                     stream.reset(ResetCode.IDLE)
         except WireError as exc:
-            await refuse(stream, Reply(ReplyCode.GENERAL_FAILURE, str(exc)))
+            await self._refuse(stream, Reply(ReplyCode.GENERAL_FAILURE, str(exc)))
         except (StreamResetError, ConnectionLostError):
             stream.reset(ResetCode.CANCELLED)
+
+    async def _refuse(self, stream: QuicStream, reply: Reply) -> None:
+        """Say *reply*, and that nothing more will be read."""
+        with contextlib.suppress(StreamResetError, ConnectionLostError):
+            await self._say(stream, reply.encode())
+        stream.close()
+
+    async def _say(self, stream: QuicStream, words: bytes) -> bool:
+        """Send *words*; return whether the client has let us, or else the stream is reset.
+
+        Raises:
+          StreamResetError, ConnectionLostError: the client does not listen any more.
+
+        """
+        with trio.move_on_after(self._services.limits.handshake) as patience:
+            await stream.send_all(words)
+        if patience.cancelled_caught:
+            stream.reset(ResetCode.IDLE)
+        return not patience.cancelled_caught
 
     # -- connections
 
@@ -150,7 +169,7 @@ class ClientService:
             await relay.run(SUCCEEDED, early)
         except TunnelDialError as exc:
             outcome, detail = StreamOutcome(exc.fault), str(exc)
-            await refuse(stream, Reply(CODES[exc.fault], detail))
+            await self._refuse(stream, Reply(CODES[exc.fault], detail))
         finally:
             self.streams -= 1
             services.activity.end()
@@ -240,16 +259,16 @@ class ClientService:
             # Nothing waits between the look at the table and the entry in it.
             association = self._open_association(association_number(stream.stream_id))
         except TunnelDialError as exc:
-            await refuse(stream, Reply(CODES[exc.fault], str(exc)))
+            await self._refuse(stream, Reply(CODES[exc.fault], str(exc)))
             return
         table.add(association)
         services.idle.add(association)
         try:
-            await stream.send_all(SUCCEEDED)
-            async with open_background() as nursery:
-                nursery.start_soon(_end_with, stream, association)
-                await association.run()
-            stream.close()
+            if await self._say(stream, SUCCEEDED):
+                async with open_background() as nursery:
+                    nursery.start_soon(_end_with, stream, association)
+                    await association.run()
+                stream.close()
         finally:
             services.idle.discard(association)
             table.discard(association)
@@ -306,10 +325,3 @@ async def read_request(stream: QuicStream) -> tuple[Request, bytes]:
         data += more
     request, end = decoded
     return request, data[end:]
-
-
-async def refuse(stream: QuicStream, reply: Reply) -> None:
-    """Say *reply*, and that nothing more will be read."""
-    with contextlib.suppress(StreamResetError, ConnectionLostError):
-        await stream.send_all(reply.encode())
-    stream.close()

@@ -32,6 +32,7 @@ from awg_obfs.protocol.tunnel_wire import (
 )
 from awg_obfs.quic.driver import QuicConnection
 from awg_obfs.quic.errors import ConnectionLostError, StreamResetError
+from awg_obfs.quic.notes import Kind, Note
 from awg_obfs.quic.stream import QuicStream
 from awg_obfs.serving import LONGEST_TURN, Activity, ClientService, Services
 from tests.support.quic_link import Weather, open_couple
@@ -274,6 +275,29 @@ async def test_who_says_nothing_is_not_waited_for(autojump_clock: MockClock) -> 
             await stream.receive_some()
         assert caught.value.code == ResetCode.IDLE
         assert trio.current_time() == pytest.approx(3, abs=0.2)
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [connect_to(80, FORBIDDEN), AssociateRequest().encode(), b"\1\x09"],
+    ids=["TCP", "UDP", "nonsense"],
+)
+async def test_who_does_not_let_us_answer_is_not_waited_for(
+    request_: bytes, autojump_clock: MockClock
+) -> None:
+    async with open_service(Limits(handshake=3)) as served:
+        stream = served.client.open_stream()
+        await stream.send_all(request_[:1])
+        await trio.sleep(1)
+        served.client._send_notes([Note(Kind.HOLD, stream.stream_id)])
+        await trio.sleep(1)
+        await stream.send_all(request_[1:])
+        began = trio.current_time()
+        with pytest.raises(StreamResetError) as caught:
+            await stream.receive_some()
+        assert caught.value.code == ResetCode.IDLE
+        assert trio.current_time() - began == pytest.approx(3, abs=0.2)
+        assert served.services.activity.count == 0
 
 
 @pytest.mark.parametrize(
