@@ -1,15 +1,17 @@
 """Keep a client's session and QUIC connection up, whether anybody uses them or not.
 
-What may have happened cannot be told apart at first: the network is dark, we have another address, a NAT has
-forgotten us, or the server has, with its keys. All of them look like silence. So silence gets all the remedies at
-once: another socket, a sign of life from there, and a request for new keys, which goes out every 5 s at most as
-WireGuard has it. A server that has restarted answers that, and says that it does not know the QUIC connection.
-Streams live as long as their connection does, which is `QuicSettings.idle_timeout` of silence.
+What may have happened cannot be told apart at first: the network is dark, we have another address, or the server has,
+a NAT has forgotten us, or the server has, with its keys. All of them look like silence. So silence gets all the
+remedies at once: another socket, a sign of life from there, a request for new keys, which goes out every 5 s at most
+as WireGuard has it, and another look-up of the server's name, which nothing waits for. A server that has restarted
+answers the request, and says that it does not know the QUIC connection. Streams live as long as their connection does,
+which is `QuicSettings.idle_timeout` of silence.
 """
 
 from __future__ import annotations
 
 import ipaddress
+import math
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
@@ -18,7 +20,7 @@ import trio
 
 from awg_obfs.addresses import any_address_like, is_ipv6, shown
 from awg_obfs.background import open_background
-from awg_obfs.condition import NO_ANSWER, Condition
+from awg_obfs.condition import NO_ANSWER, Condition, TunnelState
 from awg_obfs.destinations import look_up
 from awg_obfs.endpoint import Endpoint, open_endpoint
 from awg_obfs.errors import BindError, TunnelDialError
@@ -51,7 +53,8 @@ NEW_KEYS = 1.0
 # lets us repeat the request, so that the repetition goes there.
 NEXT_ADDRESS = 4.0
 
-# How often a silent path gets another socket: when WireGuard lets us ask for new keys again.
+# How often a silent path gets another socket, and the server is looked up: when WireGuard lets us ask for new keys
+# again.
 RENEWAL = 5.0
 
 # A resolver that does not answer must not keep us from trying the addresses that we know.
@@ -108,6 +111,7 @@ class Upkeep:
             open_background() as nursery,
         ):
             nursery.start_soon(endpoint.follow_network, self.peer)
+            nursery.start_soon(self._follow_name, endpoint)
             while True:
                 await self._wait_keys(endpoint)
                 new_keys = self._new_keys
@@ -129,57 +133,77 @@ class Upkeep:
         """Wait until there is an address of the server."""
         pause = SHORTEST_PAUSE
         while not self._addresses:
-            await self._look_up()
+            self._tell(await self._look_up())
             if not self._addresses:
                 await trio.sleep(pause)
                 pause = min(2 * pause, LONGEST_PAUSE)
 
-    async def _look_up(self) -> None:
-        """Look the server up, or once more; what was known stays where that fails."""
+    async def _look_up(self) -> str:
+        """Look the server up, or once more; what was known stays where that fails. Return why it did."""
         host, port = self.server
-        with suppress(ValueError):
-            ipaddress.ip_address(host.partition("%")[0])
+        if _is_literal(host):
             self._addresses = [self.server]
-            return
-        with trio.move_on_after(LOOK_UP) as patience:
+            return ""
+        with trio.move_on_after(LOOK_UP):
             try:
                 found = await look_up(host, port, self._threads)
             except TunnelDialError as exc:
-                self._not_found(f"{host}: {exc}")
-            else:
-                roomy = list(filter(self._has_room, found))
-                if not roomy:
-                    self._not_found(
-                        f"{host}: its address leaves QUIC too little room; lower s4, or raise mtu"
-                    )
-                self._addresses = roomy or self._addresses
-        if patience.cancelled_caught:
-            self._not_found(f"{host}: the resolver does not answer")
+                return f"{host}: {exc}"
+            roomy = list(filter(self._has_room, found))
+            if not roomy:
+                return f"{host}: its address leaves QUIC too little room; lower s4, or raise mtu"
+            self._addresses = roomy
+            return ""
+        return f"{host}: the resolver does not answer"
 
     def _has_room(self, address: Address) -> bool:
         """Return whether QUIC fits into datagrams to *address*: IPv6 leaves 20 bytes less for it than IPv4."""
         s4 = self.device.parameters.s4
         return quic_datagram_size(self.mtu, s4, ipv6=is_ipv6(address)) >= QUIC_SMALLEST
 
-    def _not_found(self, reason: str) -> None:
-        self.condition.troubled(reason)
-        self.on_event(LookUpFailed(self.peer, reason))
+    def _tell(self, failure: str) -> None:
+        if failure:
+            self.condition.troubled(failure)
+            self.on_event(LookUpFailed(self.peer, failure))
+
+    async def _follow_name(self, endpoint: Endpoint) -> None:
+        """Look the server up while it is silent, and go where its name leads now; for ever.
+
+        For as long as there are keys: without any, every address of the name is tried in turn. That a look-up fails
+        is no news here, where the network as a whole may be dark.
+        """
+        if _is_literal(self.server[0]):
+            return
+        condition = self.condition
+        while True:
+            began, silent = trio.current_time(), condition.state is not TunnelState.READY
+            if silent and self._has_keys():
+                await self._look_up()
+                # Meanwhile it may have been heard after all.
+                silent = condition.state is not TunnelState.READY
+                if silent and self.peer.endpoint not in self._addresses:
+                    self._move(endpoint, self._addresses[0])
+                    endpoint.announce(self.peer)
+            with trio.move_on_at(began + RENEWAL if silent else math.inf):
+                await condition.wait_change()
 
     async def _try_next_address(self, endpoint: Endpoint) -> None:
         """Go on with the next address of the server, if there are several."""
         last = self.peer.endpoint
-        await self._look_up()
+        self._tell(await self._look_up())
         if last in self._addresses:
             following = self._addresses[(self._addresses.index(last) + 1) % len(self._addresses)]
         else:
             following = self._addresses[0]
-        if following == last:
-            return
-        self.peer.endpoint = following
-        if last is None or is_ipv6(last) != is_ipv6(following):
+        if following != last:
+            self._move(endpoint, following)
+
+    def _move(self, endpoint: Endpoint, address: Address) -> None:
+        last, self.peer.endpoint = self.peer.endpoint, address
+        if last is None or is_ipv6(last) != is_ipv6(address):
             # Without such a socket, the next address may do.
             with suppress(BindError):
-                endpoint.rebind(any_address_like(following))
+                endpoint.rebind(any_address_like(address))
 
     # -- keys
 
@@ -285,6 +309,15 @@ class Upkeep:
         self.on_event(SessionDown(self.peer, reason))
         self.condition.troubled(reason)
         self.on_event(Reconnecting(self.peer, reason))
+
+
+def _is_literal(host: str) -> bool:
+    """Return whether *host* is an address, and no name to be looked up."""
+    try:
+        ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return False
+    return True
 
 
 def _is_doubtful(failure: ConnectionFailure | None) -> bool:

@@ -16,14 +16,15 @@ from awg_obfs import upkeep
 from awg_obfs.client import Tunnel
 from awg_obfs.condition import TunnelState
 from awg_obfs.errors import BindError, DialFault, TunnelDialError
-from awg_obfs.events import HandshakeCompleted, PeerMoved, Reconnecting, SessionDown, SessionUp
+from awg_obfs.events import HandshakeCompleted, LookUpFailed, PeerMoved, Reconnecting, SessionDown, SessionUp
 from awg_obfs.protocol.address import Address
 from awg_obfs.protocol.sizes import QUIC_SMALLEST, quic_datagram_size
 from awg_obfs.protocol.timers import REKEY_TIMEOUT
 from awg_obfs.quic.errors import Cause, ConnectionLostError
-from awg_obfs.upkeep import ATTEMPT, LONGEST_PAUSE, LOOK_UP, NEXT_ADDRESS
+from awg_obfs.upkeep import ATTEMPT, LONGEST_PAUSE, LOOK_UP, NEXT_ADDRESS, RENEWAL
 from tests.support.tunnel_ends import receive_exactly
 from tests.support.tunnels import TunnelWorld, open_destination, open_tunnel_world
+from tests.support.udp_relay import open_udp_relay
 
 # What the README promises.
 AFTER_BLACKOUT = 3.0
@@ -262,6 +263,74 @@ async def test_a_name_that_means_the_same_still_is_tried_again(
             await trio.sleep(3 * NEXT_ADDRESS)
             world.relay.blackout(False)
             assert await passed(tunnel) < AFTER_RESTART + 1
+
+
+async def test_a_server_that_has_moved_is_followed_by_its_name(
+    virtual_time: MockClock, resolver: Resolver
+) -> None:
+    """With keys that are good, its streams go on; and its name says so at once, or while nobody hears it any more."""
+    async with open_named_world() as (world, address), open_destination() as port:
+        resolver.addresses = [address]
+        async with (
+            world.open_tunnel() as tunnel,
+            open_udp_relay(world.server.handle.address) as elsewhere,
+            open_udp_relay(world.server.handle.address) as further,
+        ):
+            stream = await tunnel.connect("127.0.0.1", port)
+            world.relay.blackout()
+            resolver.addresses = [elsewhere.address]
+            assert await passed(tunnel, state=TunnelState.STARTING) < 3
+            assert await passed(tunnel) < 1
+            elsewhere.blackout()
+            await passed(tunnel, state=TunnelState.DOWN)
+            resolver.addresses = [further.address]
+            assert await passed(tunnel) < RENEWAL + 1
+            await stream.send_all(b"still here")
+            assert await receive_exactly(stream, 10) == b"still here"
+            assert not world.at_client.told(SessionDown)
+
+
+@pytest.mark.parametrize("later", [0.0, 100.0])
+async def test_a_server_that_starts_anew_elsewhere_is_found_by_its_name(
+    virtual_time: MockClock, resolver: Resolver, later: float
+) -> None:
+    """Without traffic, and long before the old keys are over; the name may say so after QUIC has given up."""
+    async with open_named_world() as (world, address), open_destination() as port:
+        resolver.addresses = [address]
+        async with world.open_tunnel() as tunnel, open_udp_relay(address) as elsewhere:
+            await sees(tunnel, port)
+            world.relay.blackout()
+            await world.server.kill()
+            await world.server.start()
+            elsewhere.target = world.server.handle.address
+            await passed(tunnel, state=TunnelState.STARTING)
+            await trio.sleep(later)
+            resolver.addresses = [elsewhere.address]
+            assert await passed(tunnel) < RENEWAL + AFTER_RESTART
+            await sees(tunnel, port)
+
+
+@pytest.mark.parametrize("hangs", [False, True])
+async def test_recovery_does_not_wait_for_a_resolver_that_is_dark_as_well(
+    virtual_time: MockClock, resolver: Resolver, hangs: bool
+) -> None:
+    async with open_named_world() as (world, address), open_destination() as port:
+        resolver.addresses = [address]
+        async with world.open_tunnel() as tunnel:
+            await sees(tunnel, port)
+            resolver.addresses, resolver.hangs = [], hangs
+            world.relay.blackout()
+            await passed(tunnel, state=TunnelState.STARTING)
+            asked = len(resolver.asked)
+            await trio.sleep(20)
+            assert "nothing heard" in tunnel.reason
+            assert not world.at_client.told(LookUpFailed)
+            assert 3 <= len(resolver.asked) - asked <= 5
+            world.relay.blackout(False)
+            assert await passed(tunnel) < AFTER_BLACKOUT
+            asked = len(resolver.asked)
+            await trio.sleep(100)
+            assert len(resolver.asked) - asked <= 1
 
 
 # -- what the system may refuse
