@@ -12,6 +12,8 @@ TunnelRelayError
     WebSocketError
         WebSocketRejectedError      the upgrade was answered with an HTTP status
         WebSocketClosedError        the WebSocket ended: code and reason
+    RelayError
+        RelayProtocolError          the other end of a session breaks its rules
 """
 
 from __future__ import annotations
@@ -88,3 +90,11 @@ class WebSocketClosedError(WebSocketError):
         self.code = code
         self.reason = reason
         super().__init__(f"the WebSocket was closed with code {code}{f': {reason}' if reason else ''}")
+
+
+class RelayError(TunnelRelayError):
+    """Base class of what goes wrong with a relay."""
+
+
+class RelayProtocolError(RelayError):
+    """The other end breaks the rules of the relay's protocol (docs/PROTOCOL.md): do not listen to it any more."""
