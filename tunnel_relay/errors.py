@@ -14,6 +14,7 @@ TunnelRelayError
         WebSocketClosedError        the WebSocket ended: code and reason
     RelayError
         RelayProtocolError          the other end of a session breaks its rules
+        LinkLostError               the WebSocket is of no use any more
 """
 
 from __future__ import annotations
@@ -98,3 +99,7 @@ class RelayError(TunnelRelayError):
 
 class RelayProtocolError(RelayError):
     """The other end breaks the rules of the relay's protocol (docs/PROTOCOL.md): do not listen to it any more."""
+
+
+class LinkLostError(RelayError):
+    """The WebSocket to the other end is closed, silent or nonsensical; sessions go on over the next one."""

@@ -156,19 +156,35 @@ async def open_websocket(
             context = ssl_context or ssl.create_default_context()
             stream = trio.SSLStream(stream, context, server_hostname=parts.hostname, https_compatible=True)
         path = f"{parts.path or '/'}{f'?{parts.query}' if parts.query else ''}"
-        gathering = GatheringStream(stream)
-        connection = _BatchingConnection(
-            gathering,
-            FastConnection(ConnectionType.CLIENT),
-            host=parts.netloc.rpartition("@")[2],
-            path=path,
-            client_extra_headers=[(name.encode(), value.encode()) for name, value in headers],
-        )
-        async with _running(connection, parts.hostname) as reader:
-            await reader.wait_open()
-            yield WebSocket(connection, gathering, path)
+        host = parts.netloc.rpartition("@")[2]
+        async with request_websocket(stream, host, path, headers=headers) as websocket:
+            yield websocket
     finally:
         await trio.aclose_forcefully(stream)
+
+
+@asynccontextmanager
+async def request_websocket(
+    stream: trio.abc.Stream, host: str, path: str = "/", *, headers: Sequence[tuple[str, str]] = ()
+) -> AsyncGenerator[WebSocket, None]:
+    """Ask for an upgrade on *stream*, to *host*, and yield the open WebSocket; it is closed with the block.
+
+    Raises:
+      WebSocketRejectedError: the server answered, but did not upgrade.
+      WebSocketError: it hung up, or spoke of something else.
+
+    """
+    gathering = GatheringStream(stream)
+    connection = _BatchingConnection(
+        gathering,
+        FastConnection(ConnectionType.CLIENT),
+        host=host,
+        path=path,
+        client_extra_headers=[(name.encode(), value.encode()) for name, value in headers],
+    )
+    async with _running(connection, host) as reader:
+        await reader.wait_open()
+        yield WebSocket(connection, gathering, path)
 
 
 @asynccontextmanager

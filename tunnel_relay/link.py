@@ -1,0 +1,162 @@
+"""One WebSocket of a relay under Trio: frames both ways, and signs of life."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+import attrs
+import trio
+
+from tunnel_relay.errors import LinkLostError, RelayProtocolError, WebSocketError
+from tunnel_relay.protocol.frames import LINK, Frame, FrameType, decode, encode
+from tunnel_relay.websocket import WebSocket
+
+# What one message holds, or a frame more. Longer ones gain nothing.
+MESSAGE = 64 * 1024
+
+# The code of a WebSocket whose other end breaks the rules (RFC 6455, section 7.4.1).
+PROTOCOL_ERROR = 1002
+
+
+@attrs.frozen(kw_only=True)
+class LinkSettings:
+    """How a link notices that it is dead.
+
+    Attributes:
+      heartbeat: Seconds between two PINGs.
+      silence: Seconds in which nothing was heard, after which the link counts as lost.
+
+    """
+
+    heartbeat: float = 30.0
+    silence: float = 45.0
+
+
+class Source(Protocol):
+    """What has frames to send over a link, and may have more at any time."""
+
+    def frames_to_send(self, most: int, now: float) -> list[Frame]:
+        """Return what to send now: *most* bytes, or a frame more."""
+        ...
+
+    def next_timer(self) -> float | None:
+        """Return when to ask again without being told to."""
+        ...
+
+
+@attrs.define(eq=False)
+class Link:
+    """Sends what its sources have, in turn, and hands what comes to *heed*, which must not block.
+
+    Attributes:
+      websocket: What carries the frames.
+      heed: Called with each frame that does not concern the link itself. A payload is a view of its message.
+      settings: How to notice that it is dead.
+
+    """
+
+    websocket: WebSocket
+    heed: Callable[[Frame], None]
+    settings: LinkSettings = attrs.field(factory=LinkSettings)
+    _sources: dict[Source, None] = attrs.field(factory=dict[Source, None], init=False)
+    _own: deque[Frame] = attrs.field(factory=deque[Frame], init=False)
+    _poked: trio.Event = attrs.field(factory=trio.Event, init=False)
+    _heard_at: float = attrs.field(factory=trio.current_time, init=False)
+
+    def send(self, frame: Frame) -> None:
+        """Send *frame* before what the sources have."""
+        self._own.append(frame)
+        self.poke()
+
+    def add(self, source: Source) -> None:
+        """Send what *source* has, from now on."""
+        self._sources[source] = None
+        self.poke()
+
+    def remove(self, source: Source) -> None:
+        """Send nothing more of *source*."""
+        self._sources.pop(source, None)
+
+    def poke(self) -> None:
+        """Ask the sources."""
+        self._poked.set()
+
+    async def run(self) -> None:
+        """Carry frames until the link is lost.
+
+        Raises:
+          LinkLostError: it is; the message says why.
+
+        """
+        why = LinkLostError("the link ended")
+        async with trio.open_nursery() as nursery:
+
+            async def until_lost(work: Callable[[], Awaitable[None]]) -> None:
+                nonlocal why
+                try:
+                    await work()
+                except LinkLostError as exc:
+                    why = exc
+                except WebSocketError as exc:
+                    why = LinkLostError(str(exc))
+                nursery.cancel_scope.cancel()
+
+            nursery.start_soon(until_lost, self._read)
+            nursery.start_soon(until_lost, self._write)
+            nursery.start_soon(until_lost, self._beat)
+        raise why
+
+    async def _read(self) -> None:
+        while True:
+            for message in await self.websocket.receive_many():
+                self._heard_at = trio.current_time()
+                if isinstance(message, str):
+                    raise LinkLostError("the other end sent text")
+                try:
+                    for frame in decode(message):
+                        if frame.session != LINK:
+                            self.heed(frame)
+                        elif frame.type is FrameType.PING:
+                            self.send(attrs.evolve(frame, type=FrameType.PONG))
+                        elif frame.type is not FrameType.PONG:
+                            self.heed(frame)
+                except RelayProtocolError as exc:
+                    await self.websocket.aclose(PROTOCOL_ERROR, str(exc))
+                    raise LinkLostError(f"the other end broke the protocol: {exc}") from exc
+            # What came may be answered, and makes room.
+            self.poke()
+
+    async def _write(self) -> None:
+        while True:
+            self._poked = trio.Event()
+            messages = self._messages(trio.current_time())
+            if messages:
+                await self.websocket.send_many(messages)
+                continue
+            timers = [timer for source in self._sources if (timer := source.next_timer()) is not None]
+            with trio.move_on_at(min(timers, default=math.inf)):
+                await self._poked.wait()
+
+    def _messages(self, now: float) -> list[bytes]:
+        """Return a message of each that has something to say."""
+        messages: list[bytes] = []
+        if self._own:
+            messages.append(encode(self._own))
+            self._own.clear()
+        for source in list(self._sources):
+            frames = source.frames_to_send(MESSAGE, now)
+            if frames:
+                messages.append(encode(frames))
+        return messages
+
+    async def _beat(self) -> None:
+        while True:
+            await trio.sleep(min(self.settings.heartbeat, self.settings.silence / 2))
+            silent = trio.current_time() - self._heard_at
+            if silent >= self.settings.silence:
+                raise LinkLostError(f"nothing was heard for {silent:.0f} s")
+            if silent >= self.settings.heartbeat / 2:
+                self.send(Frame(FrameType.PING))
