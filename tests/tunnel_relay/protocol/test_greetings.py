@@ -1,0 +1,80 @@
+"""What ends tell each other first."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tunnel_relay.errors import RelayProtocolError
+from tunnel_relay.protocol.greetings import (
+    MAX_GREETING,
+    GoAway,
+    Hello,
+    Resume,
+    Welcome,
+    read_go_away,
+    read_hello,
+    read_resume,
+    read_welcome,
+    write,
+)
+
+TOKEN = "0123456789abcdef" * 2
+
+
+def test_what_is_written_is_read() -> None:
+    hello = Hello(agent="nas", token=TOKEN, fence=1)
+    assert read_hello(write(hello)) == hello
+    resume = Resume(agent="nas", instance="one", token=TOKEN, fence=2, received=1 << 40)
+    assert read_resume(write(resume)) == resume
+    welcome = Welcome(instance="one", received=0)
+    assert read_welcome(write(welcome)) == welcome
+    word = GoAway(lost=True, detail="gone")
+    assert read_go_away(write(word)) == word
+
+
+def test_tokens_do_not_show() -> None:
+    for greeting in (
+        Hello(agent="nas", token=TOKEN, fence=1),
+        Resume(agent="nas", instance="one", token=TOKEN, fence=2, received=0),
+    ):
+        assert TOKEN not in repr(greeting)
+
+
+def test_a_detail_is_fit_for_a_terminal() -> None:
+    assert read_go_away(write(GoAway(lost=False, detail="a\x1b[31m\nb"))).detail == "a?[31m?b"
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"",
+        b"[]",
+        b"{",
+        b"{}",
+        b"[" * 4000,
+        b"\xff",
+        json.dumps({"agent": "", "token": TOKEN, "fence": 1}).encode(),
+        json.dumps({"agent": "a\nb", "token": TOKEN, "fence": 1}).encode(),
+        json.dumps({"agent": "x" * 65, "token": TOKEN, "fence": 1}).encode(),
+        json.dumps({"agent": "nas", "token": TOKEN[:-1], "fence": 1}).encode(),
+        json.dumps({"agent": "nas", "token": TOKEN, "fence": -1}).encode(),
+        json.dumps({"agent": "nas", "token": TOKEN, "fence": True}).encode(),
+        json.dumps({"agent": "nas", "token": TOKEN, "fence": 1.5}).encode(),
+        json.dumps({"agent": "nas", "token": TOKEN, "fence": 1 << 63}).encode(),
+        b" " * (MAX_GREETING + 1),
+    ],
+)
+def test_what_is_no_greeting_is_refused(payload: bytes) -> None:
+    with pytest.raises(RelayProtocolError, match="a greeting"):
+        read_hello(payload)
+
+
+@given(st.binary(max_size=60))
+def test_anything_is_a_greeting_or_refused(payload: bytes) -> None:
+    for read in (read_hello, read_resume, read_welcome, read_go_away):
+        with pytest.raises(RelayProtocolError, match="a greeting"):
+            read(payload)

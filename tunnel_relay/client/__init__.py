@@ -1,0 +1,1 @@
+"""What reaches an agent's services through a relay."""

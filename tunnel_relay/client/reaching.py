@@ -1,0 +1,146 @@
+"""What a client does over a link: it keeps one session with an agent, and opens streams to its services."""
+
+from __future__ import annotations
+
+import secrets
+
+import attrs
+import trio
+
+from tunnel_relay.errors import RelayProtocolError
+from tunnel_relay.link import Link
+from tunnel_relay.protocol.frames import Frame, FrameType
+from tunnel_relay.protocol.greetings import (
+    TOKEN_LENGTH,
+    GoAway,
+    Hello,
+    Resume,
+    read_go_away,
+    read_welcome,
+    write,
+)
+from tunnel_relay.protocol.multiplexer import Reason
+from tunnel_relay.protocol.session import SessionSettings
+from tunnel_relay.sessions import LiveSession, RelayStream
+
+# There is one session per link.
+LABEL = 1
+
+# Seconds between two requests for an agent that is not there.
+PAUSE = 1.0
+
+
+@attrs.define(eq=False)
+class _Begun:
+    live: LiveSession
+    token: str = attrs.field(repr=False)
+    instance: str = ""
+    fence: int = 0
+
+
+@attrs.define(eq=False)
+class Reaching:
+    """One client's session with the agent of that name, over one link after the other.
+
+    A session that is lost for good is followed by a new one when the next stream is opened.
+
+    Attributes:
+      nursery: Runs sessions.
+      agent: The agent's name.
+      settings: The sessions' bounds.
+
+    """
+
+    nursery: trio.Nursery
+    agent: str
+    settings: SessionSettings
+    _begun: _Begun | None = attrs.field(default=None, init=False)
+    _link: Link | None = attrs.field(default=None, init=False)
+    why_not: str | None = attrs.field(default=None, init=False)
+    """Why there is no way to the agent now, in the relay's or the agent's word."""
+
+    def attach(self, link: Link) -> None:
+        """Use *link* from now on."""
+        self.detach()
+        self._link = link
+        self._greet()
+
+    def detach(self) -> None:
+        """The link is lost."""
+        self._link = None
+        if self._begun is not None:
+            self._begun.live.detach()
+
+    def heed(self, frame: Frame) -> None:
+        """Heed what came over the link.
+
+        Raises:
+          RelayProtocolError: it is nonsense.
+
+        """
+        if frame.session != LABEL:
+            raise RelayProtocolError(f"{frame.type.name} for session {frame.session}, which there is none of")
+        begun = self._begun
+        if begun is None:
+            return
+        if frame.type is FrameType.WELCOME:
+            self._welcome(begun, frame)
+        elif frame.type is FrameType.GOAWAY:
+            self._gone(begun, read_go_away(frame.payload))
+        else:
+            begun.live.receive(frame)
+
+    def open_stream(self, service: str) -> RelayStream:
+        """Open a stream to a service of the agent; use it after `RelayStream.wait_accepted`."""
+        if self._begun is None or self._begun.live.session.lost is not None:
+            live = LiveSession.new(initiator=True, settings=self.settings, opened=_refuse)
+            self._begun = _Begun(live, secrets.token_hex(TOKEN_LENGTH // 2))
+            self.nursery.start_soon(live.run)
+            self._greet()
+        return self._begun.live.open_stream(service.encode())
+
+    def _greet(self) -> None:
+        begun, link = self._begun, self._link
+        if begun is None or link is None or begun.live.session.lost is not None:
+            return
+        begun.fence += 1
+        if begun.instance:
+            resume = Resume(
+                agent=self.agent,
+                instance=begun.instance,
+                token=begun.token,
+                fence=begun.fence,
+                received=begun.live.session.received,
+            )
+            link.send(Frame(FrameType.RESUME, LABEL, payload=write(resume)))
+        else:
+            hello = Hello(agent=self.agent, token=begun.token, fence=begun.fence)
+            link.send(Frame(FrameType.HELLO, LABEL, payload=write(hello)))
+
+    def _welcome(self, begun: _Begun, frame: Frame) -> None:
+        welcome = read_welcome(frame.payload)
+        assert self._link is not None
+        begun.instance = welcome.instance
+        self.why_not = None
+        try:
+            begun.live.attach(self._link, LABEL, welcome.received)
+        except RelayProtocolError as exc:
+            begun.live.lose(str(exc))
+
+    def _gone(self, begun: _Begun, word: GoAway) -> None:
+        self.why_not = word.detail
+        begun.live.detach()
+        if word.lost:
+            begun.live.lose(word.detail)
+        else:
+            self.nursery.start_soon(self._greet_later, self._link)
+
+    async def _greet_later(self, link: Link | None) -> None:
+        await trio.sleep(PAUSE)
+        if link is self._link:
+            self._greet()
+
+
+def _refuse(stream: RelayStream, request: bytes) -> None:
+    del request
+    stream.refuse(Reason.NOT_ALLOWED, "a client offers nothing")

@@ -1,0 +1,145 @@
+"""What the two ends of a session, and the ends of a link, tell each other first: JSON, in frames of their own.
+
+A client names the agent that it wants and the session, by a token that nobody can guess: whoever knows it may go on
+with the session. A *fence* counts the connections that have carried it; only a higher one takes it over, so that what
+is left of an old connection cannot disturb the new one.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import attrs
+
+from tunnel_relay.errors import RelayProtocolError
+from tunnel_relay.protocol.frames import Buffer
+
+# A token in characters, and what a name may have.
+TOKEN_LENGTH = 32
+MAX_NAME = 64
+MAX_DETAIL = 255
+MAX_GREETING = 4096
+
+_LARGEST = (1 << 63) - 1
+
+
+@attrs.frozen(kw_only=True)
+class Hello:
+    """A client begins a session with the agent of that name; any of them where there are several.
+
+    It says so again, with a higher fence, while no answer has come.
+    """
+
+    agent: str
+    token: str = attrs.field(repr=False)
+    fence: int
+
+
+@attrs.frozen(kw_only=True)
+class Resume:
+    """A client goes on with a session, at the agent that is one *instance* of its name."""
+
+    agent: str
+    instance: str
+    token: str = attrs.field(repr=False)
+    fence: int
+    received: int
+
+
+@attrs.frozen(kw_only=True)
+class Welcome:
+    """An agent has the session, and *received* so many of the client's frames."""
+
+    instance: str
+    received: int
+
+
+@attrs.frozen(kw_only=True)
+class GoAway:
+    """A session, or a link, is of no use any more.
+
+    Attributes:
+      lost: Whether that is for good; else try again.
+      detail: Why, for people.
+
+    """
+
+    lost: bool
+    detail: str
+
+
+def write(greeting: Hello | Resume | Welcome | GoAway) -> bytes:
+    """Return the payload that says *greeting*."""
+    return json.dumps(attrs.asdict(greeting), separators=(",", ":")).encode()
+
+
+def read_hello(payload: Buffer) -> Hello:
+    """Return what *payload* says; raises `RelayProtocolError` where it says nothing of the kind."""
+    fields = _Fields.of(payload)
+    return Hello(agent=fields.name("agent"), token=fields.token(), fence=fields.number("fence"))
+
+
+def read_resume(payload: Buffer) -> Resume:
+    """Return what *payload* says; raises `RelayProtocolError` where it says nothing of the kind."""
+    fields = _Fields.of(payload)
+    return Resume(
+        agent=fields.name("agent"),
+        instance=fields.name("instance"),
+        token=fields.token(),
+        fence=fields.number("fence"),
+        received=fields.number("received"),
+    )
+
+
+def read_welcome(payload: Buffer) -> Welcome:
+    """Return what *payload* says; raises `RelayProtocolError` where it says nothing of the kind."""
+    fields = _Fields.of(payload)
+    return Welcome(instance=fields.name("instance"), received=fields.number("received"))
+
+
+def read_go_away(payload: Buffer) -> GoAway:
+    """Return what *payload* says; raises `RelayProtocolError` where it says nothing of the kind."""
+    fields = _Fields.of(payload)
+    lost = fields.get("lost", lambda value: isinstance(value, bool))
+    detail = fields.get("detail", lambda value: isinstance(value, str))
+    shown = "".join(char if char.isprintable() else "?" for char in str(detail)[:MAX_DETAIL])
+    return GoAway(lost=bool(lost), detail=shown)
+
+
+@attrs.frozen
+class _Fields:
+    values: dict[str, object]
+
+    @classmethod
+    def of(cls, payload: Buffer) -> _Fields:
+        if len(payload) > MAX_GREETING:
+            raise RelayProtocolError("a greeting is too long")
+        try:
+            values: object = json.loads(bytes(payload))
+        except (ValueError, RecursionError) as exc:
+            raise RelayProtocolError("a greeting is no JSON") from exc
+        if not isinstance(values, dict):
+            raise RelayProtocolError("a greeting is no JSON object")
+        return cls({str(key): value for key, value in values.items()})  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+
+    def get(self, key: str, fits: Callable[[object], bool]) -> object:
+        value = self.values.get(key)
+        if not fits(value):
+            raise RelayProtocolError(f"a greeting's {key!r} does not fit")
+        return value
+
+    def name(self, key: str) -> str:
+        return str(self.get(key, _is_name))
+
+    def token(self) -> str:
+        return str(self.get("token", lambda value: isinstance(value, str) and len(value) == TOKEN_LENGTH))
+
+    def number(self, key: str) -> int:
+        value = self.get(key, lambda value: type(value) is int and 0 <= value <= _LARGEST)
+        assert isinstance(value, int)
+        return value
+
+
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and 0 < len(value) <= MAX_NAME and value.isprintable()

@@ -1,0 +1,1 @@
+"""The relay itself: joins clients to their own agents."""

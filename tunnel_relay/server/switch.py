@@ -1,0 +1,193 @@
+"""Joins the sessions of clients to agents of the same user, and passes their frames on without reading them.
+
+A session has a label on the client's link and another one on the agent's; the switch knows which belong together, and
+nothing else of it. So it may end, and another may take its place, without a stream being lost.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from collections.abc import Iterator
+
+import attrs
+
+from tunnel_relay.errors import RelayProtocolError
+from tunnel_relay.link import Link
+from tunnel_relay.protocol.frames import LINK, Frame, FrameType
+from tunnel_relay.protocol.greetings import GoAway, read_hello, read_resume, write
+
+# What may wait for a link that is slower than the one it comes from: a session's own bound, and a little.
+MOST_WAITING = 12 * 1024 * 1024
+
+
+@attrs.define(eq=False)
+class _Way:
+    """One direction of a session: what goes out at *port*, under its *label* there."""
+
+    port: Port
+    label: int
+    other: _Way | None = None
+    _waiting: deque[Frame] = attrs.field(factory=deque[Frame], init=False)
+    _bytes: int = attrs.field(default=0, init=False)
+
+    def put(self, frame: Frame) -> bool:
+        """Pass *frame* on; return whether there was room."""
+        self._bytes += len(frame)
+        if self._bytes > MOST_WAITING:
+            return False
+        # The message that the payload is a view of need not be kept for it.
+        self._waiting.append(attrs.evolve(frame, session=self.label, payload=bytes(frame.payload)))
+        self.port.link.poke()
+        return True
+
+    def frames_to_send(self, most: int, now: float) -> list[Frame]:
+        """See `Source.frames_to_send`."""
+        del now
+        taken: list[Frame] = []
+        while self._waiting and most > 0:
+            frame = self._waiting.popleft()
+            taken.append(frame)
+            most -= len(frame)
+            self._bytes -= len(frame)
+        return taken
+
+    def next_timer(self) -> float | None:
+        """See `Source.next_timer`."""
+        return None
+
+
+@attrs.define(eq=False)
+class Port:
+    """One link of the switch, of a client or an agent of *user*; give what it says to `heed`.
+
+    Attributes:
+      switch: What it belongs to.
+      user: Whose it is.
+      agent: The agent's name, or None for a client.
+      instance: Which of the agents of that name.
+      link: What carries its frames.
+
+    """
+
+    switch: Switch
+    user: str
+    agent: str | None = None
+    instance: str = ""
+    link: Link = attrs.field(init=False)
+    # Where what comes with a label goes.
+    _ways: dict[int, _Way] = attrs.field(factory=dict[int, _Way], init=False)
+    _labels: Iterator[int] = attrs.field(factory=lambda: itertools.count(1), init=False)
+
+    @property
+    def sessions(self) -> int:
+        """How many sessions it carries."""
+        return len(self._ways)
+
+    def heed(self, frame: Frame) -> None:
+        """Pass *frame* on.
+
+        Raises:
+          RelayProtocolError: it is none that such a link carries.
+
+        """
+        if frame.session == LINK:
+            raise RelayProtocolError(f"{frame.type.name} does not concern a link")
+        if frame.type in (FrameType.HELLO, FrameType.RESUME):
+            if self.agent is not None:
+                raise RelayProtocolError("an agent begins no session")
+            self._begin(frame)
+            return
+        way = self._ways.get(frame.session)
+        if way is None:
+            # It crossed the news that its session leads nowhere.
+            return
+        if not way.put(frame):
+            detail = "the other end takes too little of what is sent"
+            self._part(frame.session)
+            self.go_away(frame.session, detail)
+            way.port.go_away(way.label, detail)
+
+    def go_away(self, label: int, detail: str) -> None:
+        """Tell the end of this link that its session leads nowhere for now."""
+        self.link.send(Frame(FrameType.GOAWAY, label, payload=write(GoAway(lost=False, detail=detail))))
+
+    def lose(self, detail: str) -> None:
+        """The link is lost: tell the other ends."""
+        for label in list(self._ways):
+            way = self._ways[label]
+            self._part(label)
+            way.port.go_away(way.label, detail)
+
+    def link_up(self, way: _Way) -> int:
+        """Give a session that comes from another port a label here, and send what is said of it that *way*."""
+        label = next(self._labels)
+        self._ways[label] = way
+        return label
+
+    def unlink(self, label: int) -> None:
+        """What comes with *label* goes nowhere any more."""
+        del self._ways[label]
+
+    def _begin(self, frame: Frame) -> None:
+        label = frame.session
+        if label in self._ways:
+            # The client begins anew; the agent finds out by the fence.
+            self._part(label)
+        if frame.type is FrameType.HELLO:
+            name, instance = read_hello(frame.payload).agent, None
+        else:
+            resume = read_resume(frame.payload)
+            name, instance = resume.agent, resume.instance
+        agent = self.switch.find(self.user, name, instance)
+        if agent is None:
+            self.go_away(label, f"no agent {name!r} is connected")
+            return
+        self._join(label, agent)
+        self._ways[label].put(frame)
+
+    def _join(self, label: int, agent: Port) -> None:
+        down = _Way(self, label)
+        up = _Way(agent, agent.link_up(down))
+        up.other, down.other = down, up
+        self._ways[label] = up
+        for way in (up, down):
+            way.port.link.add(way)
+
+    def _part(self, label: int) -> None:
+        way = self._ways.pop(label)
+        assert way.other is not None
+        way.port.unlink(way.label)
+        for each in (way, way.other):
+            each.port.link.remove(each)
+
+
+@attrs.define(eq=False)
+class Switch:
+    """The links that there are, by user."""
+
+    _agents: dict[tuple[str, str], dict[str, Port]] = attrs.field(
+        factory=dict[tuple[str, str], dict[str, Port]]
+    )
+
+    def register(self, agent: Port) -> None:
+        """Let the clients of an agent's user reach it; one that was there under its name and instance is replaced."""
+        assert agent.agent is not None
+        self._agents.setdefault((agent.user, agent.agent), {})[agent.instance] = agent
+
+    def unregister(self, agent: Port) -> None:
+        """It cannot be reached any more."""
+        assert agent.agent is not None
+        key = agent.user, agent.agent
+        instances = self._agents.get(key, {})
+        if instances.get(agent.instance) is agent:
+            del instances[agent.instance]
+            if not instances:
+                del self._agents[key]
+
+    def find(self, user: str, name: str, instance: str | None) -> Port | None:
+        """Return an agent of *user*, that *instance* of it or the one that has least to do; None without one."""
+        instances = self._agents.get((user, name), {})
+        if instance is not None:
+            return instances.get(instance)
+        return min(instances.values(), key=lambda agent: agent.sessions, default=None)
