@@ -135,11 +135,12 @@ async def open_websocket(
     ssl_context: ssl.SSLContext | None = None,
     proxy: str | None = None,
     headers: Sequence[tuple[str, str]] = (),
+    subprotocol: str | None = None,
 ) -> AsyncGenerator[WebSocket, None]:
     """Dial *url* (``ws://`` or ``wss://``) and yield the open WebSocket; it is closed with the block.
 
-    *proxy* is the URL of an HTTP proxy that is asked to CONNECT, with Basic credentials where it has some.
-    The caller holds the time limit.
+    *proxy* is the URL of an HTTP proxy that is asked to CONNECT, with Basic credentials where it has some; a server
+    that does not choose *subprotocol* is an error. The caller holds the time limit.
 
     Raises:
       WebSocketRejectedError: the server answered, but did not upgrade.
@@ -157,7 +158,9 @@ async def open_websocket(
             stream = trio.SSLStream(stream, context, server_hostname=parts.hostname, https_compatible=True)
         path = f"{parts.path or '/'}{f'?{parts.query}' if parts.query else ''}"
         host = parts.netloc.rpartition("@")[2]
-        async with request_websocket(stream, host, path, headers=headers) as websocket:
+        async with request_websocket(
+            stream, host, path, headers=headers, subprotocol=subprotocol
+        ) as websocket:
             yield websocket
     finally:
         await trio.aclose_forcefully(stream)
@@ -165,7 +168,12 @@ async def open_websocket(
 
 @asynccontextmanager
 async def request_websocket(
-    stream: trio.abc.Stream, host: str, path: str = "/", *, headers: Sequence[tuple[str, str]] = ()
+    stream: trio.abc.Stream,
+    host: str,
+    path: str = "/",
+    *,
+    headers: Sequence[tuple[str, str]] = (),
+    subprotocol: str | None = None,
 ) -> AsyncGenerator[WebSocket, None]:
     """Ask for an upgrade on *stream*, to *host*, and yield the open WebSocket; it is closed with the block.
 
@@ -181,19 +189,23 @@ async def request_websocket(
         host=host,
         path=path,
         client_extra_headers=[(name.encode(), value.encode()) for name, value in headers],
+        client_subprotocols=None if subprotocol is None else [subprotocol],
     )
     async with _running(connection, host) as reader:
         await reader.wait_open()
+        if subprotocol is not None and connection.subprotocol != subprotocol:
+            raise WebSocketError(f"{host} does not speak {subprotocol}")
         yield WebSocket(connection, gathering, path)
 
 
 @asynccontextmanager
 async def accept_websocket(
-    stream: trio.abc.Stream, *, initial: bytes = b""
+    stream: trio.abc.Stream, *, initial: bytes = b"", subprotocol: str | None = None
 ) -> AsyncGenerator[WebSocket, None]:
     """Accept the upgrade that arrives on *stream* and yield the WebSocket; it is closed with the block.
 
-    *initial* is what was read from the stream already: the head of the upgrade request, or its beginning.
+    *initial* is what was read from the stream already: the head of the upgrade request, or its beginning. The
+    *subprotocol* must be among those that the client offers.
 
     Raises:
       WebSocketError: the client asked for something else, or hung up.
@@ -202,7 +214,7 @@ async def accept_websocket(
     gathering = GatheringStream(ReplayedStream(stream, initial) if initial else stream)
     connection = _BatchingConnection(gathering, FastConnection(ConnectionType.SERVER))
     async with _running(connection, "the client") as reader:
-        yield WebSocket(connection, gathering, await reader.accept())
+        yield WebSocket(connection, gathering, await reader.accept(subprotocol))
 
 
 @attrs.define(eq=False)
@@ -240,7 +252,7 @@ class _Reader:
         if not self.connection._open_handshake.is_set():  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
             raise self.failure or WebSocketError(f"{self.peer} hung up, or did not answer with HTTP")
 
-    async def accept(self) -> str:
+    async def accept(self, subprotocol: str | None) -> str:
         proposed: list[WebSocketRequest] = []
 
         async def propose() -> None:
@@ -252,8 +264,11 @@ class _Reader:
             await self._settled.wait()
         if not proposed:
             raise self.failure or WebSocketError(f"{self.peer} did not ask for a WebSocket")
+        if subprotocol is not None and subprotocol not in proposed[0].proposed_subprotocols:
+            await proposed[0].reject(426, body=f"this is {subprotocol}\n".encode())
+            raise WebSocketError(f"{self.peer} does not speak {subprotocol}")
         try:
-            await proposed[0].accept()
+            await proposed[0].accept(subprotocol=subprotocol)
         except ConnectionClosed as exc:
             raise _closed(exc) from exc
         return proposed[0].path

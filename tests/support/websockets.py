@@ -13,13 +13,13 @@ from tunnel_relay.websocket import WebSocket, accept_websocket, request_websocke
 
 
 @asynccontextmanager
-async def open_websocket_pair() -> AsyncGenerator[tuple[WebSocket, WebSocket]]:
+async def open_websocket_pair(subprotocol: str | None = None) -> AsyncGenerator[tuple[WebSocket, WebSocket]]:
     """Yield a client's end and the server's."""
     near, far = memory_stream_pair()
     accepted: list[WebSocket] = []
 
     async def serve(task_status: trio.TaskStatus[None]) -> None:
-        async with accept_websocket(far) as websocket:
+        async with accept_websocket(far, subprotocol=subprotocol) as websocket:
             accepted.append(websocket)
             task_status.started()
             await trio.sleep_forever()
@@ -32,7 +32,7 @@ async def open_websocket_pair() -> AsyncGenerator[tuple[WebSocket, WebSocket]]:
             served.set()
 
         nursery.start_soon(start)
-        async with request_websocket(near, "relay.example") as websocket:
+        async with request_websocket(near, "relay.example", subprotocol=subprotocol) as websocket:
             await served.wait()
             yield websocket, accepted[0]
         nursery.cancel_scope.cancel()

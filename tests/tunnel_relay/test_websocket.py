@@ -12,6 +12,7 @@ from trio.testing import MockClock, memory_stream_pair
 from wsproto import ConnectionType, WSConnection
 from wsproto.events import AcceptConnection, BytesMessage, CloseConnection, Ping, Pong, Request, TextMessage
 
+from tests.support.websockets import open_websocket_pair
 from tunnel_relay.background import open_background
 from tunnel_relay.errors import WebSocketClosedError, WebSocketError, WebSocketRejectedError
 from tunnel_relay.websocket import (
@@ -22,6 +23,7 @@ from tunnel_relay.websocket import (
     accept_websocket,
     open_websocket,
     printable,
+    request_websocket,
 )
 
 Handler = Callable[[WebSocket], Awaitable[None]]
@@ -242,6 +244,43 @@ async def test_a_client_that_wants_something_else_is_an_error(autojump_clock: Mo
     with pytest.raises(WebSocketError):
         async with accept_websocket(far):
             pass
+
+
+async def test_both_ends_agree_on_a_subprotocol(autojump_clock: MockClock) -> None:
+    async with open_websocket_pair("sproxy-relay.v1") as (near, far):
+        await near.send_binary(b"hello")
+        assert await far.receive() == b"hello"
+
+
+@pytest.mark.parametrize("offered", [None, "chat"])
+async def test_who_speaks_something_else_is_left(autojump_clock: MockClock, offered: str | None) -> None:
+    near, far = memory_stream_pair()
+    async with open_background() as nursery:
+
+        async def serve() -> None:
+            with pytest.raises(WebSocketError, match="does not speak v1"):
+                async with accept_websocket(far, subprotocol="v1"):
+                    pass
+
+        nursery.start_soon(serve)
+        with pytest.raises(WebSocketRejectedError, match="426"):
+            async with request_websocket(near, "relay.example", subprotocol=offered):
+                pass
+
+
+async def test_a_server_that_does_not_choose_is_left(autojump_clock: MockClock) -> None:
+    near, far = memory_stream_pair()
+    async with open_background() as nursery:
+
+        async def serve() -> None:
+            async with accept_websocket(far):
+                await trio.sleep_forever()
+
+        nursery.start_soon(serve)
+        with pytest.raises(WebSocketError, match=r"relay\.example does not speak v1"):
+            async with request_websocket(near, "relay.example", subprotocol="v1"):
+                pass
+        nursery.cancel_scope.cancel()
 
 
 # -- our connection beside wsproto's
