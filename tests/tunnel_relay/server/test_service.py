@@ -1,0 +1,178 @@
+"""Links that are let in, and for how long."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+import attrs
+import pytest
+import trio
+import trio.testing
+from trio.testing import MockClock, memory_stream_pair
+
+from tunnel_relay.background import open_background
+from tunnel_relay.errors import WebSocketClosedError
+from tunnel_relay.protocol.frames import Frame, FrameType, decode, encode
+from tunnel_relay.protocol.greetings import Hello, read_go_away, write
+from tunnel_relay.protocol.tokens import Claims, Fault, Scope, TokenError, Verifier, issue, read_keys
+from tunnel_relay.server.admission import AdmissionError, Asking
+from tunnel_relay.server.service import (
+    SUBPROTOCOL,
+    UNAUTHORIZED,
+    LinkClosed,
+    LinkOpened,
+    RelayEvent,
+    RelayService,
+)
+from tunnel_relay.websocket import WebSocket, request_websocket
+
+KEYS = read_keys("a secret that nobody guesses, for it is long", ["HS256"])
+EPOCH = 1_800_000_000.0
+LABEL = 1
+TOKEN = "0123456789abcdef" * 2
+
+
+def token(user: str, *scopes: Scope, seconds: float = 600, token_id: str = "id") -> str:
+    """Return a token of *user* that holds for so long."""
+    claims = Claims(user, EPOCH + seconds, "", frozenset(scopes or {Scope.CLIENT, Scope.AGENT}), token_id)
+    return issue(claims, KEYS[""], audience=None, now=EPOCH)
+
+
+@attrs.define(eq=False)
+class Relay:
+    """A service, in virtual time, and what it told."""
+
+    nursery: trio.Nursery
+    service: RelayService
+    told: list[RelayEvent]
+
+    @asynccontextmanager
+    async def link(self, asking: Asking) -> AsyncGenerator[WebSocket]:
+        """Link somebody who asks so."""
+        claims = self.service.admit(asking)
+        near, far = memory_stream_pair()
+        self.nursery.start_soon(self.service.serve, far, b"", asking, claims)
+        async with request_websocket(near, "relay.example", subprotocol=SUBPROTOCOL) as websocket:
+            yield websocket
+
+
+@asynccontextmanager
+async def open_relay(revoked: set[str] | None = None) -> AsyncGenerator[Relay]:
+    """Run a service."""
+    told: list[RelayEvent] = []
+    began = trio.current_time()
+    service = RelayService(
+        Verifier(KEYS),
+        lambda: EPOCH + trio.current_time() - began,
+        told.append,
+        revoked=set[str]() if revoked is None else revoked,
+    )
+    async with open_background() as nursery:
+        yield Relay(nursery, service, told)
+        nursery.cancel_scope.cancel()
+
+
+async def test_what_is_told_of_a_link(autojump_clock: MockClock) -> None:
+    async with open_relay() as relay:
+        async with relay.link(Asking(token("alice"), "nas", "one")):
+            await trio.testing.wait_all_tasks_blocked()
+            assert relay.told == [LinkOpened("alice", "nas")]
+            assert relay.service.switch.find("alice", "nas", None) is not None
+        await trio.testing.wait_all_tasks_blocked()
+        assert relay.told[1:] == [LinkClosed("alice", "nas", "the WebSocket was closed with code 1000")]
+        assert relay.service.switch.find("alice", "nas", None) is None
+
+
+@pytest.mark.parametrize(
+    ("asking", "error"),
+    [
+        (Asking("nonsense"), TokenError),
+        (Asking(token("alice", seconds=-60)), TokenError),
+        (Asking(token("alice", token_id="stolen")), TokenError),
+        (Asking(token("alice", Scope.CLIENT), "nas", "one"), AdmissionError),
+        (Asking(token("alice", Scope.AGENT)), AdmissionError),
+    ],
+)
+async def test_who_may_not_is_not_let_in(asking: Asking, error: type[Exception]) -> None:
+    async with open_relay({"stolen"}) as relay:
+        with pytest.raises(error):
+            relay.service.admit(asking)
+
+
+async def test_a_link_ends_with_its_token(autojump_clock: MockClock) -> None:
+    async with open_relay() as relay, relay.link(Asking(token("alice", seconds=100))) as websocket:
+        began = trio.current_time()
+        with pytest.raises(WebSocketClosedError, match="the token is expired") as caught:
+            await stay(websocket)
+        assert caught.value.code == UNAUTHORIZED
+        assert 130 <= trio.current_time() - began <= 136
+
+
+async def test_a_link_ends_soon_after_its_token_is_revoked(autojump_clock: MockClock) -> None:
+    revoked = set[str]()
+    async with open_relay(revoked) as relay, relay.link(Asking(token("alice"))) as websocket:
+        with trio.move_on_after(60):
+            await stay(websocket)
+        revoked.add("id")
+        with pytest.raises(WebSocketClosedError, match="revoked"), trio.fail_after(6):
+            await stay(websocket)
+
+
+async def test_a_fresh_token_keeps_a_link(autojump_clock: MockClock) -> None:
+    async with open_relay() as relay, relay.link(Asking(token("alice", seconds=100))) as websocket:
+        fresh = token("alice", seconds=1000).encode()
+        await websocket.send_binary(encode([Frame(FrameType.REFRESH, payload=fresh)]))
+        with trio.move_on_after(900):
+            await stay(websocket)
+        assert len(relay.told) == 1
+
+
+@pytest.mark.parametrize(
+    ("fresh", "code", "words"),
+    [
+        (token("mallory"), 1002, "somebody else's"),
+        ("nonsense", UNAUTHORIZED, "malformed"),
+        (token("alice", Scope.AGENT), UNAUTHORIZED, "scope does not hold 'client'"),
+    ],
+)
+async def test_a_bad_token_ends_a_link(autojump_clock: MockClock, fresh: str, code: int, words: str) -> None:
+    async with open_relay() as relay, relay.link(Asking(token("alice"))) as websocket:
+        await websocket.send_binary(encode([Frame(FrameType.REFRESH, payload=fresh.encode())]))
+        with pytest.raises(WebSocketClosedError, match=words) as caught:
+            await websocket.receive()
+        assert caught.value.code == code
+
+
+async def test_users_do_not_see_each_other(autojump_clock: MockClock) -> None:
+    async with (
+        open_relay() as relay,
+        relay.link(Asking(token("alice"), "nas", "one")),
+        relay.link(Asking(token("mallory"))) as websocket,
+    ):
+        hello = write(Hello(agent="nas", token=TOKEN, fence=1))
+        await websocket.send_binary(encode([Frame(FrameType.HELLO, LABEL, payload=hello)]))
+        [frame] = decode(await _binary(websocket))
+        assert (frame.type, frame.session) == (FrameType.GOAWAY, LABEL)
+        assert read_go_away(frame.payload).detail == "no agent 'nas' is connected"
+
+
+def test_a_fault_says_nothing_of_the_token() -> None:
+    with pytest.raises(TokenError) as caught:
+        Verifier(KEYS).verify(token("alice")[:-3], EPOCH)
+    assert str(caught.value) == "the token is forged"
+    assert caught.value.fault is Fault.FORGED
+
+
+async def stay(websocket: WebSocket) -> None:
+    """Answer pings, until the link is closed."""
+    while True:
+        for frame in decode(await _binary(websocket)):
+            assert frame.type is FrameType.PING
+            await websocket.send_binary(encode([attrs.evolve(frame, type=FrameType.PONG)]))
+
+
+async def _binary(websocket: WebSocket) -> bytes:
+    message = await websocket.receive()
+    assert isinstance(message, bytes)
+    return message
