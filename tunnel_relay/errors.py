@@ -15,6 +15,7 @@ TunnelRelayError
     RelayError
         RelayProtocolError          the other end of a session breaks its rules
         LinkLostError               the WebSocket is of no use any more
+        RequestLostError            a session ended before the response to a request had come
 """
 
 from __future__ import annotations
@@ -103,3 +104,7 @@ class RelayProtocolError(RelayError):
 
 class LinkLostError(RelayError):
     """The WebSocket to the other end is closed, silent or nonsensical; sessions go on over the next one."""
+
+
+class RequestLostError(RelayError):
+    """The session ended before the response to a request had come; it may have been done. Ask again, with its id."""

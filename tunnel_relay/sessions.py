@@ -10,8 +10,10 @@ from collections.abc import Callable
 import attrs
 import trio
 
+from tunnel_relay.asking import AskedRequest, Asking
 from tunnel_relay.errors import RelayError, RelayProtocolError
 from tunnel_relay.link import Link
+from tunnel_relay.protocol.exchanges import RequestLost, RequestReceived, ResponseReceived
 from tunnel_relay.protocol.frames import Buffer, Frame
 from tunnel_relay.protocol.multiplexer import (
     CreditReceived,
@@ -24,7 +26,8 @@ from tunnel_relay.protocol.multiplexer import (
     StreamRefused,
     StreamReset,
 )
-from tunnel_relay.protocol.session import Session, SessionSettings
+from tunnel_relay.protocol.requests import Request, Response
+from tunnel_relay.protocol.session import Session, SessionEvent, SessionSettings
 from tunnel_relay.streams import OneAtATime
 
 # What one read returns at most.
@@ -51,27 +54,38 @@ class StreamResetError(RelayError, trio.BrokenResourceError):
 
 @attrs.define(eq=False)
 class LiveSession:
-    """One end of a session, its streams, and the link that carries it at the moment.
+    """One end of a session, its streams and requests, and the link that carries it at the moment.
 
     Attributes:
       session: What it is without I/O.
       opened: Called with each stream that the peer opens, and what it asks for; must not block.
+      asked: Called with each request of the peer; must not block. Without it, none is done.
 
     """
 
     session: Session
     opened: Callable[[RelayStream, bytes], None]
+    asked: Callable[[AskedRequest], None] | None = None
     _link: Link | None = None
     _streams: dict[int, RelayStream] = attrs.field(factory=dict[int, "RelayStream"])
     _waiting: deque[trio.Event] = attrs.field(factory=deque[trio.Event])
     _changed: trio.Event = attrs.field(factory=trio.Event)
+    _asking: Asking = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._asking = Asking(self.session, self.poke, self.asked)
 
     @classmethod
     def new(
-        cls, *, initiator: bool, settings: SessionSettings, opened: Callable[[RelayStream, bytes], None]
+        cls,
+        *,
+        initiator: bool,
+        settings: SessionSettings,
+        opened: Callable[[RelayStream, bytes], None],
+        asked: Callable[[AskedRequest], None] | None = None,
     ) -> LiveSession:
         """Return a session that begins now."""
-        return cls(Session(initiator=initiator, settings=settings, since=trio.current_time()), opened)
+        return cls(Session(initiator=initiator, settings=settings, since=trio.current_time()), opened, asked)
 
     async def run(self) -> None:
         """Keep time until the session is lost."""
@@ -133,6 +147,15 @@ class LiveSession:
         self.poke()
         return stream
 
+    async def ask(self, request: Request) -> Response:
+        """Return what has become of *request*; see `Asking.ask`.
+
+        Raises:
+          RequestLostError: the session ended first.
+
+        """
+        return await self._asking.ask(request)
+
     # -- what the link calls
 
     def frames_to_send(self, most: int, now: float) -> list[Frame]:
@@ -166,8 +189,12 @@ class LiveSession:
         # Acknowledgements make room for all.
         while self._waiting:
             self._waiting.popleft().set()
+        self._asking.wake()
 
-    def _heed(self, event: StreamEvent) -> None:
+    def _heed(self, event: SessionEvent) -> None:
+        if isinstance(event, RequestReceived | ResponseReceived | RequestLost):
+            self._asking.heed(event)
+            return
         if isinstance(event, StreamOpened):
             stream = self._streams[event.stream] = RelayStream(self, event.stream)
             self.opened(stream, event.request)

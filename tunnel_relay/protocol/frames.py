@@ -27,11 +27,8 @@ HEADER_LENGTH = _HEADER.size
 # The WebSocket itself, among sessions.
 LINK = 0
 
-# Pieces of streams are cut to this; what else is said is shorter.
+# Pieces of streams, requests and responses are cut to this; what else is said is shorter.
 MAX_PAYLOAD = 64 * 1024
-
-# A request or its answer travels whole.
-MAX_REQUEST = 16 * 1024 * 1024
 
 
 class FrameType(enum.IntEnum):
@@ -70,7 +67,8 @@ NUMBERED = frozenset(
         FrameType.RESPONSE,
     }
 )
-_LONG = frozenset({FrameType.REQUEST, FrameType.RESPONSE})
+# Those that do not concern a stream: their *stream* is the number of a request (see requests.py).
+EXCHANGES = frozenset({FrameType.REQUEST, FrameType.RESPONSE})
 _TYPES = {int(kind): kind for kind in FrameType}
 
 
@@ -115,7 +113,7 @@ def decode(message: Buffer) -> Iterator[Frame]:
         kind = _TYPES.get(code)
         if kind is None or flags:
             raise RelayProtocolError(f"a frame of type {code} with flags {flags} is not known")
-        if length > (MAX_REQUEST if kind in _LONG else MAX_PAYLOAD):
+        if length > MAX_PAYLOAD:
             raise RelayProtocolError(f"{length} bytes are too long for {kind.name}")
         if (kind in NUMBERED) != bool(number) and kind is not FrameType.ACK:
             raise RelayProtocolError(f"{kind.name} with number {number}")

@@ -13,7 +13,7 @@ from collections import deque
 import attrs
 
 from tunnel_relay.errors import RelayProtocolError
-from tunnel_relay.protocol.frames import Buffer, Frame, FrameType
+from tunnel_relay.protocol.frames import EXCHANGES, Buffer, Frame, FrameType
 
 
 @attrs.define(eq=False)
@@ -33,6 +33,8 @@ class Outgoing:
     acknowledged: int = 0
     # Bytes of payload that are kept.
     kept: int = 0
+    # Those of them that belong to requests and responses.
+    kept_of_exchanges: int = 0
     # Those that have left over this connection, and those that have not.
     _sent: deque[Frame] = attrs.field(factory=deque[Frame])
     _unsent: deque[Frame] = attrs.field(factory=deque[Frame])
@@ -52,7 +54,7 @@ class Outgoing:
         if len(self._sent) + len(self._unsent) >= self.most_frames:
             raise RelayProtocolError(f"the peer has not acknowledged {self.most_frames} frames")
         self.last += 1
-        self.kept += len(payload)
+        self._keep(kind, len(payload))
         self._unsent.append(Frame(kind, self.session, stream, self.last, payload))
 
     def take(self, most: int) -> list[Frame]:
@@ -75,7 +77,8 @@ class Outgoing:
         if number > self.last - len(self._unsent):
             raise RelayProtocolError(f"the peer acknowledged {number}, which was not sent")
         while self.acknowledged < number:
-            self.kept -= len(self._sent.popleft().payload)
+            frame = self._sent.popleft()
+            self._keep(frame.type, -len(frame.payload))
             self.acknowledged += 1
 
     def resume(self, received: int, session: int) -> None:
@@ -94,6 +97,11 @@ class Outgoing:
             frames = (attrs.evolve(frame, session=session) for frame in frames)
         self._unsent = deque(frames)
         self._sent.clear()
+
+    def _keep(self, kind: FrameType, length: int) -> None:
+        self.kept += length
+        if kind in EXCHANGES:
+            self.kept_of_exchanges += length
 
 
 @attrs.define(eq=False)

@@ -1,8 +1,8 @@
-"""One end of a session: its streams, and what makes them outlive the connections that carry it.
+"""One end of a session: its streams and requests, and what makes them outlive the connections that carry it.
 
 Sans-IO: give it frames and times, and take messages, events and timers. It is attached to one connection at a time,
 or to none; while it is to none, what its streams send is kept, as far as there is room, and after the grace period it
-is lost with all its streams.
+is lost with all its streams and requests.
 """
 
 from __future__ import annotations
@@ -10,11 +10,14 @@ from __future__ import annotations
 import attrs
 
 from tunnel_relay.errors import RelayProtocolError
-from tunnel_relay.protocol.frames import LINK, NUMBERED, Frame, FrameType
+from tunnel_relay.protocol.exchanges import ExchangeEvent, Exchanges
+from tunnel_relay.protocol.frames import EXCHANGES, LINK, NUMBERED, Frame, FrameType
 from tunnel_relay.protocol.multiplexer import Multiplexer, Reason, StreamEvent
 from tunnel_relay.protocol.resumption import Incoming, Outgoing
 
 KIB, MIB = 1024, 1024 * 1024
+
+SessionEvent = StreamEvent | ExchangeEvent
 
 
 @attrs.frozen(kw_only=True)
@@ -24,7 +27,10 @@ class SessionSettings:
     Attributes:
       window: Bytes that may come on a stream before its reader has taken any.
       streams: How many streams the peer may have open.
-      kept: Bytes that are kept until the peer has acknowledged them; more wait with their writers.
+      kept: Bytes of streams that are kept until the peer has acknowledged them; more wait with their writers.
+      requests: How many requests may be under way, of each end.
+      request_bytes: How many bytes they may come to, with the most that their responses may be long.
+      request_kept: Bytes of requests and responses that are kept as frames, beside those of streams.
       frames: Frames that are.
       grace: Seconds without a connection after which the session is lost.
       acknowledge_bytes: Payload after which to acknowledge.
@@ -36,6 +42,9 @@ class SessionSettings:
     window: int = 1 * MIB
     streams: int = 1024
     kept: int = 8 * MIB
+    requests: int = 64
+    request_bytes: int = 64 * MIB
+    request_kept: int = 1 * MIB
     frames: int = 65536
     grace: float = 120.0
     acknowledge_bytes: int = 256 * KIB
@@ -58,6 +67,7 @@ class Session:
     settings: SessionSettings
     since: float
     streams: Multiplexer = attrs.field(init=False)
+    exchanges: Exchanges = attrs.field(init=False)
     attached: bool = attrs.field(default=False, init=False)
     lost: str | None = attrs.field(default=None, init=False)
     _outgoing: Outgoing = attrs.field(init=False)
@@ -71,6 +81,7 @@ class Session:
             settings.acknowledge_bytes, settings.acknowledge_frames, settings.acknowledge_delay
         )
         self.streams = Multiplexer(self._outgoing, self.initiator, settings.window, settings.streams)
+        self.exchanges = Exchanges(self._outgoing, settings.requests, settings.request_bytes)
         self._detached_at = self.since
 
     @property
@@ -101,7 +112,8 @@ class Session:
 
     def room(self, stream: int) -> int:
         """Return how many bytes may be sent on the stream now: what the peer grants, and what may be kept."""
-        return max(min(self.streams.room(stream), self.settings.kept - self._outgoing.kept), 0)
+        kept = self._outgoing.kept - self._outgoing.kept_of_exchanges
+        return max(min(self.streams.room(stream), self.settings.kept - kept), 0)
 
     def receive(self, frame: Frame, now: float) -> None:
         """Heed a frame that came over the connection.
@@ -115,16 +127,18 @@ class Session:
         elif frame.type not in NUMBERED:
             raise RelayProtocolError(f"{frame.type.name} does not belong to a session")
         elif self._incoming.arrives(frame.number, len(frame.payload), now):
-            self.streams.receive(frame)
+            part = self.exchanges if frame.type in EXCHANGES else self.streams
+            part.receive(frame)
 
-    def take_events(self) -> list[StreamEvent]:
-        """Return what has happened to streams."""
-        return self.streams.take_events()
+    def take_events(self) -> list[SessionEvent]:
+        """Return what has happened to streams, and then to requests."""
+        return [*self.streams.take_events(), *self.exchanges.take_events()]
 
     def frames_to_send(self, most: int, now: float) -> list[Frame]:
         """Return what to send now over the connection: *most* bytes, or a frame more."""
         if not self.attached:
             return []
+        self.exchanges.fill(self.settings.request_kept - self._outgoing.kept_of_exchanges)
         frames = self._outgoing.take(most)
         if self._incoming.due(now):
             frames.append(Frame(FrameType.ACK, self._outgoing.session, number=self._incoming.acknowledged()))
@@ -144,8 +158,9 @@ class Session:
             self.lose(f"no connection for {self.settings.grace:g} s")
 
     def lose(self, detail: str) -> None:
-        """End the session and its streams; *detail* says why."""
+        """End the session, its streams and requests; *detail* says why."""
         if self.lost is None:
             self.lost = detail
             self.attached = False
             self.streams.lose(Reason.SESSION_LOST, detail)
+            self.exchanges.lose(detail)

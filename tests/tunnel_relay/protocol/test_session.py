@@ -1,4 +1,7 @@
-"""Sessions over connections that are cut at any moment: every byte arrives once and in order, or a reset says why."""
+"""Sessions over connections that are cut at any moment.
+
+Every byte of a stream arrives once and in order, or a reset says why; every request and every response arrives once.
+"""
 
 from __future__ import annotations
 
@@ -11,30 +14,37 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from tunnel_relay.errors import RelayProtocolError
-from tunnel_relay.protocol.frames import Frame, FrameType, decode, encode
+from tunnel_relay.protocol.exchanges import RequestLost, RequestReceived, ResponseReceived
+from tunnel_relay.protocol.frames import MAX_PAYLOAD, Frame, FrameType, decode, encode
 from tunnel_relay.protocol.multiplexer import (
     CreditReceived,
     DataReceived,
     EndReceived,
     Reason,
     StreamAccepted,
-    StreamEvent,
     StreamOpened,
     StreamRefused,
     StreamReset,
 )
-from tunnel_relay.protocol.session import Session, SessionSettings
+from tunnel_relay.protocol.requests import Request, Response, Status
+from tunnel_relay.protocol.session import Session, SessionEvent, SessionSettings
 
 SMALL = SessionSettings(
     window=1000,
     streams=4,
     kept=3000,
+    requests=3,
+    request_bytes=400_000,
+    request_kept=100_000,
     frames=500,
     grace=10.0,
     acknowledge_bytes=600,
     acknowledge_frames=8,
     acknowledge_delay=0.05,
 )
+
+# Of payloads: in one piece, in several, and more than there is room for.
+LENGTHS = st.one_of(st.integers(0, 2000), st.integers(0, 250_000))
 
 
 @attrs.define(eq=False)
@@ -52,8 +62,15 @@ class End:
     got: dict[int, bytearray] = attrs.field(factory=dict[int, bytearray])
     unread: dict[int, int] = attrs.field(factory=dict[int, int])
     end_seen: set[int] = attrs.field(factory=set[int])
+    # Requests by number: those it made, those it was asked, and what it has answered and been answered.
+    asked: dict[int, Request] = attrs.field(factory=dict[int, Request])
+    abandoned: set[int] = attrs.field(factory=set[int])
+    requests: dict[int, Request] = attrs.field(factory=dict[int, Request])
+    answered: dict[int, Response] = attrs.field(factory=dict[int, Response])
+    responses: dict[int, Response] = attrs.field(factory=dict[int, Response])
+    given_up: set[int] = attrs.field(factory=set[int])
 
-    def heed(self, event: StreamEvent) -> None:
+    def heed(self, event: SessionEvent) -> None:
         """Do what an application does."""
         match event:
             case StreamOpened(stream):
@@ -74,6 +91,16 @@ class End:
                 self.end_seen.add(stream)
             case CreditReceived():
                 pass
+            case RequestReceived(number, request):
+                assert number not in self.requests
+                self.requests[number] = request
+            case ResponseReceived(number, response):
+                assert number in self.asked
+                assert number not in self.abandoned | self.responses.keys()
+                self.responses[number] = response
+            case RequestLost(number):
+                assert number not in self.abandoned | self.responses.keys()
+                self.given_up.add(number)
 
 
 class Sessions(RuleBasedStateMachine):
@@ -83,7 +110,9 @@ class Sessions(RuleBasedStateMachine):
         super().__init__()
         self.now = 0.0
         self.client = End(Session(initiator=True, settings=SMALL, since=0.0))
-        self.agent = End(Session(initiator=False, settings=SMALL, since=0.0))
+        # An agent that takes on less than the client would ask of it.
+        fewer = attrs.evolve(SMALL, requests=2)
+        self.agent = End(Session(initiator=False, settings=fewer, since=0.0))
         self.ends = (self.client, self.agent)
         self.label = 0
         self.counter = 0
@@ -176,6 +205,41 @@ class Sessions(RuleBasedStateMachine):
             stream = candidates[pick % len(candidates)]
             end.session.streams.consumed(stream, end.unread.pop(stream))
 
+    @rule(which=st.integers(0, 1), length=LENGTHS, most=LENGTHS)
+    def asks(self, which: int, length: int, most: int) -> None:
+        end = self.ends[which]
+        request = Request(
+            id=f"{which}-{self.counter}", target="somewhere", payload=self.payload(length), most=most
+        )
+        if end.session.lost is None and end.session.exchanges.may_ask(request):
+            number = end.session.exchanges.ask(request)
+            end.asked[number] = request
+
+    @rule(which=st.integers(0, 1), pick=st.integers(0, 9))
+    def abandons(self, which: int, pick: int) -> None:
+        end = self.ends[which]
+        candidates = sorted(end.asked.keys() - end.abandoned - end.responses.keys() - end.given_up)
+        if candidates and end.session.lost is None:
+            number = candidates[pick % len(candidates)]
+            end.session.exchanges.abandon(number)
+            end.abandoned.add(number)
+
+    @rule(which=st.integers(0, 1), pick=st.integers(0, 9), length=LENGTHS)
+    def responds(self, which: int, pick: int, length: int) -> None:
+        end = self.ends[which]
+        candidates = sorted(end.requests.keys() - end.answered.keys())
+        if candidates and end.session.lost is None:
+            number = candidates[pick % len(candidates)]
+            request = end.requests[number]
+            payload = self.payload(min(length, request.most))
+            response = Response(id=request.id, status=Status.DONE, payload=payload)
+            end.session.exchanges.answer(number, response)
+            end.answered[number] = response
+
+    def payload(self, length: int) -> bytes:
+        self.counter += 1
+        return (self.counter.to_bytes(4, "big") * (length // 4 + 1))[:length]
+
     @rule(which=st.integers(0, 1), most=st.integers(1, 3000))
     def sends(self, which: int, most: int) -> None:
         self.send(which, most)
@@ -227,10 +291,21 @@ class Sessions(RuleBasedStateMachine):
                     assert got == end.sent[stream]
 
     @invariant()
+    def requests_and_responses_arrive_as_they_were_sent(self) -> None:
+        for end, other in (self.ends, self.ends[::-1]):
+            assert end.requests.items() <= other.asked.items()
+            for number, response in end.responses.items():
+                if response.status is Status.BUSY:
+                    assert number not in other.requests
+                else:
+                    assert response == other.answered[number]
+
+    @invariant()
     def memory_stays_within_bounds(self) -> None:
         for end in self.ends:
             # What is small goes beyond what may be kept of streams.
-            assert end.session.kept <= SMALL.kept + 500 * 20
+            of_requests = SMALL.request_kept + MAX_PAYLOAD
+            assert end.session.kept <= SMALL.kept + 500 * 20 + of_requests
             assert all(unread <= SMALL.window for unread in end.unread.values())
 
     def teardown(self) -> None:
@@ -241,6 +316,7 @@ class Sessions(RuleBasedStateMachine):
                 for event in end.session.take_events():
                     end.heed(event)
                 assert end.session.streams.open_streams == 0
+                assert end.asked.keys() == end.responses.keys() | end.abandoned | end.given_up
             return
         if not self.connected():
             self.resume()
@@ -248,6 +324,7 @@ class Sessions(RuleBasedStateMachine):
             self.now += 0.05
             for which, end in enumerate(self.ends):
                 self.answers(which, True)
+                self.responds(which, 0, 1000)
                 for stream in list(end.unread):
                     end.session.streams.consumed(stream, end.unread.pop(stream))
                 for stream in list(end.opened - end.ended):
@@ -258,6 +335,10 @@ class Sessions(RuleBasedStateMachine):
         for end, other in (self.ends, self.ends[::-1]):
             assert end.session.streams.open_streams == 0
             assert end.session.kept == 0
+            assert end.asked.keys() == end.responses.keys() | end.abandoned
+            assert not end.responses.keys() & end.abandoned
+            assert end.requests.keys() == end.answered.keys()
+            assert end.session.exchanges.idle
             for stream, sent in end.sent.items():
                 if stream not in end.over and stream not in other.over:
                     assert other.got.get(stream, bytearray()) == sent
@@ -277,7 +358,7 @@ def couple() -> tuple[Session, Session]:
     return client, agent
 
 
-def pump(source: Session, sink: Session, now: float = 0.0) -> list[StreamEvent]:
+def pump(source: Session, sink: Session, now: float = 0.0) -> list[SessionEvent]:
     """Carry over what *source* has to say; return what *sink* makes of it."""
     for frame in source.frames_to_send(1 << 20, now):
         sink.receive(frame, now)
