@@ -16,6 +16,8 @@ TunnelRelayError
         RelayProtocolError          the other end of a session breaks its rules
         LinkLostError               the WebSocket is of no use any more
         RequestLostError            a session ended before the response to a request had come
+        OutboxFullError             too many requests wait to be sent
+        StoreError                  a file in which something is kept cannot be read or written
 """
 
 from __future__ import annotations
@@ -108,3 +110,11 @@ class LinkLostError(RelayError):
 
 class RequestLostError(RelayError):
     """The session ended before the response to a request had come; it may have been done. Ask again, with its id."""
+
+
+class OutboxFullError(RelayError):
+    """Too many requests wait to be sent, or too many bytes: this one was not accepted."""
+
+
+class StoreError(RelayError):
+    """A file in which something is kept cannot be read or written; the message names it and says why."""
