@@ -1,0 +1,164 @@
+"""What users may do by their tier: which modes and features, how often, and how much at a time.
+
+The tier stands in the token. One without a tier, or with a tier that this server does not know, gets what the default
+one gives, which should be the least: a misspelt tier opens nothing.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+
+import attrs
+
+from tunnel_relay.policy.rate import Rate, Rates
+from tunnel_relay.protocol.multiplexer import Reason
+
+
+class Mode(enum.Enum):
+    """Who speaks SSH with the agent's side."""
+
+    END_TO_END = "end-to-end"
+    """The client: the relay sees ciphertext only."""
+    RELAY_SSH = "relay-ssh"
+    """The relay, with a pool of connections."""
+
+
+class Feature(enum.Enum):
+    """What is not for everybody."""
+
+    REQUESTS = "requests"
+    """Payloads to a target that wait while there is no link, and are done once."""
+    COMPRESSION = "compression"
+    AGENT_POOLS = "agent-pools"
+    """Several agents of one name."""
+    AGENT_FORWARDING = "agent-forwarding"
+    """The client's ssh-agent, for what runs behind the agent."""
+
+
+class Held(enum.Enum):
+    """What a user has so and so many of at a time; the values are the words for people."""
+
+    CONNECTIONS = "connections"
+    """WebSockets, of clients and agents."""
+    SESSIONS = "sessions"
+    STREAMS = "streams"
+    SSH_CONNECTIONS = "SSH connections"
+    """The relay's own, in `Mode.RELAY_SSH`."""
+
+
+@attrs.frozen
+class Denial:
+    """Something is not allowed.
+
+    Attributes:
+      reason: `NOT_ALLOWED`, which another tier heals, or `LIMIT`, which also patience does.
+      detail: Why, for people.
+
+    """
+
+    reason: Reason
+    detail: str
+
+
+@attrs.frozen(kw_only=True)
+class Tier:
+    """What the users of one tier may do.
+
+    Attributes:
+      name: As tokens say it.
+      modes: How they may reach agents.
+      features: What else they may use.
+      rates: How often they may ask for something.
+      most: How much each user may have at a time; without a bound where nothing is said.
+
+    """
+
+    name: str
+    modes: frozenset[Mode] = frozenset({Mode.END_TO_END})
+    features: frozenset[Feature] = frozenset()
+    rates: Rates = attrs.field(factory=Rates)
+    most: Mapping[Held, int] = attrs.field(factory=dict[Held, int])
+
+    def refuse_mode(self, mode: Mode) -> Denial | None:
+        """Return why *mode* may not be used; None where it may."""
+        if mode in self.modes:
+            return None
+        return Denial(Reason.NOT_ALLOWED, f"the tier {self.name!r} has no mode {mode.value!r}")
+
+    def refuse_feature(self, feature: Feature) -> Denial | None:
+        """Return why *feature* may not be used; None where it may."""
+        if feature in self.features:
+            return None
+        return Denial(Reason.NOT_ALLOWED, f"the tier {self.name!r} has no {feature.value!r}")
+
+
+# Per user: 100 requests a minute and 3 SSH connections are the design's; the others are guessed.
+FREE = Tier(
+    name="free",
+    features=frozenset({Feature.REQUESTS}),
+    most={Held.CONNECTIONS: 10, Held.SESSIONS: 10, Held.STREAMS: 256, Held.SSH_CONNECTIONS: 3},
+)
+PREMIUM = Tier(
+    name="premium",
+    modes=frozenset(Mode),
+    features=frozenset({Feature.REQUESTS, Feature.COMPRESSION, Feature.AGENT_POOLS}),
+    rates=Rates(requests=Rate(1000, 60.0), opens=Rate(200, 1.0)),
+    most={Held.CONNECTIONS: 50, Held.SESSIONS: 100, Held.STREAMS: 2048, Held.SSH_CONNECTIONS: 3},
+)
+ENTERPRISE = Tier(
+    name="enterprise",
+    modes=frozenset(Mode),
+    features=frozenset(Feature),
+    rates=Rates(requests=Rate(10_000, 60.0), opens=Rate(1000, 1.0)),
+    most={Held.CONNECTIONS: 500, Held.SESSIONS: 1000, Held.STREAMS: 16384, Held.SSH_CONNECTIONS: 3},
+)
+
+
+@attrs.define(eq=False)
+class Access:
+    """The tiers that there are, and what each user has now.
+
+    Attributes:
+      tiers: Each has a name of its own.
+      default: The name of the tier of those whose token names none of them.
+
+    """
+
+    tiers: tuple[Tier, ...] = (FREE, PREMIUM, ENTERPRISE)
+    default: str = FREE.name
+    _by_name: dict[str, Tier] = attrs.field(factory=dict[str, Tier], init=False)
+    _held: dict[tuple[str, Held], int] = attrs.field(factory=dict[tuple[str, Held], int], init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._by_name = {tier.name: tier for tier in self.tiers}
+        if len(self._by_name) != len(self.tiers) or self.default not in self._by_name:
+            raise ValueError("each tier must have a name of its own, and one of them be the default")
+
+    def tier(self, name: str) -> Tier:
+        """Return the tier that a token means by *name*."""
+        return self._by_name.get(name) or self._by_name[self.default]
+
+    def rates(self) -> dict[str, Rates]:
+        """Return the rates of all tiers by name."""
+        return {tier.name: tier.rates for tier in self.tiers}
+
+    def take(self, user: str, tier: str, held: Held) -> Denial | None:
+        """Give *user* one more; return why not, or None: then `give_back` takes it back."""
+        most, have = self.tier(tier).most.get(held), self._held.get((user, held), 0)
+        if most is not None and have >= most:
+            return Denial(Reason.LIMIT, f"{have} {held.value} are the most that the tier allows at a time")
+        self._held[user, held] = have + 1
+        return None
+
+    def give_back(self, user: str, held: Held) -> None:
+        """Note that *user* has one less."""
+        left = self._held[user, held] - 1
+        if left:
+            self._held[user, held] = left
+        else:
+            del self._held[user, held]
+
+    def held(self, user: str, held: Held) -> int:
+        """Return how many *user* has."""
+        return self._held.get((user, held), 0)
