@@ -1,0 +1,141 @@
+"""SQLite files that only their owner reads, used from worker threads, one piece of work at a time.
+
+What is written is on the disk when the call returns (WAL, synchronous=FULL): it survives the loss of power.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import attrs
+import trio
+
+from tunnel_relay.errors import StoreError
+
+Result = TypeVar("Result")
+
+# Seconds that another process may keep the file locked.
+BUSY = 5.0
+
+# Seconds that work may hold up the end.
+CLOSE_LIMIT = 10.0
+
+# What the log is cut to once it was written back; a request of 16 MiB makes it longer at once.
+LOG_BYTES = 16 * 1024 * 1024
+
+
+@attrs.define(eq=False)
+class Database:
+    """An open file. Work that was begun is finished, even where whoever waits for it is cancelled."""
+
+    path: Path
+    _connection: sqlite3.Connection
+    _limiter: trio.CapacityLimiter = attrs.field(factory=lambda: trio.CapacityLimiter(1), init=False)
+
+    async def read(self, work: Callable[[sqlite3.Connection], Result]) -> Result:
+        """Return what *work* does with the connection in a thread; it writes nothing.
+
+        Raises:
+          StoreError: the file cannot be read.
+
+        """
+
+        def run() -> Result:
+            with _translated(self.path):
+                return work(self._connection)
+
+        return await trio.to_thread.run_sync(run, limiter=self._limiter)
+
+    async def write(self, work: Callable[[sqlite3.Connection], Result]) -> Result:
+        """Return what *work* does with the connection in a thread, as one transaction: all of it, or nothing.
+
+        Raises:
+          StoreError: the file cannot be written; the disk may be full.
+
+        """
+
+        def run() -> Result:
+            with _translated(self.path), _transaction(self._connection):
+                return work(self._connection)
+
+        return await trio.to_thread.run_sync(run, limiter=self._limiter)
+
+    async def close(self) -> None:
+        """Close the file, behind the work that was begun; the log is written back."""
+        with trio.move_on_after(CLOSE_LIMIT, shield=True):
+            await trio.to_thread.run_sync(self._connection.close, limiter=self._limiter)
+
+
+@asynccontextmanager
+async def open_database(path: Path, version: int, tables: Sequence[str]) -> AsyncGenerator[Database]:
+    """Open the file at *path*, which is made with *tables* (SQL) where there is none; nobody else may read it.
+
+    Raises:
+      StoreError: it cannot be used, or is not of this *version*.
+
+    """
+    connection = await trio.to_thread.run_sync(_open, path, version, tables)
+    database = Database(path, connection)
+    try:
+        yield database
+    finally:
+        await database.close()
+
+
+def _open(path: Path, version: int, tables: Sequence[str]) -> sqlite3.Connection:
+    with _translated(path):
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # SQLite gives its other files the same permissions.
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
+        for each in (path, path.with_name(path.name + "-wal"), path.with_name(path.name + "-shm")):
+            if each.exists():
+                each.chmod(0o600)
+        connection = sqlite3.connect(path, timeout=BUSY, isolation_level=None, check_same_thread=False)
+        try:
+            _prepare(connection, path, version, tables)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+
+def _prepare(connection: sqlite3.Connection, path: Path, version: int, tables: Sequence[str]) -> None:
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute(f"PRAGMA journal_size_limit = {LOG_BYTES}")
+    found = int(connection.execute("PRAGMA user_version").fetchone()[0])
+    if found == 0:
+        with _transaction(connection):
+            for statement in tables:
+                connection.execute(statement)
+            connection.execute(f"PRAGMA user_version = {version}")
+    elif found != version:
+        raise StoreError(f"{path} is of version {found}, and this program knows {version}: move it away")
+
+
+@contextmanager
+def _transaction(connection: sqlite3.Connection) -> Generator[None]:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        # A full disk has ended the transaction already.
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+@contextmanager
+def _translated(path: Path) -> Generator[None]:
+    try:
+        yield
+    except sqlite3.DatabaseError as exc:
+        raise StoreError(f"{path}: {exc}") from exc
+    except OSError as exc:
+        raise StoreError(f"{path}: {exc.strerror or exc}") from exc
