@@ -11,7 +11,7 @@ import attrs
 import trio
 
 from tunnel_relay.asking import AskedRequest, Asking
-from tunnel_relay.errors import RelayError, RelayProtocolError
+from tunnel_relay.errors import RelayError, RelayProtocolError, RequestLostError
 from tunnel_relay.link import Link
 from tunnel_relay.protocol.exchanges import RequestLost, RequestReceived, ResponseReceived
 from tunnel_relay.protocol.frames import Buffer, Frame
@@ -109,6 +109,7 @@ class LiveSession:
         self._link = link
         link.add(self)
         self._changed.set()
+        self._tell()
 
     def detach(self) -> None:
         """The link is lost, or carries this no more."""
@@ -155,6 +156,18 @@ class LiveSession:
 
         """
         return await self._asking.ask(request)
+
+    async def wait_attached(self) -> None:
+        """Wait until there is a link.
+
+        Raises:
+          RequestLostError: the session ended first.
+
+        """
+        while not self.session.attached:
+            if self.session.lost is not None:
+                raise RequestLostError(self.session.lost)
+            await self.wait_room()
 
     # -- what the link calls
 

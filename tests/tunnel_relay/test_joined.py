@@ -1,4 +1,4 @@
-"""A client, the switch and an agent joined, with a service behind: whatever is cut, streams go on."""
+"""A client, the switch and an agent joined, with a service behind: whatever is cut, streams and requests go on."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import random
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager, suppress
 from functools import partial
+from pathlib import Path
 
 import attrs
 import pytest
@@ -14,13 +15,19 @@ import trio.testing
 
 from tests.support.websockets import open_websocket_pair
 from tunnel_relay.agent.offering import Offering
+from tunnel_relay.answering import Answering
 from tunnel_relay.background import open_background
-from tunnel_relay.client import reaching
+from tunnel_relay.client import forwarding, reaching
+from tunnel_relay.client.forwarding import open_forwarding
 from tunnel_relay.client.reaching import Reaching
 from tunnel_relay.errors import LinkLostError
 from tunnel_relay.link import Link
+from tunnel_relay.performing import to_services
+from tunnel_relay.policy.outbox import OutboxSettings
 from tunnel_relay.protocol.multiplexer import Reason
+from tunnel_relay.protocol.requests import Request, Status
 from tunnel_relay.protocol.session import SessionSettings
+from tunnel_relay.record import RecordSettings, open_record
 from tunnel_relay.server.switch import Port, Switch
 from tunnel_relay.sessions import StreamRefusedError, StreamResetError
 
@@ -102,7 +109,8 @@ async def open_world(user: str = "alice") -> AsyncGenerator[World]:
 
 @pytest.fixture(autouse=True)
 def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reaching, "PAUSE", 0.01)
+    for module in (reaching, forwarding):
+        monkeypatch.setattr(module, "PAUSE", 0.01)
 
 
 async def exchange(world: World, data: bytes) -> bytes:
@@ -185,3 +193,63 @@ async def test_a_session_that_the_agent_has_forgotten_is_lost_at_once() -> None:
             with pytest.raises(StreamResetError, match="not known here"):
                 await stream.receive_some()
             assert await exchange(world, b"anew") == b"anew"
+
+
+async def test_requests_are_done_once_whatever_is_cut(tmp_path: Path) -> None:
+    """The links, the switch, and the sessions, which the agent forgets."""
+    rng = random.Random(1)
+    with trio.fail_after(30):
+        async with (
+            open_record(tmp_path / "record.db", RecordSettings()) as record,
+            open_world() as world,
+            open_forwarding(
+                world.client, settings=OutboxSettings(), store=None, notify=lambda _event: None
+            ) as requests,
+            trio.open_nursery() as nursery,
+        ):
+            heard: list[bytes] = []
+
+            async def count(stream: trio.SocketStream) -> None:
+                read = bytearray()
+                async for data in stream:
+                    read += data
+                heard.append(bytes(read))
+                await stream.send_all(read)
+
+            [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
+            nursery.start_soon(trio.serve_listeners, count, [listener])
+            connect = to_services({"db": listener.socket.getsockname()})
+            world.offering.asked = Answering(nursery, record, "alice", connect).asked
+
+            def forget() -> None:
+                for kept in list(world.offering._sessions.values()):  # pyright: ignore[reportPrivateUsage]
+                    kept.live.lose("forgotten")
+                world.cut("client")
+
+            async def weather() -> None:
+                deeds = (
+                    partial(world.cut, "client"),
+                    partial(world.cut, "agent"),
+                    world.restart,
+                    forget,
+                )
+                while True:
+                    for _ in range(rng.randrange(100)):
+                        await trio.lowlevel.checkpoint()
+                    rng.choice(deeds)()
+                    await trio.sleep(0.02)
+
+            payloads = [rng.randbytes(20_000 * number) for number in range(12)]
+
+            async def ask(number: int, payload: bytes) -> None:
+                response = await requests.forward(
+                    Request(id=str(number), target="db", payload=payload, most=len(payload))
+                )
+                assert (response.status, response.payload) == (Status.DONE, payload)
+
+            nursery.start_soon(weather)
+            async with trio.open_nursery() as asking:
+                for number, payload in enumerate(payloads):
+                    asking.start_soon(ask, number, payload)
+            assert sorted(heard) == sorted(payloads)
+            nursery.cancel_scope.cancel()

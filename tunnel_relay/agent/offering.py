@@ -1,12 +1,13 @@
-"""What an agent does over a link: it keeps its clients' sessions, and joins their streams to its services."""
+"""What an agent does over a link: it keeps its clients' sessions, joins their streams to its services, and is asked."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import attrs
 import trio
 
+from tunnel_relay.asking import AskedRequest
 from tunnel_relay.errors import RelayProtocolError
 from tunnel_relay.link import Link
 from tunnel_relay.protocol.frames import LINK, Frame, FrameType
@@ -37,6 +38,7 @@ class Offering:
       services: Host and port by name; nothing else can be reached.
       instance: What tells this agent from others of its name.
       settings: The sessions' bounds.
+      asked: Called with each request (see `Answering.asked`). Without it, none is done.
 
     """
 
@@ -44,6 +46,7 @@ class Offering:
     services: Mapping[str, tuple[str, int]]
     instance: str
     settings: SessionSettings
+    asked: Callable[[AskedRequest], None] | None = None
     _sessions: dict[str, _Kept] = attrs.field(factory=dict[str, _Kept], init=False)
     _labels: dict[int, _Kept] = attrs.field(factory=dict[int, _Kept], init=False)
     _link: Link | None = attrs.field(default=None, init=False)
@@ -87,7 +90,9 @@ class Offering:
         hello = read_hello(frame.payload)
         kept = self._sessions.get(hello.token)
         if kept is None:
-            live = LiveSession.new(initiator=False, settings=self.settings, opened=self._opened)
+            live = LiveSession.new(
+                initiator=False, settings=self.settings, opened=self._opened, asked=self.asked
+            )
             kept = self._sessions[hello.token] = _Kept(live)
             self.nursery.start_soon(self._keep, hello.token, live)
         self._attach(kept, frame.session, 0, hello.fence)

@@ -1,4 +1,4 @@
-"""What a client does over a link: it keeps one session with an agent, and opens streams to its services."""
+"""What a client does over a link: it keeps one session with an agent, opens streams to its services, and asks."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import secrets
 import attrs
 import trio
 
-from tunnel_relay.errors import RelayProtocolError
+from tunnel_relay.errors import RelayProtocolError, RequestLostError
 from tunnel_relay.link import Link
 from tunnel_relay.protocol.frames import Frame, FrameType
 from tunnel_relay.protocol.greetings import (
@@ -20,6 +20,7 @@ from tunnel_relay.protocol.greetings import (
     write,
 )
 from tunnel_relay.protocol.multiplexer import Reason
+from tunnel_relay.protocol.requests import Request, Response
 from tunnel_relay.protocol.session import SessionSettings
 from tunnel_relay.sessions import LiveSession, RelayStream
 
@@ -42,7 +43,7 @@ class _Begun:
 class Reaching:
     """One client's session with the agent of that name, over one link after the other.
 
-    A session that is lost for good is followed by a new one when the next stream is opened.
+    A session that is lost for good is followed by a new one when the next stream is opened, or request made.
 
     Attributes:
       nursery: Runs sessions.
@@ -92,12 +93,35 @@ class Reaching:
 
     def open_stream(self, service: str) -> RelayStream:
         """Open a stream to a service of the agent; use it after `RelayStream.wait_accepted`."""
+        return self._live().open_stream(service.encode())
+
+    async def wait_ready(self) -> None:
+        """Wait until there is a way to the agent."""
+        while True:
+            try:
+                await self._live().wait_attached()
+            except RequestLostError:
+                await trio.sleep(PAUSE)
+            else:
+                return
+
+    async def ask(self, request: Request) -> Response:
+        """Return what has become of *request* at the agent; see `Asking.ask`.
+
+        Raises:
+          RequestLostError: the session ended first.
+
+        """
+        return await self._live().ask(request)
+
+    def _live(self) -> LiveSession:
+        """Return the session; a new one where there is none (any more)."""
         if self._begun is None or self._begun.live.session.lost is not None:
             live = LiveSession.new(initiator=True, settings=self.settings, opened=_refuse)
             self._begun = _Begun(live, secrets.token_hex(TOKEN_LENGTH // 2))
             self.nursery.start_soon(live.run)
             self._greet()
-        return self._begun.live.open_stream(service.encode())
+        return self._begun.live
 
     def _greet(self) -> None:
         begun, link = self._begun, self._link

@@ -74,6 +74,13 @@ class Outbox(Generic[Item]):
         return self._bytes
 
     @property
+    def waiting(self) -> bool:
+        """Whether there is anything to take."""
+        while self._waiting and self._waiting[0][1] not in self._held:
+            heapq.heappop(self._waiting)
+        return bool(self._waiting)
+
+    @property
     def pressed(self) -> bool:
         """Whether it is filling, and senders should hold back."""
         share = self.settings.pressure

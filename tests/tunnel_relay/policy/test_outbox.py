@@ -109,6 +109,7 @@ class Outboxes(RuleBasedStateMachine):
     @rule()
     def takes(self) -> None:
         waiting = [(each[0], ticket) for ticket, each in self.model.items() if not each[2]]
+        assert self.outbox.waiting is bool(waiting)
         taken = self.outbox.take()
         if not waiting:
             assert taken is None

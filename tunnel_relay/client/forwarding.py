@@ -1,0 +1,243 @@
+"""Requests as a client makes them: queued by priority, kept while there is no way to the agent, and asked again.
+
+Whatever becomes of links and sessions, a request is asked until there is a response; its id keeps the far end from
+doing it twice. Those of high priority are written to a file first and outlive the program; the response to one of an
+earlier time is told to *notify*.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from typing import Protocol
+
+import attrs
+import trio
+
+from tunnel_relay.background import open_background
+from tunnel_relay.client.outbox_store import SENT_KEPT, OutboxStore
+from tunnel_relay.errors import OutboxFullError, RequestLostError, StoreError
+from tunnel_relay.policy.outbox import Outbox, OutboxSettings, Priority
+from tunnel_relay.protocol.requests import Request, Response, Status
+
+# How many are asked at a time: a more urgent one waits for one of them to be answered, not for all that wait.
+AT_A_TIME = 16
+
+# Seconds before what could not be asked is asked again.
+PAUSE = 1.0
+
+
+class Way(Protocol):
+    """What leads to the far end, over one session after the other."""
+
+    async def wait_ready(self) -> None:
+        """Wait until there is a link."""
+        ...
+
+    async def ask(self, request: Request) -> Response:
+        """Return what has become of *request*; raises `RequestLostError` where it is to be asked again."""
+        ...
+
+
+@attrs.frozen
+class Pressure:
+    """The outbox begins to be full, or no longer is: hold requests back, or go on."""
+
+    pressed: bool
+
+
+@attrs.frozen
+class AnsweredLate:
+    """A request for which nobody waits any more was answered."""
+
+    request: Request
+    response: Response
+
+
+@attrs.frozen
+class ExpiredRequest:
+    """The request with that id was sent too long ago to be sent again; nobody knows whether it was done."""
+
+    id: str
+
+
+ForwardingEvent = Pressure | AnsweredLate | ExpiredRequest
+
+
+@attrs.define(eq=False)
+class _Entry:
+    request: Request
+    stored: bool
+    done: trio.Event = attrs.field(factory=trio.Event)
+    waited_for: bool = True
+    sent_at: float | None = None
+    response: Response | None = None
+    lost: str = ""
+
+
+@attrs.define(eq=False)
+class Forwarding:
+    """See the module; `open_forwarding` makes one."""
+
+    _way: Way
+    _outbox: Outbox[_Entry]
+    _store: OutboxStore | None
+    _notify: Callable[[ForwardingEvent], None]
+    _pressed: bool = attrs.field(default=False, init=False)
+    _changed: trio.Event = attrs.field(factory=trio.Event, init=False)
+
+    def __len__(self) -> int:
+        """How many requests have no response yet."""
+        return len(self._outbox)
+
+    @property
+    def pressed(self) -> bool:
+        """Whether the outbox is filling, and no more requests should be made for now."""
+        return self._pressed
+
+    async def forward(self, request: Request, priority: Priority = Priority.NORMAL) -> Response:
+        """Return what has become of *request*, however long that takes.
+
+        Where this is cancelled, a request of high priority that has been accepted is made all the same.
+
+        Raises:
+          OutboxFullError: too many wait; this one was not accepted.
+          StoreError: it could not be written to the disk, and was not accepted.
+          RequestLostError: it was sent a day ago and never answered; nobody knows whether it was done.
+
+        """
+        size = len(request.payload)
+        self._outbox.check_room(size)
+        store = self._store if priority is Priority.HIGH else None
+        if store is not None:
+            await store.keep(request)
+        entry = _Entry(request, store is not None)
+        try:
+            ticket = self._outbox.put(entry, size, priority)
+        except OutboxFullError:
+            # Others came while it was written.
+            if store is not None:
+                with trio.CancelScope(shield=True):
+                    await store.forget(request.id)
+            raise
+        self._change()
+        try:
+            await entry.done.wait()
+        finally:
+            entry.waited_for = False
+            if not entry.stored:
+                self._outbox.remove(ticket)
+                self._change()
+        if entry.response is None:
+            raise RequestLostError(entry.lost)
+        return entry.response
+
+    async def restore(self) -> None:
+        """Take up what an earlier time has left."""
+        if self._store is None:
+            return
+        restored = await self._store.restore()
+        entries = [_Entry(request, stored=True, waited_for=False) for request in restored.requests]
+        self._outbox.restore((entry, len(entry.request.payload), Priority.HIGH) for entry in entries)
+        for identity in restored.expired:
+            self._notify(ExpiredRequest(identity))
+        self._change()
+
+    async def run(self) -> None:
+        """Ask what waits, until cancelled."""
+        at_a_time = trio.Semaphore(AT_A_TIME)
+        async with trio.open_nursery() as nursery:
+            while True:
+                await at_a_time.acquire()
+                taken = None
+                while taken is None:
+                    self._changed = trio.Event()
+                    if self._outbox.waiting:
+                        # Nothing counts as sent before it can be; and what is most urgent shows then.
+                        await self._way.wait_ready()
+                        taken = self._outbox.take()
+                    else:
+                        await self._changed.wait()
+                nursery.start_soon(self._try, *taken, at_a_time)
+
+    async def _try(self, ticket: int, entry: _Entry, at_a_time: trio.Semaphore) -> None:
+        """Ask once."""
+        try:
+            await self._ask_once(entry)
+            if entry.response is None and not entry.lost:
+                await trio.sleep(PAUSE)
+                self._outbox.give_back(ticket)
+            else:
+                await self._end(ticket, entry)
+        finally:
+            at_a_time.release()
+            self._change()
+
+    async def _ask_once(self, entry: _Entry) -> None:
+        now = trio.current_time()
+        if entry.sent_at is None:
+            if not await self._mark_sent(entry):
+                return
+            entry.sent_at = now
+        elif now - entry.sent_at > SENT_KEPT:
+            entry.lost = "it was sent a day ago and never answered: nobody knows whether it was done"
+            return
+        try:
+            response = await self._way.ask(entry.request)
+        except RequestLostError:
+            return
+        if response.status is not Status.BUSY:
+            entry.response = response
+
+    async def _mark_sent(self, entry: _Entry) -> bool:
+        if entry.stored and self._store is not None:
+            try:
+                await self._store.mark_sent(entry.request.id)
+            except StoreError:
+                # It waits: after the next start nobody would know that it was sent.
+                return False
+        return True
+
+    async def _end(self, ticket: int, entry: _Entry) -> None:
+        self._outbox.remove(ticket)
+        if entry.stored and self._store is not None:
+            try:
+                await self._store.forget(entry.request.id)
+            except StoreError:
+                # It is asked again after the next start, and answered from the far end's record.
+                entry.stored = False
+        entry.done.set()
+        if entry.waited_for:
+            return
+        if entry.response is not None:
+            self._notify(AnsweredLate(entry.request, entry.response))
+        else:
+            self._notify(ExpiredRequest(entry.request.id))
+
+    def _change(self) -> None:
+        self._changed.set()
+        if self._outbox.pressed is not self._pressed:
+            self._pressed = self._outbox.pressed
+            self._notify(Pressure(self._pressed))
+
+
+@asynccontextmanager
+async def open_forwarding(
+    way: Way,
+    *,
+    settings: OutboxSettings,
+    store: OutboxStore | None,
+    notify: Callable[[ForwardingEvent], None],
+) -> AsyncGenerator[Forwarding]:
+    """Forward requests that *way*.
+
+    Raises:
+      StoreError: what is left of an earlier time cannot be read.
+
+    """
+    forwarding = Forwarding(way, Outbox(settings), store, notify)
+    await forwarding.restore()
+    async with open_background() as nursery:
+        nursery.start_soon(forwarding.run)
+        yield forwarding
+        nursery.cancel_scope.cancel()
