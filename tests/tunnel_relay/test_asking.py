@@ -82,6 +82,7 @@ async def test_who_waits_for_room_gets_it_when_another_gives_up(autojump_clock: 
             await wait_all_tasks_blocked()
             others.cancel_scope.cancel()
         await wait_all_tasks_blocked()
+        assert not couple.client.session.exchanges.idle
         await couple.connect()
         asked = await couple.questions.receive()
         assert asked.request.payload == b"another"
@@ -106,6 +107,28 @@ async def test_a_session_that_ends_gives_up_requests(autojump_clock: MockClock) 
         await trio.sleep(11)
         await ask()
         asked.answer(done())
+
+
+async def test_who_waits_for_a_link_hears_of_it(autojump_clock: MockClock) -> None:
+    async with open_couple(SETTINGS) as couple, trio.open_nursery() as nursery:
+        await couple.client.wait_attached()
+        couple.cut()
+        attached: list[float] = []
+
+        async def wait() -> None:
+            await couple.client.wait_attached()
+            attached.append(trio.current_time())
+
+        nursery.start_soon(wait)
+        await trio.sleep(5)
+        assert attached == []
+        began = trio.current_time()
+        await couple.connect()
+        await wait_all_tasks_blocked()
+        assert attached == [began]
+        couple.cut()
+        with pytest.raises(RequestLostError, match="no connection for 10 s"):
+            await couple.client.wait_attached()
 
 
 async def test_who_does_no_requests_says_so(autojump_clock: MockClock) -> None:

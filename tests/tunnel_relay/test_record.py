@@ -165,8 +165,10 @@ async def test_what_was_done_is_recorded_though_nobody_waits_for_it(tmp_path: Pa
 
         with trio.CancelScope() as scope:
             await world.record.once("alice", request(), act_and_be_cancelled)
-        assert await world.once() == answer(payload=b"olleh")
         assert world.target.done == ["id"]
+    async with open_world(tmp_path) as world:
+        assert await world.once() == answer(payload=b"olleh")
+        assert world.target.done == []
 
 
 async def test_a_day_later_it_is_forgotten(tmp_path: Path) -> None:

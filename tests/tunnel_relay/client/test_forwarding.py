@@ -194,6 +194,21 @@ async def test_the_urgent_is_in_the_file_until_it_is_answered(tmp_path: Path) ->
                 scope.cancel()
         assert await store.restore() == Restored([request()], [])
         assert len(world.forwarding) == 1
+        world.way.held["id"].set()
+        assert await world.event() == AnsweredLate(request(), done())
+        assert len(world.forwarding) == 0
+        assert await store.restore() == Restored([], [])
+
+
+async def test_the_urgent_outlives_the_program(tmp_path: Path) -> None:
+    async with open_outbox_store(tmp_path / "outbox.db") as store, open_world(store=store) as world:
+        world.way.held["id"] = trio.Event()
+        with trio.CancelScope() as scope:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(world.forwarding.forward, request(), Priority.HIGH)
+                while "id" not in world.way.asked:
+                    await trio.lowlevel.checkpoint()
+                scope.cancel()
     async with open_outbox_store(tmp_path / "outbox.db") as store, open_world(store=store) as world:
         assert await world.event() == AnsweredLate(request(), done())
         assert await store.restore() == Restored([], [])

@@ -139,6 +139,19 @@ def test_what_is_too_much_is_answered_early_and_its_rest_is_passed_over() -> Non
     assert near.say(far) == [RequestReceived(again, request())]
 
 
+def test_the_bytes_that_a_peer_asks_for_are_counted() -> None:
+    near, far = End.new(), End.new(most_bytes=1000)
+    near.exchanges.ask(request(b"12345", most=600))
+    assert len(near.say(far)) == 1
+    declined = near.exchanges.ask(request(b"12345", most=391))
+    assert near.say(far) == []
+    event = far.say(near)[0]
+    assert isinstance(event, ResponseReceived)
+    assert (event.number, event.response.status) == (declined, Status.BUSY)
+    near.exchanges.ask(request(b"12345", most=390))
+    assert len(near.say(far)) == 1
+
+
 def test_whoever_asks_on_and_on_is_cut_off() -> None:
     near, far = End.new(most=MOST_DECLINED + 2), End.new(most=1)
     for name in range(MOST_DECLINED + 1):

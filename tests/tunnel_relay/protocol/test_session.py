@@ -429,3 +429,35 @@ def test_a_peer_that_acknowledges_nothing_is_cut_off() -> None:
         client.streams.open(b"")
     with pytest.raises(RelayProtocolError, match="not acknowledged 500 frames"):
         client.streams.open(b"")
+
+
+def test_streams_and_requests_do_not_take_each_other_s_room() -> None:
+    client, agent = couple()
+    stream = client.streams.open(b"somewhere")
+    pump(client, agent)
+    agent.streams.accept(stream)
+    pump(agent, client)
+    request = Request(id="id", target="somewhere", payload=bytes(390_000), most=0)
+    client.exchanges.ask(request)
+    frames = client.frames_to_send(1 << 20, 0.0)
+    frames += client.frames_to_send(1 << 20, 0.0)
+    assert [frame.type for frame in frames] == [FrameType.REQUEST] * 2
+    assert client.room(stream) == 1000
+    client.streams.send(stream, bytes(1000))
+    frames += client.frames_to_send(1 << 20, 0.0)
+    assert frames[-1].type is FrameType.DATA
+    for frame in frames:
+        agent.receive(frame, 0.0)
+    assert [type(event) for event in agent.take_events()] == [DataReceived]
+    events: list[SessionEvent] = []
+    for _ in range(5):
+        pump(agent, client, 1.0)
+        events += pump(client, agent)
+    assert events == [RequestReceived(1, request)]
+
+
+def test_a_session_that_is_lost_says_so_of_its_requests() -> None:
+    client, _ = couple()
+    number = client.exchanges.ask(Request(id="id", target="somewhere", payload=b""))
+    client.lose("gone")
+    assert client.take_events() == [RequestLost(number, "gone")]
