@@ -109,7 +109,6 @@ class LiveSession:
         self._link = link
         link.add(self)
         self._changed.set()
-        self._tell()
 
     def detach(self) -> None:
         """The link is lost, or carries this no more."""
