@@ -173,10 +173,8 @@ class Selector:
         record = self._record(endpoint)
         if self._active == endpoint:
             self._active = None
-        rest = record.backoff.lost(reason, now, lived=now - record.up_since)
-        if record.backoff.failures:
-            record.healthy_since = None
-        return rest
+        record.healthy_since = None
+        return record.backoff.lost(reason, now, lived=now - record.up_since)
 
     def left(self, endpoint: Endpoint) -> None:
         """Note that we have ended the link to *endpoint* ourselves."""

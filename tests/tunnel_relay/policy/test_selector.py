@@ -67,6 +67,22 @@ def test_a_proven_link_that_is_lost_is_sought_where_it_was() -> None:
     assert made.next_step(PROVEN) == Attempt(SECOND)
 
 
+def test_a_link_that_is_lost_before_it_was_proven_is_sought_elsewhere_first() -> None:
+    made = selector()
+    made.connected(FIRST, 0.0)
+    assert made.lost(FIRST, "reset", PROVEN - 1) == 0.0
+    assert made.next_step(PROVEN - 1) == Attempt(SECOND)
+
+
+def test_rest_is_over_when_the_first_of_them_may_be_tried() -> None:
+    made = selector(FIRST, SECOND, THIRD)
+    for endpoint, failures in ((FIRST, 4), (SECOND, 3), (THIRD, 5)):
+        for _ in range(failures):
+            made.failed(endpoint, "no answer", 0.0)
+    assert made.next_step(0.0) == Rest(4.0)
+    assert made.next_step(4.0) == Attempt(SECOND)
+
+
 def test_equals_are_chosen_by_weight() -> None:
     light, heavy = Endpoint(url="wss://light", weight=1), Endpoint(url="wss://heavy", weight=3)
     rng = random.Random(1).random
@@ -152,6 +168,20 @@ def test_better_ones_are_looked_at_and_gone_back_to_when_they_were_well_for_a_wh
     assert made.to_probe(1000.0) == []
 
 
+def test_of_several_better_ones_each_has_its_time() -> None:
+    made = selector(FIRST, SECOND, THIRD)
+    made.connected(THIRD, 0.0)
+    made.to_probe(30.0)
+    made.probed(SECOND, 31.0, healthy=True)
+    made.to_probe(60.0)
+    assert made.next_timer(89.0) == 90.0
+    made.to_probe(90.0)
+    assert made.next_timer(90.0) == 91.0
+    assert made.better(91.0) == SECOND
+    made.connected(SECOND, 91.0)
+    assert made.to_probe(121.0) == [FIRST]
+
+
 def test_one_bad_finding_begins_the_while_anew() -> None:
     made = failed_over()
     made.probed(FIRST, 30.0, healthy=True)
@@ -226,6 +256,24 @@ def test_a_link_that_was_proven_when_it_was_left_owes_nothing() -> None:
     made.connected(SECOND, 0.0)
     made.connected(FIRST, PROVEN)
     assert made.failed(SECOND, "no answer", PROVEN) == 0.0
+
+
+def test_a_link_that_was_left_soon_has_proven_nothing() -> None:
+    made = selector()
+    for _ in range(4):
+        made.failed(SECOND, "no answer", 100.0)
+    made.connected(SECOND, 100.0)
+    made.connected(FIRST, 99.0 + PROVEN)
+    assert made.failed(SECOND, "no answer", 110.0) == 16.0
+
+
+def test_who_leaves_may_come_back_to_where_it_was() -> None:
+    made = selector()
+    made.failed(FIRST, "no answer", 0.0)
+    made.connected(FIRST, 1.0)
+    made.left(FIRST)
+    assert made.state().reason == ""
+    assert made.next_step(1.0) == Attempt(FIRST)
 
 
 def test_the_end_of_an_old_link_says_nothing_of_the_one_in_use() -> None:
