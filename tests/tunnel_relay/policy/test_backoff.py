@@ -67,6 +67,13 @@ def test_rests_differ_up_to_the_bound() -> None:
     assert max(rests) - min(rests) > 20
 
 
+def test_slow_probes_do_not_come_in_step_either() -> None:
+    backoff = Backoff(random.Random(1).random)
+    probes = [backoff.failed("refused", 0.0) for _ in range(1000)][9:]
+    assert 84.0 <= min(probes) < 90.0
+    assert 150.0 < max(probes) <= 156.0
+
+
 def test_a_link_that_was_proven_is_replaced_at_once_and_forgets_what_was() -> None:
     backoff = Backoff(middling)
     for _ in range(10):

@@ -109,6 +109,15 @@ def test_a_trial_that_is_never_heard_of_does_not_hold_others_up_for_ever() -> No
     assert breakers.state("alice", SSH, 91.0) is BreakerState.CLOSED
 
 
+def test_who_is_held_half_open_is_told_of_the_trial_that_is_over_first() -> None:
+    breakers = opened()
+    for now in (60.0, 65.0, 70.0):
+        admitted(breakers, now)
+    assert breakers.admit("alice", SSH, 75.0) == Held(15.0)
+    admitted(breakers, 90.0)
+    assert breakers.admit("alice", SSH, 90.0) == Held(5.0)
+
+
 def test_giving_up_says_nothing_while_it_is_closed() -> None:
     breakers = Breakers()
     breakers.abandoned(admitted(breakers, 0.0))
@@ -123,8 +132,11 @@ def test_states_are_numbers_and_the_worst_of_them_is_the_metric() -> None:
     assert [int(state) for state in BreakerState] == [0, 1, 2]
     assert breakers.worst(0.0) is BreakerState.OPEN
     assert breakers.worst(60.0) is BreakerState.HALF_OPEN
-    breakers.failed(admitted(breakers, 30.0, user="bob"), 30.0)
+    for _ in range(4):
+        assert not breakers.failed(admitted(breakers, 30.0, user="bob"), 30.0)
     assert list(breakers.states(60.0)) == [("alice", SSH, BreakerState.HALF_OPEN)]
+    assert breakers.failed(admitted(breakers, 30.0, user="bob"), 30.0)
+    assert breakers.worst(60.0) is BreakerState.OPEN
     assert Breakers().worst(0.0) is BreakerState.CLOSED
 
 
@@ -135,6 +147,13 @@ def test_only_failures_take_memory() -> None:
         if number % 2:
             breakers.succeeded(pass_)
     assert len(breakers) == 0
+    failing = [admitted(breakers, 0.0, destination=str(number)) for number in range(2)]
+    for pass_ in failing:
+        breakers.failed(pass_, 0.0)
+    breakers.succeeded(failing[0])
+    assert len(breakers) == 1
+    breakers.succeeded(failing[1])
+    assert not breakers._users
 
 
 def test_memory_is_bounded_for_each_user_and_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,11 +164,11 @@ def test_memory_is_bounded_for_each_user_and_for_all(monkeypatch: pytest.MonkeyP
         breakers.failed(admitted(breakers, 0.0, destination=f"host {number}"), 0.0)
         # Whoever is asked for is remembered.
         assert isinstance(breakers.admit("alice", SSH, 0.0), Held)
-        assert len(breakers) <= 3
+    assert len(breakers) == 3
     for number in range(50):
         breakers.failed(admitted(breakers, 0.0, user=f"user {number}"), 0.0)
         assert isinstance(breakers.admit("alice", SSH, 0.0), Held)
-        assert len(breakers) <= 3 + 3
+    assert len(breakers) == 3 + 3
 
 
 @pytest.mark.parametrize("name", ["failures", "recovery", "trials", "trial"])

@@ -72,6 +72,17 @@ def test_what_has_ended_is_forgotten() -> None:
     for number in range(100):
         acquired(leases, AgentKey(f"user {number}", "nas", "one"), now=number)
     assert len(leases) == LENGTH
+    acquired(leases, now=1000.0)
+    assert leases._users.keys() == {"alice"}
+
+
+def test_what_has_ended_is_forgotten_though_what_is_older_was_renewed() -> None:
+    leases = Leases()
+    lease = acquired(leases)
+    acquired(leases, OTHER)
+    leases.renew(lease, RENEW_EVERY)
+    acquired(leases, AgentKey("bob", "nas", "one"), now=LENGTH)
+    assert len(leases) == 2
 
 
 def test_a_user_registers_so_many_and_may_always_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
