@@ -115,7 +115,7 @@ async def test_a_request_may_come_in_pieces(size: int) -> None:
         request = connect_to(port, "localhost") + b"early"
         for start in range(0, len(request), size):
             await stream.send_all(request[start : start + size])
-            await trio.sleep(0.001)
+            await wait_all_tasks_blocked()
         assert await receive_exactly(stream, len(SUCCEEDED) + 5) == SUCCEEDED + b"early"
 
 
@@ -324,7 +324,7 @@ async def test_a_stream_may_end_within_its_request() -> None:
         await eventually(lambda: served.client.open_streams == 0)
 
 
-async def test_an_idle_connection_is_ended() -> None:
+async def test_an_idle_connection_is_ended(virtual_time: MockClock) -> None:
     async with open_destination() as port, open_service(Limits(idle=0.4)) as served:
         stream, _ = await served.ask(connect_to(port))
         for _ in range(4):
