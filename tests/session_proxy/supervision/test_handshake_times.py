@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import trio
 
+from awg_obfs.protocol.tai64n import stamp
 from session_proxy.profile import private_files
 from session_proxy.supervision import handshake_times
 from session_proxy.supervision.handshake_times import HandshakeTimes, StateError
@@ -47,6 +48,49 @@ async def test_an_older_stamp_replaces_none(tmp_path: Path) -> None:
     times.remember(LAPTOP, EARLY)
 
     assert times.of(LAPTOP) == LATE
+
+
+NOW = 1_800_000_000 * 1_000_000_000
+HOUR = 3600 * 1_000_000_000
+YEAR = 365 * 24 * HOUR
+
+
+def test_a_stamp_from_the_future_is_not_remembered(tmp_path: Path) -> None:
+    """The peer's clock was wrong; it must get in when that is right again and we have started anew."""
+    times = HandshakeTimes.open(tmp_path, SERVER, lambda: NOW)
+    times.remember(LAPTOP, stamp(NOW - HOUR))
+    times.remember(LAPTOP, stamp(NOW + YEAR))
+    assert times.of(LAPTOP) == stamp(NOW - HOUR)
+    # A clock may go fast a little.
+    times.remember(LAPTOP, stamp(NOW + HOUR // 2))
+    assert times.of(LAPTOP) == stamp(NOW + HOUR // 2)
+
+
+async def test_a_stamp_in_the_file_from_the_future_does_not_count(tmp_path: Path) -> None:
+    now = NOW + YEAR
+    times = HandshakeTimes.open(tmp_path, SERVER, lambda: now)
+    times.remember(LAPTOP, stamp(now))
+    times.remember(SERVER, stamp(NOW))
+    times._write()
+
+    now = NOW
+    times = HandshakeTimes.open(tmp_path, SERVER, lambda: now)
+    assert (times.of(LAPTOP), times.of(SERVER)) == (b"", stamp(NOW))
+    send, told = trio.open_memory_channel[str](1)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(times.run, send.send_nowait)
+        assert "does not count for 1 of 2 peers: it has times in the future" in await told.receive()
+        nursery.cancel_scope.cancel()
+
+    # Should it be this machine that was wrong, nothing is lost.
+    now = NOW + YEAR
+    assert HandshakeTimes.open(tmp_path, SERVER, lambda: now).of(LAPTOP) == stamp(NOW + YEAR)
+
+    # Or else the next handshake replaces it.
+    now = NOW
+    times = HandshakeTimes.open(tmp_path, SERVER, lambda: now)
+    times.remember(LAPTOP, stamp(NOW))
+    assert times.of(LAPTOP) == stamp(NOW)
 
 
 def test_servers_do_not_share_a_file(tmp_path: Path) -> None:
