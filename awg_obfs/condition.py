@@ -96,7 +96,7 @@ class Condition:
                 self._waiting.discard(scope)
         if scope.cancelled_caught:
             # It may be back already.
-            raise TunnelDialError(DialFault.DOWN, self._given_up)
+            raise TunnelDialError(DialFault.DOWN, self._given_up, uncertain=True)
 
     async def watch_patience(self) -> None:
         """Call it down when it has been starting for too long; for ever."""
