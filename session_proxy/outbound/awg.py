@@ -42,7 +42,7 @@ from session_proxy.errors import (
 from session_proxy.events import AwgHappened, LinksChanged, Notice, Notify, UpstreamDown, UpstreamUp
 from session_proxy.outbound.awg_figures import AwgFigures, Quantiles, SessionFigures
 from session_proxy.outbound.links import LinkFailedError
-from session_proxy.outbound.transport import Health, HealthState, Services
+from session_proxy.outbound.transport import EarlyBytes, Health, HealthState, Services
 from session_proxy.profile.model import AwgUpstream
 from session_proxy.target import Target
 from tunnel_relay.background import open_background
@@ -61,6 +61,9 @@ SILENCE = (
 # along every minute that this is still so. A resolver that does not answer shows after 3 s.
 FIRST_WORD = 3.5
 REMINDER = 60.0
+
+# More than this waits for the connection. A server holds 64 KiB until the destination has answered.
+LONGEST_EARLY = 16 * 1024
 
 ERRORS: Mapping[DialFault, type[DialError]] = {
     DialFault.REFUSED: RefusedError,
@@ -191,10 +194,26 @@ class AwgTransport:
           DialError: the server could not reach *target*.
 
         """
+        return await self.connect_tcp_early(target, EarlyBytes(b""))
+
+    async def connect_tcp_early(self, target: Target, early: EarlyBytes) -> trio.abc.HalfCloseableStream:
+        """Connect as `connect_tcp` does; the server passes *early* on as soon as it is connected.
+
+        Raises:
+          TransportDownError: the tunnel does not work.
+          DialError: the server could not reach *target*.
+
+        """
         began = trio.current_time()
+        data = early.data if len(early.data) <= LONGEST_EARLY else b""
         try:
-            stream = await self._tunnel.connect(target.host, target.port)
+            if data:
+                # Only what leaves counts as sent, and nothing does before.
+                await self._tunnel.wait_ready()
+                early.sent = True
+            stream = await self._tunnel.connect(target.host, target.port, data, repeatable=early.repeatable)
         except TunnelDialError as exc:
+            early.sent = early.sent and exc.uncertain
             raise ERRORS[exc.fault](str(exc), upstream=self.name) from exc
         self._latency.observe(trio.current_time() - began)
         return stream

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import attrs
 import pytest
 import trio
+from trio.testing import MockClock
 
 from awg_obfs import upkeep
 from awg_obfs.client import TunnelState
@@ -29,12 +30,14 @@ from session_proxy.outbound.awg import AwgTransport, open_awg_transport, tunnel_
 from session_proxy.outbound.awg_figures import AwgSource
 from session_proxy.outbound.failover import open_dialer
 from session_proxy.outbound.links import LinkFailedError
-from session_proxy.outbound.transport import HealthState, Services
+from session_proxy.outbound.transport import EarlyBytes, EarlyTransport, HealthState, Services
 from session_proxy.policy.rules import Rule
 from session_proxy.profile.model import AwgUpstream, Profile, Startup
 from session_proxy.profile.secret import Secret
 from session_proxy.target import Target
 from tests.support.awg_events import PEER
+from tests.support.doors import open_door
+from tests.support.sockets import read_exactly
 from tests.support.tunnel_ends import receive_exactly
 from tests.support.tunnels import (
     FORBIDDEN,
@@ -271,6 +274,105 @@ async def test_a_server_whose_name_is_not_found_is_told_of_at_once_and_once() ->
             down = events[1]
             assert isinstance(down, UpstreamDown)
             assert down.reason == told.event.reason
+
+
+# Seconds that a datagram takes each way where round trips are counted.
+FAR = 0.25
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+
+@pytest.fixture
+def patient_clock() -> MockClock:
+    """Virtual time that does not pass while datagrams are on their way in the kernel."""
+    return MockClock(autojump_threshold=0.005)
+
+
+async def answer(stream: trio.SocketStream) -> None:
+    """Be a server that answers the first bytes that it gets, and closes when the client does."""
+    with suppress(trio.BrokenResourceError):
+        assert await stream.receive_some()
+        await stream.send_all(OK)
+        assert await stream.receive_some() == b""
+
+
+@pytest.mark.parametrize(("early", "round_trips"), [(b"early", 1), (b"", 2)])
+async def test_early_bytes_save_a_round_trip(
+    early: bytes, round_trips: int, patient_clock: MockClock
+) -> None:
+    async with open_watched() as watched, open_destination() as port, watched.open() as transport:
+        assert isinstance(transport, EarlyTransport)
+        watched.world.relay.up.delay = watched.world.relay.down.delay = FAR
+        began, first = trio.current_time(), EarlyBytes(early)
+        stream = await transport.connect_tcp_early(Target.of("127.0.0.1", port), first)
+        assert first.sent == bool(early)
+        if not early:
+            await stream.send_all(b"early")
+        assert await read_exactly(stream, 5) == b"early"
+        assert trio.current_time() - began == pytest.approx(round_trips * 2 * FAR, rel=0.2)
+        await stream.aclose()
+
+
+@pytest.mark.parametrize(
+    ("request_", "waits"),
+    [
+        # What may not be repeated goes when there is a connection.
+        (b"GET http://%b/ HTTP/1.1\r\nHost: %b\r\n\r\n", 1),
+        (b"POST http://%b/ HTTP/1.1\r\nHost: %b\r\nContent-Length: 2\r\n\r\nhi", 2),
+        (b"CONNECT %b HTTP/1.1\r\nHost: %b\r\n\r\nGET / HTTP/1.1\r\n\r\n", 1),
+    ],
+)
+async def test_a_request_takes_one_round_trip(request_: bytes, waits: int, patient_clock: MockClock) -> None:
+    """The client's answer, and its destination's, come as early as they can."""
+    async with open_watched() as watched, open_destination(answer) as port:
+        profile = Profile(upstreams={"edge": watched.upstream()}, default="edge")
+        async with open_dialer(profile, Services()) as dialer, open_door(dialer) as door:
+            watched.world.relay.up.delay = watched.world.relay.down.delay = FAR
+            authority = b"127.0.0.1:%d" % port
+            async with await door.connect() as client:
+                began = trio.current_time()
+                await client.send_all(request_.replace(b"%b", authority))
+                received = b""
+                while not received.endswith(b"ok"):
+                    received += await client.receive_some()
+                assert trio.current_time() - began == pytest.approx(waits * 2 * FAR, rel=0.2)
+            assert received.count(b"200") == (2 if request_.startswith(b"CONNECT") else 1)
+
+
+async def test_early_bytes_of_a_request_that_the_server_refuses_have_not_arrived() -> None:
+    early = EarlyBytes(b"early")
+    async with open_watched() as watched, watched.open() as transport:
+        with pytest.raises(NotAllowedError):
+            await transport.connect_tcp_early(Target.of(FORBIDDEN, 80), early)
+        assert early.left == b"early"
+
+
+async def test_many_bytes_do_not_go_early() -> None:
+    early = EarlyBytes(bytes(awg.LONGEST_EARLY + 1))
+    async with open_watched() as watched, open_destination() as port, watched.open() as transport:
+        stream = await transport.connect_tcp_early(Target.of("127.0.0.1", port), early)
+        assert early.left == early.data
+        await stream.aclose()
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_early_bytes_stay_here_while_there_is_no_session() -> None:
+    early = EarlyBytes(b"early")
+    async with open_watched() as watched:
+        watched.world.relay.blackout(True)
+        async with watched.open("background") as transport:
+            with pytest.raises(TransportDownError):
+                await transport.connect_tcp_early(Target.of("127.0.0.1", 80), early)
+            assert early.left == b"early"
+
+
+async def test_early_bytes_of_a_request_that_is_given_up_may_have_arrived(patient_clock: MockClock) -> None:
+    early = EarlyBytes(b"early")
+    async with open_watched() as watched, open_destination() as port, watched.open() as transport:
+        watched.world.relay.blackout(True)
+        with trio.move_on_after(0.2):
+            await transport.connect_tcp_early(Target.of("127.0.0.1", port), early)
+        assert early.is_spent
 
 
 @pytest.mark.usefixtures("impatient")
