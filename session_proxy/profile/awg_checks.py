@@ -10,6 +10,7 @@ from awg_obfs.errors import KeyFormatError
 from awg_obfs.policy import INWARD
 from awg_obfs.protocol.lint import Finding, Severity, findings
 from awg_obfs.protocol.parameters import HEADER_KEYS, Parameters
+from awg_obfs.protocol.sizes import largest_s4
 from session_proxy.profile.awg_model import AwgClient, AwgPolicy, AwgServer
 from session_proxy.profile.model import AwgUpstream
 from session_proxy.profile.secret import Secret
@@ -75,6 +76,12 @@ def awg_warnings(prefix: str, side: AwgUpstream | AwgClient | AwgServer) -> Iter
     for finding in _findings(side, _is_ipv6(host)):
         if finding.severity is Severity.WARN:
             yield f"{prefix}awg.{finding}"
+    most = largest_s4(side.mtu, ipv6=True)
+    if side.awg.s4 > most and _is_name(host):
+        # With an IPv4 address in its place nothing is lost, and with an IPv6 address it is refused.
+        fix = f"write s4 = {most} or less" if most else "leave s4 out"
+        room = f"{side.awg.s4} leaves QUIC less than it needs over IPv6, where {host} may lead"
+        yield f"{prefix}awg.s4: {room}; {fix}, or an IPv4 address"
 
 
 def _check_policy(policy: AwgPolicy, notes: Structurer) -> None:
@@ -139,7 +146,12 @@ def _public_key_of(key: bytes) -> bytes:
 
 
 def _is_ipv6(host: str) -> bool:
+    return not _is_name(host) and ipaddress.ip_address(host).version == 6
+
+
+def _is_name(host: str) -> bool:
     try:
-        return ipaddress.ip_address(host).version == 6
+        ipaddress.ip_address(host)
     except ValueError:
-        return False
+        return True
+    return False

@@ -186,6 +186,42 @@ def test_what_works_but_was_hardly_meant_is_a_warning(tmp_path: Path) -> None:
     assert warning.startswith(f"{file}: upstreams.edge.awg.jc: 1 junk packets are not what is recommended")
 
 
+IPV6_ROOM = "leaves QUIC less than it needs over IPv6, where vpn.example.com may lead"
+
+
+@pytest.mark.parametrize(
+    ("host", "mtu", "s4", "said"),
+    [
+        ("vpn.example.com", 1280, 1, f"1 {IPV6_ROOM}; leave s4 out, or an IPv4 address"),
+        ("vpn.example.com", 1300, 21, f"21 {IPV6_ROOM}; write s4 = 20 or less, or an IPv4 address"),
+        ("vpn.example.com", 1300, 20, ""),
+        ("192.0.2.1", 1300, 21, ""),
+        ("[2001:db8::1]", 1300, 20, ""),
+    ],
+)
+def test_a_name_may_lead_to_ipv6_which_has_less_room(
+    host: str, mtu: int, s4: int, said: str, tmp_path: Path
+) -> None:
+    client, server, profile = (tmp_path / f"{name}.toml" for name in ("client", "server", "profile"))
+    sides = {"mtu": f"mtu = {mtu}\nkeepalive_padding = true\n", "awg": f"{SOUND}s4 = {s4}"}
+    text = ClientText(keys=KEYS.replace("127.0.0.1", host) + sides["mtu"], awg=sides["awg"])
+    client.write_text(str(text))
+    profile.write_text(f'default = "edge"\n{text.as_upstream()}')
+    server_keys = ServerText().keys.replace("127.0.0.1", host) + sides["mtu"]
+    server.write_text(str(ServerText(keys=server_keys, awg=sides["awg"])))
+
+    for file, load, prefix in (
+        (client, load_awg_client, ""),
+        (server, load_awg_server, ""),
+        (profile, load_profile, "upstreams.edge."),
+    ):
+        file.chmod(0o600)
+        warnings: list[str] = []
+        load(file, environ={}, warn=warnings.append)
+
+        assert warnings == ([f"{file}: {prefix}awg.s4: {said}"] if said else [])
+
+
 PEER = f'[[peers]]\nname = "laptop"\npublic_key = "{CLIENT_PUBLIC}"\n'
 OTHER = PEER.replace("laptop", "phone")
 
