@@ -93,7 +93,9 @@ class AwgServerDaemon:
         self._log.info("starting", file=str(config.file or "-"), **server_summary(config))
         assert config.state is not None, "the composer decides where"
         server_key = public_key_of(key_from_text(config.private_key.reveal()))
-        times = await trio.to_thread.run_sync(HandshakeTimes.open, config.state, server_key)
+        times = await trio.to_thread.run_sync(
+            HandshakeTimes.open, config.state, server_key, abandon_on_cancel=True
+        )
         self._times = times
         stopped = trio.Event()
 

@@ -52,6 +52,10 @@ class HandshakeTimes:
     _unix_time_ns: Callable[[], int] = attrs.field(default=time.time_ns, alias="unix_time_ns", repr=False)
     _stamps: dict[bytes, bytes] = attrs.field(factory=dict[bytes, bytes], repr=False)
     _changed: trio.Event = attrs.field(factory=trio.Event, init=False, repr=False)
+    # One write at a time, those included that nobody waits for any more: a later one has the later stamps.
+    _writing: trio.CapacityLimiter = attrs.field(
+        factory=lambda: trio.CapacityLimiter(1), init=False, repr=False
+    )
 
     @classmethod
     def open(cls, folder: Path, server_key: bytes, unix_time_ns: Callable[[], int] = time.time_ns) -> Self:
@@ -88,7 +92,10 @@ class HandshakeTimes:
             self._changed.set()
 
     async def run(self, report: Callable[[str], None]) -> None:
-        """Write what is new, until cancelled; *report* gets one line when that fails, and when it works again."""
+        """Write what is new, until cancelled; *report* gets one line when that fails, and when it works again.
+
+        What is new then is written yet, for which the disk has `FINISH` seconds.
+        """
         future = sum(map(self._is_from_future, self._stamps.values()))
         if future:
             report(
@@ -99,13 +106,21 @@ class HandshakeTimes:
             while True:
                 await self._changed.wait()
                 self._changed = trio.Event()
-                if not await self._save(report):
-                    self._changed.set()
+                saved = False
+                try:
+                    saved = await self._save(report)
+                finally:
+                    # Nor is saved what was given up within.
+                    if not saved:
+                        self._changed.set()
+                if not saved:
                     await trio.sleep(RETRY)
         finally:
-            with trio.move_on_after(FINISH, shield=True):
+            with trio.move_on_after(FINISH, shield=True) as patience:
                 if self._changed.is_set():
                     await self._save(report)
+            if patience.cancelled_caught:
+                report(f"{self.path} cannot be written: the disk does not answer")
 
     def _is_from_future(self, stamp: bytes) -> bool:
         return stamp > tai64n.stamp(self._unix_time_ns() + AHEAD)
@@ -113,8 +128,8 @@ class HandshakeTimes:
     async def _save(self, report: Callable[[str], None]) -> bool:
         before = self.problem
         try:
-            # A disk may take its time; nobody else waits for it. Half a file is never seen.
-            await trio.to_thread.run_sync(self._write)
+            # A disk may take its time, or hang; nobody else waits for it. Half a file is never seen.
+            await trio.to_thread.run_sync(self._write, limiter=self._writing, abandon_on_cancel=True)
         except OSError as exc:
             self.problem = f"{self.path} cannot be written: {_reason(exc)}"
         else:

@@ -3,15 +3,19 @@ from __future__ import annotations
 import errno
 import json
 import stat
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
+import attrs
 import pytest
 import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from awg_obfs.protocol.tai64n import stamp
 from session_proxy.profile import private_files
 from session_proxy.supervision import handshake_times
-from session_proxy.supervision.handshake_times import HandshakeTimes, StateError
+from session_proxy.supervision.handshake_times import FINISH, HandshakeTimes, StateError
 
 SERVER = bytes(32)
 LAPTOP = bytes(range(32))
@@ -160,3 +164,64 @@ async def test_a_disk_that_fills_up_later_is_told_once_and_tried_again(
     assert writes == failures + 1
     assert not times.problem
     assert list(json.loads(times.path.read_text())["peers"].values()) == [EARLY.hex()]
+
+
+@attrs.define(eq=False)
+class SlowDisk:
+    """Takes a file when `go_on` is set, and counts how many are `begun` and how many are written at the same time."""
+
+    begun: threading.Semaphore = attrs.field(factory=lambda: threading.Semaphore(0))
+    go_on: threading.Event = attrs.field(factory=threading.Event)
+    at_once: int = 0
+    most_at_once: int = 0
+
+    def write(self, path: Path, text: str) -> None:
+        self.at_once += 1
+        self.most_at_once = max(self.most_at_once, self.at_once)
+        self.begun.release()
+        self.go_on.wait()
+        self.at_once -= 1
+        private_files.write_private(path, text)
+
+
+@pytest.fixture
+def slow_disk() -> Iterator[SlowDisk]:
+    disk = SlowDisk()
+    yield disk
+    disk.go_on.set()
+
+
+async def test_a_disk_that_hangs_does_not_keep_us(
+    tmp_path: Path, slow_disk: SlowDisk, monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
+) -> None:
+    times = HandshakeTimes.open(tmp_path, SERVER)
+    monkeypatch.setattr(handshake_times, "write_private", slow_disk.write)
+    told: list[str] = []
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(times.run, told.append)
+        times.remember(LAPTOP, EARLY)
+        await trio.sleep(1)
+        nursery.cancel_scope.cancel()
+
+    assert trio.current_time() == pytest.approx(1 + FINISH)
+    assert told == [f"{times.path} cannot be written: the disk does not answer"]
+
+
+async def test_a_write_that_was_given_up_is_made_up_for(
+    tmp_path: Path, slow_disk: SlowDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    times = HandshakeTimes.open(tmp_path, SERVER)
+    monkeypatch.setattr(handshake_times, "write_private", slow_disk.write)
+    with trio.fail_after(5):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(times.run, ignore)
+            times.remember(LAPTOP, EARLY)
+            await trio.to_thread.run_sync(slow_disk.begun.acquire)
+            nursery.cancel_scope.cancel()
+            with trio.CancelScope(shield=True):
+                await wait_all_tasks_blocked()
+                times.remember(LAPTOP, LATE)
+                slow_disk.go_on.set()
+
+    assert slow_disk.most_at_once == 1
+    assert HandshakeTimes.open(tmp_path, SERVER).of(LAPTOP) == LATE
