@@ -53,8 +53,8 @@ PATIENCE = 12.0
 
 # Strangers get no answer, so silence is all there is to see of most mistakes.
 SILENCE = (
-    "check that awg-server runs there, that UDP gets through, and that the keys and s1 to h4 fit, "
-    "preshared_key included"
+    "check that awg-server runs there, that UDP gets through, and that private_key, public_key, preshared_key "
+    "and s1 to h4 of both sides fit"
 )
 
 # Whoever waits for the first session is told after this long what it waits for (seconds), and whoever has none all
