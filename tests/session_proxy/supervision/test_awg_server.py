@@ -247,9 +247,11 @@ async def test_it_stops_when_time_is_up(tmp_path: Path) -> None:
         serve(config(tmp_path, drain=0.1)) as served,
         served.client() as transport,
     ):
-        await transport.connect_tcp(Target.of("127.0.0.1", port))
+        stream = await transport.connect_tcp(Target.of("127.0.0.1", port))
         served.stop.set()
         await served.over.wait()
+        with pytest.raises(trio.BrokenResourceError):
+            await stream.receive_some()
 
 
 @pytest.mark.parametrize(
