@@ -35,7 +35,8 @@ def awg_import(
 
     A .conf whose peer has an Endpoint becomes a client's file, one whose peers have none a server's. Both
     sides have to be sproxy: AmneziaWG carries IP packets, and this carries QUIC in the same sessions. What has
-    no effect here (Address, DNS, AllowedIPs, …) is kept for the way back, and named on stderr.
+    no effect here (Address, DNS, AllowedIPs, …) is kept for the way back, and named on stderr; so is what a .conf
+    has no words for, with --export.
     """
     from session_proxy.profile.private_files import write_new
 
