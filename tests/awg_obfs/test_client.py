@@ -170,7 +170,9 @@ async def hang(_self: Destinations, _host: str, _port: int) -> socket.socket:
     raise AssertionError
 
 
-async def test_giving_up_leaves_nothing_at_either_end(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_giving_up_leaves_nothing_at_either_end(
+    virtual_time: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(Destinations, "connect", hang)
     with trio.fail_after(SECONDS):
         async with open_tunnel_world() as world, world.open_tunnel() as tunnel:
