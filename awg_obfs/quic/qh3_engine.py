@@ -26,8 +26,16 @@ GRANULARITY = 0.001
 
 _LARGEST_FRAME = 65535
 
+# What qh3 calls the timer of losses and probes.
+_LOSS = "loss_detection"
+
 # What qh3's core is in between the handshake and the end.
 _ESTABLISHED = "connected"
+
+# RFC 9002, section 6.2.1, wants each probe timeout to be twice the one before. qh3's is not where the path dies between
+# the handshake and its confirmation: it would send 500 datagrams a second. So timeouts double here, from the
+# granularity on, while nothing is heard; so many times at most.
+MOST_DOUBLINGS = 11
 
 # A probe that nobody waits for.
 _NOBODY = 0
@@ -62,6 +70,9 @@ class Qh3Engine:
         self._datagrams: deque[bytes] = deque()
         self._handed = 0
         self._failure: ConnectionFailure | None = None
+        # Timeouts since the peer was heard, and before when there is no other.
+        self._timeouts = 0
+        self._quiet_until = 0.0
         if certificate is None:
             self._quic = self._make(None)
         else:
@@ -81,6 +92,7 @@ class Qh3Engine:
 
     def receive(self, datagrams: Sequence[Buffer], now: float) -> None:
         """See `Engine.receive`."""
+        self._timeouts, self._quiet_until = 0, 0.0
         burst = [bytes(datagram) for datagram in datagrams]
         if self._quic is None:
             first = next((datagram for datagram in burst if begins_connection(datagram)), None)
@@ -131,10 +143,15 @@ class Qh3Engine:
         if timer is None:
             return None
         kind, at = timer
-        return at + GRANULARITY if kind == "loss_detection" else at
+        return max(at + GRANULARITY, self._quiet_until) if kind == _LOSS else at
 
     def handle_timer(self, now: float) -> None:
         """See `Engine.handle_timer`."""
+        core = self._connection.core
+        timer = None if core is None else core.get_timer()
+        if timer is not None and timer[0] == _LOSS:
+            self._timeouts = min(self._timeouts + 1, MOST_DOUBLINGS)
+            self._quiet_until = now + GRANULARITY * 2**self._timeouts
         self._connection.handle_timer(now)
 
     def take_events(self) -> list[EngineEvent]:

@@ -6,7 +6,14 @@ import pytest
 
 pytest.importorskip("qh3")
 
-from awg_obfs.quic.engine import DatagramReceived, Established, StopSending, StreamReset, Terminated
+from awg_obfs.quic.engine import (
+    DatagramReceived,
+    Established,
+    PingAcknowledged,
+    StopSending,
+    StreamReset,
+    Terminated,
+)
 from awg_obfs.quic.errors import Cause, ConnectionFailure
 from awg_obfs.quic.qh3_engine import Qh3Engine
 from awg_obfs.quic.settings import QuicSettings
@@ -70,3 +77,23 @@ def test_the_end_is_told_to_the_peer() -> None:
     pair.client.close(9, "bye")
     pair.run(0.01)
     assert pair.at_server[-1] == Terminated(ConnectionFailure(Cause.PEER_CLOSED, 9, "bye"))
+
+
+@pytest.mark.parametrize("milliseconds", [1, 2, 5, 200])
+def test_a_dead_path_is_probed_less_and_less(milliseconds: int) -> None:
+    """Whenever it died, and be it between the handshake and its confirmation."""
+    settings = QuicSettings()
+    pair = EnginePair(Qh3Engine(settings, DATAGRAM, None), Qh3Engine(settings, DATAGRAM, CERTIFICATE))
+    pair.client.connect(pair.now)
+    pair.run(milliseconds / 1000)
+    pair.loses = lambda _datagram: True
+    pair.up.clear()
+    pair.client.send_ping(1)
+    pair.run(5)
+    assert 4 < len(pair.up) < 40
+    pair.loses = lambda _datagram: False
+    pair.run(5)
+    assert Established() in pair.at_server
+    pair.client.send_ping(2)
+    pair.run(0.1)
+    assert PingAcknowledged(2) in pair.at_client
