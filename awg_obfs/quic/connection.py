@@ -351,7 +351,7 @@ class QuicConnection:
                 self.stop(stream_id, NO_ERROR)
 
     def _send_notes(self, notes: Sequence[Note]) -> None:
-        if notes:
+        if notes and self._failure is None:
             if self._note_stream is None:
                 self._note_stream = self._engine.open_stream(unidirectional=True)
             self.write(self._note_stream, b"".join(map(bytes, notes)))
