@@ -15,7 +15,7 @@ import trio
 
 from awg_obfs.addresses import shown
 from awg_obfs.client import Tunnel, TunnelSettings, TunnelState, open_tunnel
-from awg_obfs.condition import NO_ANSWER
+from awg_obfs.condition import NO_ANSWER, NOTHING_THROUGH
 from awg_obfs.datagrams import TunnelAssociation
 from awg_obfs.errors import DialFault, TunnelDialError
 from awg_obfs.events import (
@@ -56,6 +56,9 @@ SILENCE = (
     "check that awg-server runs there, that UDP gets through, and that private_key, public_key, preshared_key "
     "and s1 to h4 of both sides fit"
 )
+
+# A completed handshake proves the address, the keys, and all parameters but those of the session's packets.
+SILENCE_AFTER_HANDSHAKE = "make s4 and h4 the same on both sides, or lower mtu"
 
 # Whoever waits for the first session is told after this long what it waits for (seconds), and whoever has none all
 # along every minute that this is still so. A resolver that does not answer shows after 3 s.
@@ -174,7 +177,11 @@ class Reporter:
 
 def explained(reason: str) -> str:
     """Return *reason* with what to do about it, where we know."""
-    return f"{reason}; {SILENCE}" if reason.startswith(NO_ANSWER) else reason
+    if reason.startswith(NO_ANSWER):
+        return f"{reason}; {SILENCE}"
+    if reason.endswith(NOTHING_THROUGH):
+        return f"{reason}; {SILENCE_AFTER_HANDSHAKE}"
+    return reason
 
 
 @attrs.define(eq=False)

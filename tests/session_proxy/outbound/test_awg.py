@@ -12,6 +12,7 @@ from trio.testing import MockClock
 
 from awg_obfs import upkeep
 from awg_obfs.client import TunnelState
+from awg_obfs.condition import NOTHING_THROUGH
 from awg_obfs.errors import DialFault
 from awg_obfs.events import AssociationClosed, HandshakeCompleted, LookUpFailed, SessionUp
 from awg_obfs.limits import Limits
@@ -209,6 +210,23 @@ async def test_a_required_upstream_without_an_answer_says_what_to_check() -> Non
             async with watched.open():
                 raise AssertionError
         assert caught.value.exit_code is ExitCode.UNREACHABLE
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_server_that_answers_is_told_from_a_silent_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the notice, the reason, and the state."""
+    monkeypatch.setattr(awg, "FIRST_WORD", PATIENCE / 2)
+    async with open_watched() as watched:
+        watched.world.client = attrs.evolve(watched.world.client, preshared_key=bytes(32))
+        via = watched.upstream().endpoint
+        expected = f"{via} answers, but the preshared keys differ; make preshared_key the same on both sides"
+        async with watched.open("background") as transport:
+            word = await watched.wait_for(Notice)
+            assert isinstance(word, Notice)
+            assert word.message == f"still connecting: {expected}"
+            down = await watched.wait_for(UpstreamDown)
+            assert isinstance(down, UpstreamDown)
+            assert down.reason == transport.health().reason == expected
 
 
 @pytest.mark.usefixtures("impatient")
@@ -455,12 +473,17 @@ async def test_the_library_gets_what_the_profile_says() -> None:
     [
         ("no answer from the server", f"no answer from the server; {awg.SILENCE}"),
         ("no answer from 192.0.2.1:443", f"no answer from 192.0.2.1:443; {awg.SILENCE}"),
-        ("the server has restarted", "the server has restarted"),
-        ("", ""),
+        (
+            f"192.0.2.1:443 {NOTHING_THROUGH}",
+            f"192.0.2.1:443 {NOTHING_THROUGH}; make s4 and h4 the same on both sides, or lower mtu",
+        ),
+        ("192.0.2.1:443 answers, but the preshared keys differ; make", None),
+        ("the server is stopping", None),
+        ("", None),
     ],
 )
-def test_silence_gets_advice(reason: str, expected: str) -> None:
-    assert awg.explained(reason) == expected
+def test_silence_gets_advice(reason: str, expected: str | None) -> None:
+    assert awg.explained(reason) == (reason if expected is None else expected)
     assert "private_key, public_key, preshared_key and s1 to h4 of both sides" in awg.SILENCE
 
 
