@@ -72,6 +72,8 @@ class AwgServerDaemon:
 
     def __init__(self, server: AwgServer, log: Log, metrics: Metrics) -> None:
         self.config = server
+        # Told later, when the folder that it was looked up from may be gone.
+        self._file = str(server.file.absolute()) if server.file else ""
         self._log = log
         self._metrics = metrics
         self._consumers = (EventLog(log), metrics)
@@ -167,7 +169,7 @@ class AwgServerDaemon:
             open=self.streams(), total=self._total, sent=self._sent, received=self._received
         )
         status = AwgServerStatus(
-            file=str(self.config.file.absolute()) if self.config.file else "",
+            file=self._file,
             connections=traffic,
             peers={name: _peer_status(record, sessions.get(name)) for name, record in self._records.items()},
             rejections={reason.value: number for reason, number in self._rejections().items()},
