@@ -80,4 +80,4 @@ class AwgServerStatus:
 def file_of(status: Mapping[str, object]) -> Path | None:
     """Return the file that a service runs, from its whole *status* on the wire; `None` where it runs none."""
     file = status.get("profile") or status.get("file")
-    return Path(file) if isinstance(file, str) else None
+    return Path(file) if isinstance(file, str) and file else None
