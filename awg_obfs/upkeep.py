@@ -68,6 +68,9 @@ SHORTEST_PAUSE, LONGEST_PAUSE = 0.25, 4.0
 # A connection that lived so long did not end at once.
 LASTING = 5.0
 
+# A server has one session per key: the last one that was begun with it.
+FORGOTTEN = "the server has forgotten this session: it restarted, or another client uses the same key"
+
 
 @attrs.define(eq=False)
 class Upkeep:
@@ -350,5 +353,5 @@ def _why(failure: ConnectionFailure | None) -> str:
     if failure.cause is Cause.PEER_CLOSED and failure.reason:
         return failure.reason
     if failure.cause is Cause.FORGOTTEN:
-        return "the server has restarted"
+        return FORGOTTEN
     return str(failure.cause)
