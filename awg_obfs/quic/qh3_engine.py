@@ -37,6 +37,14 @@ _ESTABLISHED = "connected"
 # granularity on, while nothing is heard; so many times at most.
 MOST_DOUBLINGS = 11
 
+# Losses both ways, with much to send both ways, can tie two cores up: either holds its acknowledgements back behind
+# what it has no room to send (awg_obfs.quic.feed). Then the window is at its smallest, and full, and what the other end
+# says answers what was sent long ago. If that goes on for `PATIENCE` seconds, it does for ever: the connection ends.
+SMALL_WINDOW = 16
+LONG_AGO = 0.5
+PATIENCE = 5.0
+_INTERNAL_ERROR = 0x01
+
 # A probe that nobody waits for.
 _NOBODY = 0
 
@@ -73,6 +81,7 @@ class Qh3Engine:
         # Timeouts since the peer was heard, and before when there is no other.
         self._timeouts = 0
         self._quiet_until = 0.0
+        self._tied_since: float | None = None
         if certificate is None:
             self._quic = self._make(None)
         else:
@@ -103,6 +112,22 @@ class Qh3Engine:
             self._quic.receive_burst(burst, _PEER, now)
         except QuicConnectionError as exc:
             self._failure = ConnectionFailure(Cause.PROTOCOL, exc.error_code, exc.reason_phrase)
+        if self._quic.core is not None and self._is_tied_up(self._quic.core):
+            self._tied_since = now if self._tied_since is None else self._tied_since
+            if now - self._tied_since >= PATIENCE and self._failure is None:
+                self._failure = ConnectionFailure(Cause.PROTOCOL, _INTERNAL_ERROR, "qh3 has tied itself up")
+                self._quic.close(_INTERNAL_ERROR, None, "")
+        else:
+            self._tied_since = None
+
+    def _is_tied_up(self, core: QuicConnectionCore) -> bool:
+        size = self._configuration.max_datagram_size
+        window = core.congestion_window
+        return (
+            window <= SMALL_WINDOW * size
+            and core.bytes_in_flight + size > window
+            and (core.smoothed_rtt or 0.0) > LONG_AGO
+        )
 
     def datagrams_to_send(self, now: float) -> list[bytes]:
         """See `Engine.datagrams_to_send`."""
@@ -183,7 +208,7 @@ class Qh3Engine:
 
     def unsent(self, stream_id: int) -> int:
         """See `Engine.unsent`."""
-        return self._connection.get_send_buffer_size(stream_id)
+        return self._connection.unsent(stream_id)
 
     def consumed(self, stream_id: int, amount: int, total: int) -> None:
         """See `Engine.consumed`."""
