@@ -4,6 +4,7 @@ SessionProxyError
     InvalidTargetError          a text is no HOST:PORT, or a part of it none (a ValueError too)
     ProfileError                a file that a person wrote has faults (all of them, with key paths)
     ListenError                 an address cannot be listened on
+        NameTakenError          a process of this name runs already
     ClientProtocolError         a client of the front door spoke nonsense, or asks for what there is not
     BadAnswerError              an origin server's answer to a forwarded HTTP request is none that can be passed on
     ControlError                no running sproxy answers on the control socket
@@ -93,6 +94,16 @@ class ProfileError(SessionProxyError):
 
 class ListenError(SessionProxyError):
     """An address cannot be listened on: taken, not ours, or privileged."""
+
+
+class NameTakenError(ListenError):
+    """A process runs under this name already: *owner* (``process 123``), with *file* where that is known."""
+
+    def __init__(self, name: str, owner: str, file: Path | None = None) -> None:
+        self.name = name
+        self.owner = owner
+        runs = "" if file is None else f": {file}"
+        super().__init__(f'"{name}" runs already{runs} ({owner}); end it, or give this one another --name')
 
 
 class ClientProtocolError(SessionProxyError):
