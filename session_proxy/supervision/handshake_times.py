@@ -22,8 +22,9 @@ import trio
 from awg_obfs.errors import KeyFormatError
 from awg_obfs.protocol import tai64n
 from awg_obfs.protocol.keys import key_from_text, key_to_text
-from session_proxy.errors import ExitCode, SessionProxyError
+from session_proxy.errors import ExitCode, Problem, SessionProxyError
 from session_proxy.profile.private_files import write_private
+from session_proxy.supervision.state_folder import problem_of
 
 # Between two tries to write where the disk is full. A stamp is new every two minutes and peer.
 RETRY = 5.0
@@ -38,9 +39,13 @@ AHEAD = 3600 * 1_000_000_000
 
 
 class StateError(SessionProxyError):
-    """The state folder cannot be used; says what to do."""
+    """The state folder cannot be used; says what to do. *problem* is there where the fault is the folder's."""
 
     exit_code = ExitCode.CONFIGURATION
+
+    def __init__(self, message: str, problem: Problem | None = None) -> None:
+        super().__init__(message)
+        self.problem = problem
 
 
 @attrs.define(eq=False)
@@ -73,10 +78,8 @@ class HandshakeTimes:
             times._stamps = _read(times.path)
             times._write()
         except OSError as exc:
-            raise StateError(
-                f"{times.path}: cannot be written: {_reason(exc)}; make room or a folder that is ours, "
-                "or name another one as state"
-            ) from exc
+            problem = problem_of(folder, exc)
+            raise StateError(str(problem), problem) from exc
         return times
 
     def of(self, public_key: bytes) -> bytes:
@@ -149,6 +152,10 @@ def _read(path: Path) -> dict[bytes, bytes]:
         stamps = {key_from_text(key): bytes.fromhex(stamp) for key, stamp in peers.items()}
     except FileNotFoundError:
         return {}
+    except PermissionError as exc:
+        raise StateError(
+            f"{path}: cannot be read: {_reason(exc)}; give it to the user who runs the server"
+        ) from exc
     except (ValueError, KeyError, TypeError, AttributeError, KeyFormatError):
         stamps = None
     if stamps is None or any(len(stamp) != STAMP_LENGTH for stamp in stamps.values()):

@@ -88,7 +88,7 @@ def test_a_state_folder_that_a_server_could_not_use_is_a_problem(tmp_path: Path)
 
     assert result.exit_code == 78
     assert result.stdout.startswith(
-        f"{tmp_path}/profile.toml: state: {tmp_path}/file/state cannot be made: not a directory; make room"
+        f"{tmp_path}/profile.toml: state: {tmp_path}/file is a file, not a folder; make room"
     )
 
 
@@ -99,7 +99,7 @@ def test_where_a_server_keeps_its_state_without_a_folder_of_its_own_is_tried_too
 
     result = invoke(tmp_path, str(ServerText(awg=SOUND)))
 
-    assert f"state: {tmp_path}/profile.toml/session-proxy cannot be made" in result.stdout
+    assert f"state: {tmp_path}/profile.toml is a file, not a folder" in result.stdout
     assert invoke(tmp_path, str(ClientText(awg=SOUND))).exit_code == 0
 
 

@@ -16,6 +16,7 @@ from awg_obfs.protocol.tai64n import stamp
 from session_proxy.profile import private_files
 from session_proxy.supervision import handshake_times
 from session_proxy.supervision.handshake_times import FINISH, HandshakeTimes, StateError
+from session_proxy.supervision.state_folder import FIX, find_problem
 
 SERVER = bytes(32)
 LAPTOP = bytes(range(32))
@@ -119,8 +120,40 @@ def test_a_full_disk_ends_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_a_folder_that_is_none_ends_the_start(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
 
-    with pytest.raises(StateError, match="cannot be written"):
-        HandshakeTimes.open(tmp_path / "file" / "state", SERVER)
+    for folder in (tmp_path / "file", tmp_path / "file" / "state"):
+        with pytest.raises(StateError, match=r"^state: .*/file is a file, not a folder; ") as info:
+            HandshakeTimes.open(folder, SERVER)
+        assert info.value.problem == find_problem(folder)
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_folder_of_somebody_else_ends_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: bool
+) -> None:
+    def refuse(*_args: object, **_kwargs: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    if there:
+        monkeypatch.setattr(handshake_times, "write_private", refuse)
+    else:
+        monkeypatch.setattr(Path, "mkdir", refuse)
+    folder = tmp_path if there else tmp_path / "state"
+
+    with pytest.raises(StateError) as info:
+        HandshakeTimes.open(folder, SERVER)
+
+    what = "written" if there else "made"
+    assert str(info.value) == f"state: {folder} cannot be {what}: permission denied; {FIX}"
+
+
+def test_a_file_of_somebody_else_ends_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_args: object, **_kwargs: object) -> str:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_text", refuse)
+
+    with pytest.raises(StateError, match=r"\.json: cannot be read: permission denied; give it to the user"):
+        HandshakeTimes.open(tmp_path, SERVER)
 
 
 @pytest.mark.parametrize(

@@ -24,11 +24,11 @@ def test_a_folder_in_the_folder_of_the_process(tmp_path: Path, monkeypatch: pyte
 def test_a_file_is_no_folder(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_text("mine")
-    for folder, what in ((file, "written"), (file / "state", "made")):
+    for folder in (file, file / "state"):
         problem = find_problem(folder)
 
         assert problem is not None
-        assert str(problem) == f"state: {folder} cannot be {what}: not a directory; {FIX}"
+        assert str(problem) == f"state: {file} is a file, not a folder; {FIX}"
     assert file.read_text() == "mine"
 
 
