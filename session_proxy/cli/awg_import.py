@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 
 
 def awg_import(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A .conf of AmneziaWG; with --export, ours.")],
+    file: Annotated[
+        Path,
+        typer.Argument(readable=False, metavar="FILE", help="A .conf of AmneziaWG; with --export, ours."),
+    ],
     export: Annotated[
         bool, typer.Option("--export", help="The other way: from a server.toml or client.toml to a .conf.")
     ] = False,
@@ -25,6 +28,7 @@ def awg_import(
         typer.Option(
             "--output",
             "-o",
+            readable=False,
             metavar="FILE",
             help="Write a new file that only its owner may read. Absent, it is printed.",
             show_default=False,

@@ -20,7 +20,7 @@ HERE = "127.0.0.1:4443"
 
 def awg_keygen(
     directory: Annotated[
-        Path, typer.Argument(metavar="DIR", help="Where the files go; it is made if need be.")
+        Path, typer.Argument(readable=False, metavar="DIR", help="Where the files go; it is made if need be.")
     ],
     endpoint: Annotated[
         str,

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 
 DirOption = Annotated[
-    Path, typer.Option("--dir", metavar="DIR", help="Where the files go; it is made if need be.")
+    Path,
+    typer.Option("--dir", readable=False, metavar="DIR", help="Where the files go; it is made if need be."),
 ]
 SshdOption = Annotated[
     str | None,
@@ -30,7 +31,12 @@ SshUserOption = Annotated[
 ]
 SshKeyOption = Annotated[
     Path | None,
-    typer.Option(metavar="FILE", help="The key to log in with; absent, ssh-agent's.", show_default=False),
+    typer.Option(
+        readable=False,
+        metavar="FILE",
+        help="The key to log in with; absent, ssh-agent's.",
+        show_default=False,
+    ),
 ]
 PaceOption = Annotated[
     bool,

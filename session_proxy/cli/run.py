@@ -27,7 +27,8 @@ class SingleUpstream:
 def run(
     profile: ProfileArgument = None,
     config: Annotated[
-        Path | None, typer.Option(metavar="PROFILE", help="The same as the argument.", show_default=False)
+        Path | None,
+        typer.Option(readable=False, metavar="PROFILE", help="The same as the argument.", show_default=False),
     ] = None,
     listen: Annotated[
         str | None,
