@@ -244,6 +244,7 @@ class QuicConnection:
         """See `StreamCarrier.reset`."""
         if self._failure is None:
             self._engine.reset_stream(stream_id, code)
+            self._turns.forget(stream_id)
             self._transmitter.poke()
 
     def stop(self, stream_id: int, code: int) -> None:
