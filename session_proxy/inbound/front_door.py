@@ -146,6 +146,8 @@ class FrontDoor:
 
         """
         visit.target = target
+        # Of a connection that is kept, the request before this one may have left its own.
+        visit.upstream, visit.connect_duration = "", None
         started = trio.current_time()
         try:
             with ended_by_departure(self.departures, near, grace=grace):
