@@ -137,7 +137,7 @@ class Policy:
         allowed = _narrowest(address, allow)
         if allowed < 0 or allowed < _narrowest(address, deny):
             return False
-        # Of loopback all is the machine's own, and allowed as any network is. The question comes last: it takes longest.
+        # Loopback is all the machine's own, and allowed as any network is. The question comes last: it takes longest.
         return (
             allowed == address.max_prefixlen
             or address.is_loopback
