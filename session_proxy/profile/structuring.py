@@ -201,6 +201,8 @@ class Structurer:
         if table[key] == [] and attribute.metadata.get("empty"):
             return [()]
         with self._noting():
+            if attribute.type is Target and "example" in attribute.metadata:
+                return [values.read_target(table[key], attribute.metadata["example"])]
             return [self._checked(self._read(table[key], attribute.type), attribute)]
         return [()] if shape.is_list(attribute.type) and default is attrs.NOTHING else []
 

@@ -138,6 +138,8 @@ ZEROS, ONE = key_to_text(bytes(32)), key_to_text(bytes([1, *bytes(31)]))
     ("keys", "path", "message", "fix"),
     [
         (KEYS.replace("127.0.0.1:4443", "a:0"), "endpoint", "is not a port", "HOST:PORT"),
+        (KEYS.replace("127.0.0.1", "https://a"), "endpoint", "is a URL", "write a:4443"),
+        (KEYS.replace("127.0.0.1:4443", "a"), "endpoint", "has no port", 'such as "vpn.example.com:443"'),
         (KEYS.replace(SERVER_PUBLIC, "abc"), "public_key", "44 characters", "sproxy awg-keygen"),
         (KEYS.replace(SERVER_PUBLIC, CLIENT_PUBLIC), "public_key", "belongs to private_key", "the server's"),
         (KEYS.replace(SERVER_PUBLIC, ZEROS), "public_key", "a key that nobody can have", "awg pubkey"),
