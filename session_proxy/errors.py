@@ -8,6 +8,7 @@ SessionProxyError
     ClientProtocolError         a client of the front door spoke nonsense, or asks for what there is not
     BadAnswerError              an origin server's answer to a forwarded HTTP request is none that can be passed on
     ControlError                no running sproxy answers on the control socket
+        SeveralRunningError     more than one could be meant
     UpstreamStartError          an upstream that must work at the start does not
     DialError                   a destination could not be reached; the subclass says why
         RefusedError            the destination refused the connection             (final)
@@ -30,10 +31,11 @@ import attrs
 
 
 class ExitCode(enum.IntEnum):
-    """What ``sproxy`` exits with (sysexits.h where it has a name); a wrong command line is 2, which is Typer's."""
+    """What ``sproxy`` exits with (sysexits.h where it has a name); for a wrong command line that is Typer's 2."""
 
     OK = 0
     FAILURE = 1
+    USAGE = 2
     UNREACHABLE = 69
     NOT_PERMITTED = 77
     CONFIGURATION = 78
@@ -118,6 +120,12 @@ class ControlError(SessionProxyError):
     """No running ``sproxy`` answers on the control socket, or it answered nonsense."""
 
     exit_code = ExitCode.UNREACHABLE
+
+
+class SeveralRunningError(ControlError):
+    """The command line does not say which of several running ``sproxy`` is meant."""
+
+    exit_code = ExitCode.USAGE
 
 
 class UpstreamStartError(SessionProxyError):

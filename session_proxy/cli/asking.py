@@ -10,7 +10,7 @@ from typing import TypeVar
 import cattrs
 import trio
 
-from session_proxy.errors import ControlError, ProfileError
+from session_proxy.errors import ControlError, ProfileError, SeveralRunningError
 from session_proxy.profile.loading import find_profile
 from session_proxy.supervision.control_client import ask_object
 from session_proxy.supervision.control_socket import find_listener
@@ -30,6 +30,7 @@ def ask_running(profile: Path | None, name: str | None, method: str, resource: s
     the profile which ``sproxy run`` would take.
 
     Raises:
+      SeveralRunningError: more than one could be meant.
       ControlError: none is found, or it does not answer.
 
     """
@@ -39,7 +40,8 @@ def ask_running(profile: Path | None, name: str | None, method: str, resource: s
 async def _find_and_ask(
     profile: Path | None, name: str | None, method: str, resource: str
 ) -> dict[str, object]:
-    return await _ask(await find_running(profile, name, os.environ), method, resource)
+    path = await find_running(profile, name, os.environ, command=resource.removeprefix("/"))
+    return await _ask(path, method, resource)
 
 
 async def _ask(path: Path, method: str, resource: str) -> dict[str, object]:
@@ -58,22 +60,37 @@ def structure(answer: object, cls: type[T]) -> T:
         raise ControlError("the running sproxy is of another version: its answer is not understood") from exc
 
 
-async def find_running(profile: Path | None, name: str | None, environ: Mapping[str, str]) -> Path:
-    """Return the control socket to ask; raises `ControlError` where it cannot be told which."""
+async def find_running(
+    profile: Path | None, name: str | None, environ: Mapping[str, str], *, command: str
+) -> Path:
+    """Return the control socket to ask for *command*.
+
+    Raises:
+      SeveralRunningError: more than one could be meant; it says how *command* would tell them apart.
+      ControlError: there is none.
+
+    """
     if name is not None:
         return control_path(name, environ)
     running = _find_all(environ)
     if profile is not None:
-        return await _find_by_file(profile, running, environ)
+        return await _find_by_file(profile, running, environ, command)
     if len(running) == 1:
         return running[0]
     if not running:
         raise ControlError(f"no sproxy is running (none listens in {control_dir(environ)})")
     try:
-        return await _find_by_file(find_profile(environ), running, environ)
+        return await _find_by_file(find_profile(environ), running, environ, command)
     except (ProfileError, ControlError):
-        names = ", ".join(path.stem for path in running)
-        raise ControlError(f"several are running: {names}; say which with --name") from None
+        raise SeveralRunningError(
+            f"several are running: {_which(running, command)}, or name the file"
+        ) from None
+
+
+def _which(running: Sequence[Path], command: str) -> str:
+    """Return the names of the *running*, and how to tell *command* one of them."""
+    names = [path.stem for path in running]
+    return f"{', '.join(names)}; say which: sproxy {command} --name {names[0]}"
 
 
 def _find_all(environ: Mapping[str, str]) -> list[Path]:
@@ -81,7 +98,9 @@ def _find_all(environ: Mapping[str, str]) -> list[Path]:
     return [path for path in sockets if find_listener(path) is not None]
 
 
-async def _find_by_file(profile: Path, running: Sequence[Path], environ: Mapping[str, str]) -> Path:
+async def _find_by_file(
+    profile: Path, running: Sequence[Path], environ: Mapping[str, str], command: str
+) -> Path:
     """Return the socket of whoever runs *profile*: most often under its name, but that may be another's."""
     named = control_path(profile.stem, environ)
     try:
@@ -99,8 +118,7 @@ async def _find_by_file(profile: Path, running: Sequence[Path], environ: Mapping
         )
     others = [path for path in running if path != named and await _runs_there(path, profile)]
     if len(others) > 1:
-        names = ", ".join(path.stem for path in others)
-        raise ControlError(f"several run {profile}: {names}; say which with --name")
+        raise SeveralRunningError(f"several run {profile}: {_which(others, command)}")
     if others:
         return others[0]
     raise problem

@@ -26,7 +26,8 @@ def status(profile: ProfileArgument = None, name: NameOption = None, as_json: Js
     """Show how a running sproxy is.
 
     Its addresses, connections and upstreams; of an awg-server, its peers. It is the one that runs the file
-    PROFILE, or has the name; without both, the only one. Exits with 0 if it answers, 69 if none does.
+    PROFILE, or has the name; without both, the only one. Exits with 0 if it answers, 69 if none does, 2 if
+    several run and none was named.
     """
     from session_proxy.cli.asking import ask_running, structure
     from session_proxy.supervision.status import AwgServerStatus, ProxyStatus, ServiceStatus

@@ -12,7 +12,7 @@ import pytest
 import trio
 
 from session_proxy.cli.asking import ask_running, find_running, structure
-from session_proxy.errors import ControlError
+from session_proxy.errors import ControlError, SeveralRunningError
 from session_proxy.observability.http import Handler, HttpAnswer, HttpRequest, serve_http
 from session_proxy.supervision.control_socket import open_control_socket
 from session_proxy.supervision.places import control_path
@@ -59,7 +59,7 @@ async def find_among(
         for each, file in running.items():
             body = json.dumps({"profile": absolute(file), "pid": 7}).encode()
             await stack.enter_async_context(open_service(environ, body, each))
-        return (await find_running(profile, name, environ)).stem
+        return (await find_running(profile, name, environ, command="drain")).stem
 
 
 @pytest.mark.parametrize(
@@ -77,8 +77,12 @@ async def test_of_several_it_is_that_of_the_default_profile(environ: dict[str, s
 
     assert await find(environ, "a.toml", "config.toml") == "config"
     for other in ("b.toml", "elsewhere/config.toml"):
-        with pytest.raises(ControlError, match=r"several are running: a, .*; say which with --name"):
+        with pytest.raises(SeveralRunningError) as refusal:
             await find(environ, "a.toml", other)
+        assert refusal.value.exit_code == 2
+        assert str(refusal.value) == (
+            f"several are running: a, {Path(other).stem}; say which: sproxy drain --name a, or name the file"
+        )
 
 
 @pytest.mark.parametrize("exists", [True, False])
@@ -121,7 +125,8 @@ async def test_a_file_is_found_under_the_name_that_it_was_given(environ: dict[st
 
     assert await find_among(environ, running, Path("client.toml")) == "mine"
     assert await find_among(environ, running, Path("lab/client.toml")) == "client"
-    with pytest.raises(ControlError, match=r"several run client\.toml: mine, twice; say which"):
+    says = r"^several run client\.toml: mine, twice; say which: sproxy drain --name mine$"
+    with pytest.raises(SeveralRunningError, match=says):
         await find_among(environ, {**running, "twice": "client.toml"}, Path("client.toml"))
     with pytest.raises(ControlError, match=r"no sproxy answers on .*/a\.sock"):
         await find_among(environ, running, Path("a.toml"))
@@ -170,3 +175,10 @@ def test_a_stopped_process_is_not_waited_for(
 def test_the_answer_of_another_version_is_said_to_be_that(answer: object) -> None:
     with pytest.raises(ControlError, match="another version"):
         structure(answer, TrafficStatus)
+
+
+async def test_the_command_that_was_typed_is_the_one_that_is_shown(environ: dict[str, str]) -> None:
+    says = "say which: sproxy status --name a, or name the file"
+    async with open_service(environ, b"{}", "a"), open_service(environ, b"{}", "b"):
+        with pytest.raises(SeveralRunningError, match=says):
+            await trio.to_thread.run_sync(ask_running, None, None, "GET", "/status")
