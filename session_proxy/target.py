@@ -16,6 +16,9 @@ from session_proxy.errors import InvalidTargetError
 # RFC 1035, section 2.3.4: a name takes at most 253 characters without its final dot.
 MAX_NAME = 253
 
+# Zeros in front of a port do no harm; more digits than this are none.
+_MAX_PORT_DIGITS = 20
+
 # Of URLs that say none (RFC 9110, section 4.2).
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
@@ -93,7 +96,8 @@ def split_host_port(text: str) -> tuple[str, int]:
         raise InvalidTargetError(f"{text!r} has no port")
     if ":" in host and not (host.startswith("[") and host.endswith("]")):
         raise InvalidTargetError(f"{text!r} is ambiguous", "write an IPv6 address as [ADDRESS]:PORT")
-    if not (port.isascii() and port.isdigit()) or int(port) > 65535:
+    # Python refuses to read numbers of more than 4 300 digits.
+    if not (port.isascii() and port.isdigit() and len(port) <= _MAX_PORT_DIGITS) or int(port) > 65535:
         raise InvalidTargetError(f"{port!r} is not a port", "write HOST:PORT with a port up to 65535")
     return host, int(port)
 

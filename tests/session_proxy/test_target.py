@@ -77,6 +77,7 @@ def test_host_and_port_are_split(text: str, parts: tuple[str, int]) -> None:
         ("a:x", "is not a port"),
         ("a:-1", "is not a port"),
         ("a:65536", "is not a port"),
+        ("a:" + "9" * 5000, "is not a port"),
         ("a:\u0661", "is not a port"),
     ],
 )
