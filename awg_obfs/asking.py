@@ -33,9 +33,9 @@ async def ask(connection: QuicConnection, request: bytes) -> QuicStream:
         await stream.send_all(request)
         reply = await read_reply(stream)
     except StreamResetError as exc:
-        raise TunnelDialError(DialFault.DOWN, "the server gave the request up") from exc
+        raise TunnelDialError(DialFault.DOWN, "the server gave the request up", uncertain=True) from exc
     except WireError as exc:
-        raise TunnelDialError(DialFault.DOWN, str(exc)) from exc
+        raise TunnelDialError(DialFault.DOWN, str(exc), uncertain=True) from exc
     except BaseException:
         stream.reset(ResetCode.CANCELLED)
         raise

@@ -145,11 +145,14 @@ class Tunnel:
             rejections=Counter(self._device.rejections),
         )
 
-    async def connect(self, host: str, port: int, early: bytes = b"") -> QuicStream:
+    async def connect(
+        self, host: str, port: int, early: bytes = b"", *, repeatable: bool = False
+    ) -> QuicStream:
         """Return a stream to *host*, an address or a name that the server looks up.
 
-        Waits while the tunnel is coming up. The server gets *early* bytes for the destination with the request; they
-        may arrive even where this raises. Cancelling it gives the request up.
+        Waits while the tunnel is coming up. The server gets *early* bytes for the destination with the request. A
+        request whose session is lost is made once more; with bytes that are not *repeatable* it is not, since they
+        may have arrived. Cancelling it gives the request up, when they may have arrived as well.
 
         Raises:
           TunnelDialError: the fault says why.
@@ -164,14 +167,13 @@ class Tunnel:
             try:
                 return await ask(await self._wait_connection(), request)
             except ConnectionLostError as exc:
-                if early:
-                    # They may have arrived, and must not do so twice.
-                    raise TunnelDialError(DialFault.DOWN, f"the session was lost: {exc.failure}") from exc
+                if early and not repeatable:
+                    raise _lost(exc) from exc
             # What the server had opened ended with the connection.
             try:
                 return await ask(await self._wait_connection(), request)
             except ConnectionLostError as exc:
-                raise TunnelDialError(DialFault.DOWN, f"the session was lost: {exc.failure}") from exc
+                raise _lost(exc) from exc
         raise AssertionError("whoever leaves the block early raises")
 
     def open_udp(self) -> TunnelAssociation:
@@ -207,6 +209,10 @@ class Tunnel:
                     association = self._associations.get(held.association)
                     if association is not None:
                         association.take(held, trio.current_time())
+
+
+def _lost(exc: ConnectionLostError) -> TunnelDialError:
+    return TunnelDialError(DialFault.DOWN, f"the session was lost: {exc.failure}", uncertain=True)
 
 
 @asynccontextmanager

@@ -26,6 +26,13 @@ class TunnelState(enum.StrEnum):
 # How a reason begins where there is nothing but silence, which says nothing about its cause.
 NO_ANSWER = "no answer from"
 
+# How a reason ends where the handshake came about, and the session's packets are lost or not recognised.
+NOTHING_THROUGH = "agreed on keys, but nothing has come through since"
+
+# What was learnt about the server is better than "no answer" for so long: it is asked for keys every 5 s, and two
+# answers may get lost.
+CLUE_LASTS = 15.0
+
 
 @attrs.define(eq=False)
 class Condition:
@@ -42,9 +49,12 @@ class Condition:
     _waiting: set[trio.CancelScope] = attrs.field(factory=set[trio.CancelScope], init=False, repr=False)
     _given_up: str = attrs.field(default="", init=False, repr=False)
     """Why it went down last."""
+    _clue: str = attrs.field(default="", init=False, repr=False)
+    _clue_until: float = attrs.field(default=-math.inf, init=False, repr=False)
 
     def ready(self) -> None:
         """It works."""
+        self._clue_until = -math.inf
         self._become(TunnelState.READY, "")
 
     def troubled(self, reason: str) -> None:
@@ -53,6 +63,16 @@ class Condition:
             self._become(TunnelState.STARTING, reason)
         else:
             self.reason = reason
+
+    def learnt(self, clue: str) -> None:
+        """Something came that says why it does not work. While it works, nothing does."""
+        if self.state is not TunnelState.READY:
+            self._clue, self._clue_until = clue, trio.current_time() + CLUE_LASTS
+            self.reason = clue
+
+    def unanswered(self, reason: str) -> None:
+        """It does not work, and *reason* only says that nothing came; what was `learnt` lately says more."""
+        self.troubled(self._clue if trio.current_time() < self._clue_until else reason)
 
     async def wait_ready(self) -> None:
         """Wait until it works.
@@ -96,7 +116,7 @@ class Condition:
                 self._waiting.discard(scope)
         if scope.cancelled_caught:
             # It may be back already.
-            raise TunnelDialError(DialFault.DOWN, self._given_up)
+            raise TunnelDialError(DialFault.DOWN, self._given_up, uncertain=True)
 
     async def watch_patience(self) -> None:
         """Call it down when it has been starting for too long; for ever."""

@@ -73,8 +73,12 @@ class Destinations:
             address = ipaddress.ip_address(host)
         except ValueError:
             return None
-        if not self.permits(address):
-            raise TunnelDialError(DialFault.NOT_ALLOWED, "the server's policy forbids this address")
+        # A zone means something on one link of this machine only, and behind one its own addresses look like others.
+        if "%" in host or not self.permits(address):
+            raise TunnelDialError(
+                DialFault.NOT_ALLOWED,
+                "the server's policy forbids this address: [policy] allow in its file would open it",
+            )
         # What was judged is what is connected to: IPv4, however it was spelt.
         mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
         return str(mapped or address), port

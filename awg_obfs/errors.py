@@ -205,10 +205,14 @@ class DialFault(enum.StrEnum):
 
 
 class TunnelDialError(AwgError):
-    """A destination was not reached: *fault* is for programs, ``str()`` for people."""
+    """A destination was not reached: *fault* is for programs, ``str()`` for people.
 
-    def __init__(self, fault: DialFault, message: str) -> None:
+    What was sent with the request has not arrived there; where it is *uncertain*, it may have.
+    """
+
+    def __init__(self, fault: DialFault, message: str, *, uncertain: bool = False) -> None:
         self.fault = fault
+        self.uncertain = uncertain
         super().__init__(message)
 
 

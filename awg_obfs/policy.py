@@ -137,9 +137,10 @@ class Policy:
         allowed = _narrowest(address, allow)
         if allowed < 0 or allowed < _narrowest(address, deny):
             return False
-        # Asked last: it takes longest.
+        # Loopback is all the machine's own, and allowed as any network is. The question comes last: it takes longest.
         return (
             allowed == address.max_prefixlen
+            or address.is_loopback
             or not self._denies_loopback[address.version]
             or not is_own(address)
         )

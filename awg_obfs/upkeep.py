@@ -20,11 +20,12 @@ import trio
 
 from awg_obfs.addresses import any_address_like, is_ipv6, shown
 from awg_obfs.background import open_background
-from awg_obfs.condition import NO_ANSWER, Condition, TunnelState
+from awg_obfs.condition import NO_ANSWER, NOTHING_THROUGH, Condition, TunnelState
 from awg_obfs.destinations import look_up
 from awg_obfs.endpoint import Endpoint, open_endpoint
 from awg_obfs.errors import BindError, TunnelDialError
 from awg_obfs.events import (
+    DatagramRejected,
     HandshakeCompleted,
     HandshakeFailed,
     LookUpFailed,
@@ -35,6 +36,7 @@ from awg_obfs.events import (
 )
 from awg_obfs.protocol.address import Address
 from awg_obfs.protocol.device import Device
+from awg_obfs.protocol.mismatch import advice
 from awg_obfs.protocol.peers import Peer
 from awg_obfs.protocol.sizes import QUIC_SMALLEST, quic_datagram_size
 from awg_obfs.quic.driver import QuicConnection, open_quic
@@ -65,6 +67,9 @@ SHORTEST_PAUSE, LONGEST_PAUSE = 0.25, 4.0
 
 # A connection that lived so long did not end at once.
 LASTING = 5.0
+
+# A server has one session per key: the last one that was begun with it.
+FORGOTTEN = "the server has forgotten this session: it restarted, or another client uses the same key"
 
 
 @attrs.define(eq=False)
@@ -214,7 +219,20 @@ class Upkeep:
                 self._new_keys = trio.Event()
             case _:
                 pass
+        self._learn(event)
         self.on_event(event)
+
+    def _learn(self, event: TunnelEvent) -> None:
+        """Keep what *event* says of the reason why there is no session."""
+        match event:
+            case HandshakeCompleted() if self.connection is None:
+                self.condition.learnt(f"{shown(event.address)} {NOTHING_THROUGH}")
+            case DatagramRejected() if event.source in (self.peer.endpoint, *self._addresses):
+                clue = advice(event.hint)
+                if clue:
+                    self.condition.learnt(f"{shown(event.source)} answers, but {clue}")
+            case _:
+                pass
 
     async def _wait_keys(self, endpoint: Endpoint) -> None:
         """Return when there are keys that may work; where the server may have lost them, preferably new ones."""
@@ -230,7 +248,7 @@ class Upkeep:
                 await self._new_keys.wait()
             if not self._has_keys():
                 assert self.peer.endpoint is not None
-                self.condition.troubled(f"{NO_ANSWER} {shown(self.peer.endpoint)}")
+                self.condition.unanswered(f"{NO_ANSWER} {shown(self.peer.endpoint)}")
                 if patience.cancelled_caught:
                     await self._try_next_address(endpoint)
                 # The device gives up after a while; we do not.
@@ -294,7 +312,11 @@ class Upkeep:
                     await connection.wait_ready()
                     ready = True
         if not ready:
-            self.condition.troubled(_why(connection.failure) or "no answer from the server")
+            why = _why(connection.failure)
+            if why:
+                self.condition.troubled(why)
+            else:
+                self.condition.unanswered("no answer from the server")
         return ready
 
     def _up(self, connection: QuicConnection, setup: float) -> None:
@@ -331,5 +353,5 @@ def _why(failure: ConnectionFailure | None) -> str:
     if failure.cause is Cause.PEER_CLOSED and failure.reason:
         return failure.reason
     if failure.cause is Cause.FORGOTTEN:
-        return "the server has restarted"
+        return FORGOTTEN
     return str(failure.cause)

@@ -4,9 +4,11 @@ SessionProxyError
     InvalidTargetError          a text is no HOST:PORT, or a part of it none (a ValueError too)
     ProfileError                a file that a person wrote has faults (all of them, with key paths)
     ListenError                 an address cannot be listened on
+        NameTakenError          a process of this name runs already
     ClientProtocolError         a client of the front door spoke nonsense, or asks for what there is not
     BadAnswerError              an origin server's answer to a forwarded HTTP request is none that can be passed on
     ControlError                no running sproxy answers on the control socket
+        SeveralRunningError     more than one could be meant
     UpstreamStartError          an upstream that must work at the start does not
     DialError                   a destination could not be reached; the subclass says why
         RefusedError            the destination refused the connection             (final)
@@ -29,10 +31,11 @@ import attrs
 
 
 class ExitCode(enum.IntEnum):
-    """What ``sproxy`` exits with (sysexits.h where it has a name); a wrong command line is 2, which is Typer's."""
+    """What ``sproxy`` exits with (sysexits.h where it has a name); for a wrong command line that is Typer's 2."""
 
     OK = 0
     FAILURE = 1
+    USAGE = 2
     UNREACHABLE = 69
     NOT_PERMITTED = 77
     CONFIGURATION = 78
@@ -95,6 +98,16 @@ class ListenError(SessionProxyError):
     """An address cannot be listened on: taken, not ours, or privileged."""
 
 
+class NameTakenError(ListenError):
+    """A process runs under this name already: *owner* (``process 123``), with *file* where that is known."""
+
+    def __init__(self, name: str, owner: str, file: Path | None = None) -> None:
+        self.name = name
+        self.owner = owner
+        runs = "" if file is None else f": {file}"
+        super().__init__(f'"{name}" runs already{runs} ({owner}); end it, or give this one another --name')
+
+
 class ClientProtocolError(SessionProxyError):
     """A client of the front door broke its protocol, or asks for something there is not."""
 
@@ -107,6 +120,12 @@ class ControlError(SessionProxyError):
     """No running ``sproxy`` answers on the control socket, or it answered nonsense."""
 
     exit_code = ExitCode.UNREACHABLE
+
+
+class SeveralRunningError(ControlError):
+    """The command line does not say which of several running ``sproxy`` is meant."""
+
+    exit_code = ExitCode.USAGE
 
 
 class UpstreamStartError(SessionProxyError):

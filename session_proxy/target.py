@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from contextlib import suppress
 from functools import cached_property
 from typing import Self
 
@@ -14,6 +15,12 @@ from session_proxy.errors import InvalidTargetError
 
 # RFC 1035, section 2.3.4: a name takes at most 253 characters without its final dot.
 MAX_NAME = 253
+
+# Zeros in front of a port do no harm; more digits than this are none.
+_MAX_PORT_DIGITS = 20
+
+# Of URLs that say none (RFC 9110, section 4.2).
+DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 def canonical_host(host: str) -> str:
@@ -64,6 +71,17 @@ def _canonical_name(name: str) -> str:
     return encoded
 
 
+def _host_port_of_url(url: str) -> str:
+    """Return the ``HOST:PORT`` that *url* leads to, without what may be secret; "" where it is not clear."""
+    scheme, _, rest = url.partition("://")
+    authority = re.split(r"[/?#]", rest, maxsplit=1)[0].rpartition("@")[2]
+    port = DEFAULT_PORTS.get(scheme.lower())
+    for text in (authority, f"{authority}:{port}"):
+        with suppress(InvalidTargetError):
+            return str(Target.parse(text))
+    return ""
+
+
 def split_host_port(text: str) -> tuple[str, int]:
     """Split ``HOST:PORT`` or ``[V6]:PORT``; the port is 0 to 65535.
 
@@ -71,12 +89,15 @@ def split_host_port(text: str) -> tuple[str, int]:
       InvalidTargetError: *text* has another shape.
 
     """
+    if "://" in text:
+        raise InvalidTargetError("is a URL", f"write {_host_port_of_url(text) or 'HOST:PORT'}")
     host, colon, port = text.rpartition(":")
     if not colon:
         raise InvalidTargetError(f"{text!r} has no port")
     if ":" in host and not (host.startswith("[") and host.endswith("]")):
         raise InvalidTargetError(f"{text!r} is ambiguous", "write an IPv6 address as [ADDRESS]:PORT")
-    if not (port.isascii() and port.isdigit()) or int(port) > 65535:
+    # Python refuses to read numbers of more than 4 300 digits.
+    if not (port.isascii() and port.isdigit() and len(port) <= _MAX_PORT_DIGITS) or int(port) > 65535:
         raise InvalidTargetError(f"{port!r} is not a port", "write HOST:PORT with a port up to 65535")
     return host, int(port)
 

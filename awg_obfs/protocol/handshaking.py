@@ -29,6 +29,7 @@ from awg_obfs.protocol.junk import decoys
 from awg_obfs.protocol.keypairs import Keypair
 from awg_obfs.protocol.load import LoadGauge, SenderLimits
 from awg_obfs.protocol.messages import CookieReply, Initiation, Response
+from awg_obfs.protocol.mismatch import PRESHARED_KEYS_DIFFER
 from awg_obfs.protocol.noise import KEY_LENGTH, NoiseError, PrivateKey, Role, open_initiation
 from awg_obfs.protocol.outbox import Outbox
 from awg_obfs.protocol.parameters import Parameters
@@ -174,7 +175,7 @@ class Handshaker:
         try:
             peer.handshake.consume_response(response.ephemeral, response.empty)
         except NoiseError:
-            hint = "the preshared keys differ, if it is a peer's"
+            hint = f"{PRESHARED_KEYS_DIFFER}, if it is a peer's"
             self._reject(Rejection.UNREADABLE, source, message, now, hint)
             return None
         peer.remote_index = response.sender

@@ -7,6 +7,8 @@ peer knows our indices.
 
 from __future__ import annotations
 
+import re
+
 from awg_obfs.protocol.classify import header_at
 from awg_obfs.protocol.cookies import MacVerifier
 from awg_obfs.protocol.headers import HeaderRange
@@ -26,6 +28,11 @@ LONGEST_PADDING = 256
 
 # Random bytes fall into wider ranges so often that a header in its range proves nothing.
 TELLING_WIDTH = 1 << 22
+
+PRESHARED_KEYS_DIFFER = "the preshared keys differ"
+
+DIFFERENT_KEY = re.compile(r"\b([sh][1-4]) of the sender")
+UNPADDED = "a keepalive without"
 
 
 class Mismatch:
@@ -66,7 +73,7 @@ class Mismatch:
                 continue
             if offset == 0 and parameters.s4 and len(datagram) == KEEPALIVE_LENGTH:
                 return (
-                    f"a keepalive without the {parameters.s4} bytes of s4, as the reference sends them: "
+                    f"{UNPADDED} the {parameters.s4} bytes of s4, as the reference sends them: "
                     "set keepalive_padding = true on the other side"
                 )
             name = "a packet of one of our sessions"
@@ -109,3 +116,18 @@ def _differences(
     if header not in headers:
         differences.append(f"h{number} of the sender has {header}, ours is {headers}")
     return f"{name}: {', '.join(differences)}" if differences else ""
+
+
+def advice(hint: str) -> str:
+    """Return what *hint* says of a server that we have asked, and what to do; "" where anybody can have caused it.
+
+    What counts are hints that rest on an index of ours, or on MAC1 with our public key: not on a length or a header.
+    """
+    if hint.startswith(PRESHARED_KEYS_DIFFER):
+        return f"{PRESHARED_KEYS_DIFFER}; make preshared_key the same on both sides"
+    if hint.startswith(UNPADDED):
+        return f"it sent {hint}"
+    keys = DIFFERENT_KEY.findall(hint)
+    if keys:
+        return f"{hint.partition(': ')[2]}; make {' and '.join(keys)} the same on both sides"
+    return ""

@@ -244,6 +244,7 @@ class QuicConnection:
         """See `StreamCarrier.reset`."""
         if self._failure is None:
             self._engine.reset_stream(stream_id, code)
+            self._turns.forget(stream_id)
             self._transmitter.poke()
 
     def stop(self, stream_id: int, code: int) -> None:
@@ -351,7 +352,7 @@ class QuicConnection:
                 self.stop(stream_id, NO_ERROR)
 
     def _send_notes(self, notes: Sequence[Note]) -> None:
-        if notes:
+        if notes and self._failure is None:
             if self._note_stream is None:
                 self._note_stream = self._engine.open_stream(unidirectional=True)
             self.write(self._note_stream, b"".join(map(bytes, notes)))

@@ -1,6 +1,6 @@
 """When qh3's news may be asked for: not while it may still hold a copy of a stream that has ended.
 
-qh3 2.1 forgets a stream when it hands out that the stream is finished. Up to 16 STREAM frames, repeated ones among
+qh3 2.1 forgets a stream when it hands out that the stream is finished. Frames of it, repeated ones and resets among
 them, may then be built already and wait for room in the congestion window. A frame of a forgotten stream makes its
 core fail when it leaves ("reserved stream is missing"), and the connection with it. So news wait, while a stream is
 about to finish, until the window has room again or that many datagrams have left.
@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import attrs
 
-# How many frames qh3 builds ahead. Each datagram takes one of them at least.
-FRAMES_AHEAD = 16
+# How many frames qh3 may have built ahead: 16 as a rule, and one of each stream that has any where it probes. Each
+# datagram takes one of them at least.
+FRAMES_AHEAD = 64
 
 
 @attrs.define(eq=False)

@@ -34,8 +34,9 @@ except ImportError:  # the extra `fast` is not installed
     Qh3Engine = None
 
 
-# A path with a shorter round trip than this, in seconds, leads to the same machine, its network, or one nearby.
-SHORT = 0.010
+# A path with a shorter round trip than this, in seconds, leads to the same machine or over cables of the same network;
+# most of it is what the two ends need for a handshake.
+SHORT = 0.005
 
 
 def choose_engine(wanted: EngineKind, round_trip: float | None) -> EngineKind:

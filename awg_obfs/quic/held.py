@@ -35,6 +35,7 @@ from awg_obfs.quic.engine import (
     Terminated,
 )
 from awg_obfs.quic.errors import Cause, ConnectionFailure
+from awg_obfs.quic.feed import Feed
 
 # How long an acknowledgement may wait, in seconds.
 ACK_DELAY = 0.001
@@ -87,6 +88,7 @@ class HeldConnection(QuicConnection):
         self._ended = False
         self._ends = Ends()
         self._deferral = Deferral()
+        self._feed = Feed(self._give, self.get_send_buffer_size)
         self._leaving: list[bytes] = []
 
     @property
@@ -125,6 +127,13 @@ class HeldConnection(QuicConnection):
         try:
             while (transmit := poll(now)) is not None:
                 datagrams.append(transmit[0])
+            while self._feed and self._handshake_complete and core.state in _CONNECTED:
+                count = len(datagrams)
+                self._feed.give_out(core.congestion_window - core.bytes_in_flight)
+                while (transmit := poll(now)) is not None:
+                    datagrams.append(transmit[0])
+                if len(datagrams) == count:
+                    break
         except ValueError as exc:
             # The core has lost track of a packet that it has built, and with that of some stream.
             core.close(_INTERNAL_ERROR, None, b"")
@@ -157,16 +166,26 @@ class HeldConnection(QuicConnection):
     def write(self, stream_id: int, data: Buffer, *, end: bool) -> None:
         """Queue *data*, and the end of the stream after it; a stream that was reset takes none."""
         core = self._core
-        if core is not None and self._handshake_complete and not core.can_send_stream(stream_id):
+        if core is None or not self._handshake_complete or core.can_send_stream(stream_id):
+            self._feed.add(stream_id, data, end=end)
+
+    def unsent(self, stream_id: int) -> int:
+        """Return how many bytes of the stream wait to leave for the first time."""
+        return self._feed.size(stream_id) + self.get_send_buffer_size(stream_id)
+
+    def _give(self, stream_id: int, data: bytes, end: bool) -> None:
+        core = self._require_core()
+        if not core.can_send_stream(stream_id):
             return
         self.send_stream_data(stream_id, data, end)
         self._ends.wrote(stream_id, len(data))
         if end:
             self._deferral.ended(stream_id)
-            self._ends.ended(stream_id, 0 if core is None else core.loss_total)
+            self._ends.ended(stream_id, core.loss_total)
 
     def give_up(self, stream_id: int, code: int) -> None:
         """Reset our direction of the stream, unless that has ended."""
+        self._feed.forget(stream_id)
         if self._core is not None and self._core.can_send_stream(stream_id):
             self._ends.forget(stream_id)
             self._deferral.ended(stream_id)
@@ -267,6 +286,7 @@ class HeldConnection(QuicConnection):
                 self._deferral.finished(stream_id)
             case ("stop_sending", stream_id, code):
                 # The core resets the stream in answer.
+                self._feed.forget(stream_id)
                 self._ends.forget(stream_id)
                 self._deferral.ended(stream_id)
                 self._news.append(StopSending(stream_id, code))

@@ -26,8 +26,24 @@ GRANULARITY = 0.001
 
 _LARGEST_FRAME = 65535
 
+# What qh3 calls the timer of losses and probes.
+_LOSS = "loss_detection"
+
 # What qh3's core is in between the handshake and the end.
 _ESTABLISHED = "connected"
+
+# RFC 9002, section 6.2.1, wants each probe timeout to be twice the one before. qh3's is not where the path dies between
+# the handshake and its confirmation: it would send 500 datagrams a second. So timeouts double here, from the
+# granularity on, while nothing is heard; so many times at most.
+MOST_DOUBLINGS = 11
+
+# Losses both ways, with much to send both ways, can tie two cores up: either holds its acknowledgements back behind
+# what it has no room to send (awg_obfs.quic.feed). Then the window is at its smallest, and full, and what the other end
+# says answers what was sent long ago. If that goes on for `PATIENCE` seconds, it does for ever: the connection ends.
+SMALL_WINDOW = 16
+LONG_AGO = 0.5
+PATIENCE = 5.0
+_INTERNAL_ERROR = 0x01
 
 # A probe that nobody waits for.
 _NOBODY = 0
@@ -62,6 +78,10 @@ class Qh3Engine:
         self._datagrams: deque[bytes] = deque()
         self._handed = 0
         self._failure: ConnectionFailure | None = None
+        # Timeouts since the peer was heard, and before when there is no other.
+        self._timeouts = 0
+        self._quiet_until = 0.0
+        self._tied_since: float | None = None
         if certificate is None:
             self._quic = self._make(None)
         else:
@@ -81,6 +101,7 @@ class Qh3Engine:
 
     def receive(self, datagrams: Sequence[Buffer], now: float) -> None:
         """See `Engine.receive`."""
+        self._timeouts, self._quiet_until = 0, 0.0
         burst = [bytes(datagram) for datagram in datagrams]
         if self._quic is None:
             first = next((datagram for datagram in burst if begins_connection(datagram)), None)
@@ -91,6 +112,22 @@ class Qh3Engine:
             self._quic.receive_burst(burst, _PEER, now)
         except QuicConnectionError as exc:
             self._failure = ConnectionFailure(Cause.PROTOCOL, exc.error_code, exc.reason_phrase)
+        if self._quic.core is not None and self._is_tied_up(self._quic.core):
+            self._tied_since = now if self._tied_since is None else self._tied_since
+            if now - self._tied_since >= PATIENCE and self._failure is None:
+                self._failure = ConnectionFailure(Cause.PROTOCOL, _INTERNAL_ERROR, "qh3 has tied itself up")
+                self._quic.close(_INTERNAL_ERROR, None, "")
+        else:
+            self._tied_since = None
+
+    def _is_tied_up(self, core: QuicConnectionCore) -> bool:
+        size = self._configuration.max_datagram_size
+        window = core.congestion_window
+        return (
+            window <= SMALL_WINDOW * size
+            and core.bytes_in_flight + size > window
+            and (core.smoothed_rtt or 0.0) > LONG_AGO
+        )
 
     def datagrams_to_send(self, now: float) -> list[bytes]:
         """See `Engine.datagrams_to_send`."""
@@ -131,10 +168,15 @@ class Qh3Engine:
         if timer is None:
             return None
         kind, at = timer
-        return at + GRANULARITY if kind == "loss_detection" else at
+        return max(at + GRANULARITY, self._quiet_until) if kind == _LOSS else at
 
     def handle_timer(self, now: float) -> None:
         """See `Engine.handle_timer`."""
+        core = self._connection.core
+        timer = None if core is None else core.get_timer()
+        if timer is not None and timer[0] == _LOSS:
+            self._timeouts = min(self._timeouts + 1, MOST_DOUBLINGS)
+            self._quiet_until = now + GRANULARITY * 2**self._timeouts
         self._connection.handle_timer(now)
 
     def take_events(self) -> list[EngineEvent]:
@@ -166,7 +208,7 @@ class Qh3Engine:
 
     def unsent(self, stream_id: int) -> int:
         """See `Engine.unsent`."""
-        return self._connection.get_send_buffer_size(stream_id)
+        return self._connection.unsent(stream_id)
 
     def consumed(self, stream_id: int, amount: int, total: int) -> None:
         """See `Engine.consumed`."""

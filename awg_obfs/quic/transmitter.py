@@ -119,6 +119,8 @@ class Transmitter:
     def _flush(self) -> None:
         if not self._stopped:
             self._send()
+            # An engine may fail at sending. Nobody must ask more of it before that is known.
+            self._deliver_events()
         if not self._stopped:
             self._flush_by = self._flushed()
 

@@ -12,7 +12,7 @@ from session_proxy.observability.log_settings import LogFormat, LogLevel
 
 
 def awg_client(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="The client.toml.")],
+    file: Annotated[Path, typer.Argument(readable=False, metavar="FILE", help="The client.toml.")],
     name: NameOption = None,
     log_format: LogFormatOption = LogFormat.TEXT,
     log_level: LogLevelOption = LogLevel.INFO,

@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 
 
 def awg_import(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A .conf of AmneziaWG; with --export, ours.")],
+    file: Annotated[
+        Path,
+        typer.Argument(readable=False, metavar="FILE", help="A .conf of AmneziaWG; with --export, ours."),
+    ],
     export: Annotated[
         bool, typer.Option("--export", help="The other way: from a server.toml or client.toml to a .conf.")
     ] = False,
@@ -25,6 +28,7 @@ def awg_import(
         typer.Option(
             "--output",
             "-o",
+            readable=False,
             metavar="FILE",
             help="Write a new file that only its owner may read. Absent, it is printed.",
             show_default=False,
@@ -35,7 +39,8 @@ def awg_import(
 
     A .conf whose peer has an Endpoint becomes a client's file, one whose peers have none a server's. Both
     sides have to be sproxy: AmneziaWG carries IP packets, and this carries QUIC in the same sessions. What has
-    no effect here (Address, DNS, AllowedIPs, …) is kept for the way back, and named on stderr.
+    no effect here (Address, DNS, AllowedIPs, …) is kept for the way back, and named on stderr; so is what a .conf
+    has no words for, with --export.
     """
     from session_proxy.profile.private_files import write_new
 

@@ -10,6 +10,8 @@ import typer
 
 from awg_obfs.protocol.presets import Preset
 from session_proxy.cli.options import wrong_target
+from session_proxy.profile.checks import is_loopback
+from session_proxy.profile.model import ListenAddress
 from session_proxy.target import InvalidTargetError, Target
 
 # Any port that needs no privilege would do.
@@ -18,18 +20,21 @@ HERE = "127.0.0.1:4443"
 
 def awg_keygen(
     directory: Annotated[
-        Path, typer.Argument(metavar="DIR", help="Where the files go; it is made if need be.")
+        Path, typer.Argument(readable=False, metavar="DIR", help="Where the files go; it is made if need be.")
     ],
     endpoint: Annotated[
         str,
-        typer.Option(metavar="HOST:PORT", help=f"Where the client finds the server. Default: {HERE}."),
+        typer.Option(
+            metavar="HOST:PORT", help=f"Where the client finds the server. Default: {HERE}, on this machine."
+        ),
     ] = HERE,
     preset: Annotated[Preset, typer.Option(help="What the first datagram looks like.")] = Preset.DNS,
 ) -> None:
     """Make keys and obfuscation for a server and a client: DIR/server.toml and DIR/client.toml.
 
     Both are new at every call, and only their owner may read them. Existing files are left alone: nothing is
-    written then. The client's proxy port asks for a user and a password; client.toml has them.
+    written then. The client's proxy port asks for a user and a password; client.toml has them. Printed is which
+    file belongs on which machine, and the command to run there.
     """
     import os
 
@@ -45,5 +50,19 @@ def awg_keygen(
     server, client = directory / "server.toml", directory / "client.toml"
     make_folder(directory)
     write_new({server: pair.server, client: pair.client})
-    typer.echo(f"sproxy awg-server {shlex.quote(str(server))}")
-    typer.echo(f"sproxy awg-client {shlex.quote(str(client))}")
+    for line in _next_steps(target, server, client):
+        typer.echo(line)
+
+
+def _next_steps(endpoint: Target, server: Path, client: Path) -> tuple[str, str]:
+    """Return for each file which machine it belongs on, and the command to run there."""
+    if is_loopback(ListenAddress(endpoint.host, endpoint.port)):
+        alone = f"belongs on this machine, which alone finds {endpoint}; run"
+        return (
+            f"{server} {alone}: sproxy awg-server {shlex.quote(str(server))}",
+            f"{client} {alone}: sproxy awg-client {shlex.quote(str(client))}",
+        )
+    return (
+        f"{server} belongs on the server, {endpoint.host}; run there: sproxy awg-server {server.name}",
+        f"{client} belongs on the client; run there: sproxy awg-client {client.name}",
+    )

@@ -17,12 +17,15 @@ from session_proxy.profile.awg_model import AwgClient, AwgServer
 from session_proxy.profile.awg_summary import server_summary, session_summary
 from session_proxy.profile.loading import load_profile
 from session_proxy.profile.model import Profile
+from session_proxy.supervision.places import state_dir
+from session_proxy.supervision.state_folder import find_problem
 
 
 def check(profile: ProfileArgument = None, as_json: JsonOption = False) -> None:
     """Check a profile and report every problem in it: exit 0 if it is good, 78 if not.
 
-    A server.toml or client.toml of "sproxy awg-server" and "sproxy awg-client" is known by its keys.
+    A server.toml or client.toml of "sproxy awg-server" and "sproxy awg-client" is known by its keys. Of a server,
+    the state folder is tried, too; nothing is left there.
     """
     warnings: list[str] = []
     error: ProfileError | None = None
@@ -47,6 +50,10 @@ def check(profile: ProfileArgument = None, as_json: JsonOption = False) -> None:
 
 def _load(file: Path | None, warn: Callable[[str], None]) -> Profile | AwgServer | AwgClient:
     found = None if file is None else load_awg_file(file, environ=os.environ, warn=warn)
+    if isinstance(found, AwgServer):
+        problem = find_problem(found.state or state_dir(os.environ))
+        if problem is not None:
+            raise ProfileError(file, [problem])
     return load_profile(file, environ=os.environ, warn=warn) if found is None else found
 
 

@@ -23,7 +23,7 @@ from session_proxy.target import Target
 
 EXIT_CODES = {"rule": 0, "default": 3, "reject": 4}
 
-ProfileArgument = Annotated[Path, typer.Argument(metavar="PROFILE", help="The profile.")]
+ProfileArgument = Annotated[Path, typer.Argument(readable=False, metavar="PROFILE", help="The profile.")]
 TargetArgument = Annotated[str, typer.Argument(metavar="HOST:PORT", help="The destination.")]
 
 

@@ -18,6 +18,48 @@ if TYPE_CHECKING:
     from session_proxy.lab.world import LabSettings
 
 
+DirOption = Annotated[
+    Path,
+    typer.Option("--dir", readable=False, metavar="DIR", help="Where the files go; it is made if need be."),
+]
+SshdOption = Annotated[
+    str | None,
+    typer.Option(metavar="HOST:PORT", help="Use this SSH server, not the embedded one.", show_default=False),
+]
+SshUserOption = Annotated[
+    str | None, typer.Option(metavar="USER", help="Whom to log in as there.", show_default=False)
+]
+SshKeyOption = Annotated[
+    Path | None,
+    typer.Option(
+        readable=False,
+        metavar="FILE",
+        help="The key to log in with; absent, ssh-agent's.",
+        show_default=False,
+    ),
+]
+PaceOption = Annotated[
+    bool,
+    typer.Option(
+        "--pace", help="Be as slow as AWS's agent, which sleeps 1 ms after every 1024 bytes: 0.62 MB/s."
+    ),
+]
+PayloadOption = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        max=131072,
+        metavar="N",
+        help="The agent's bytes per frame; absent, 1024 with --pace and 65536 without.",
+        show_default=False,
+    ),
+]
+FaultOption = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME=VALUE", help="Do this wrong; repeat it for more.", show_default=False),
+]
+
+
 def fault_table() -> str:
     """Return the faults as the last part of ``sproxy lab --help``; the marks keep click from filling lines."""
     rows = [(f"{row.name}={row.value}", row.says) for row in describe_faults()]
@@ -27,42 +69,13 @@ def fault_table() -> str:
 
 
 def lab(
-    directory: Annotated[
-        Path, typer.Option("--dir", metavar="DIR", help="Where the files go; it is made if need be.")
-    ],
-    sshd: Annotated[
-        str | None,
-        typer.Option(
-            metavar="HOST:PORT", help="Use this SSH server, not the embedded one.", show_default=False
-        ),
-    ] = None,
-    ssh_user: Annotated[
-        str | None, typer.Option(metavar="USER", help="Whom to log in as there.", show_default=False)
-    ] = None,
-    ssh_key: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="The key to log in with; absent, ssh-agent's.", show_default=False),
-    ] = None,
-    pace: Annotated[
-        bool,
-        typer.Option(
-            "--pace", help="Be as slow as AWS's agent, which sleeps 1 ms after every 1024 bytes: 0.62 MB/s."
-        ),
-    ] = False,
-    payload: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            max=131072,
-            metavar="N",
-            help="The agent's bytes per frame; absent, 1024 with --pace and 65536 without.",
-            show_default=False,
-        ),
-    ] = None,
-    fault: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME=VALUE", help="Do this wrong; repeat it for more.", show_default=False),
-    ] = None,
+    directory: DirOption,
+    sshd: SshdOption = None,
+    ssh_user: SshUserOption = None,
+    ssh_key: SshKeyOption = None,
+    pace: PaceOption = False,
+    payload: PayloadOption = None,
+    fault: FaultOption = None,
 ) -> None:
     """Play AWS Session Manager, its agents, an SSH server, an awg-server and targets, all on loopback.
 

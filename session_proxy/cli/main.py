@@ -113,10 +113,17 @@ def report(problems: list[BaseException]) -> int:
         for line in "".join(traceback.format_exception(bug)).splitlines():
             typer.echo(_printable(line), err=True)
     rest = [problem for problem in problems if isinstance(problem, EXPECTED)]
-    for line in dict.fromkeys(line for problem in rest for line in str(problem).splitlines()):
+    for line in dict.fromkeys(line for problem in rest for line in _told(problem).splitlines()):
         typer.echo(f"sproxy: {_printable(line)}", err=True)
     first = problems[0]
     return first.exit_code if isinstance(first, SessionProxyError) and not bugs else ExitCode.FAILURE
+
+
+def _told(problem: BaseException) -> str:
+    """Return *problem* as a person reads it: what the kernel refuses begins with the path, as all problems do."""
+    if isinstance(problem, OSError) and problem.strerror and problem.filename is not None:
+        return f"{problem.filename}: {problem.strerror.lower()}"
+    return str(problem)
 
 
 def _printable(line: str) -> str:

@@ -10,9 +10,12 @@ import typer
 from session_proxy.errors import InvalidTargetError
 from session_proxy.observability.log_settings import LogFormat, LogLevel
 
+# Every path is readable=False: whoever opens the file says in one line what is wrong with it, and what to do; Typer's
+# own check is a wrong command line to it.
 ProfileArgument = Annotated[
     Path | None,
     typer.Argument(
+        readable=False,
         metavar="PROFILE",
         help="The profile; absent: ./config.toml or .yaml, then that of $XDG_CONFIG_HOME/session-proxy.",
         show_default=False,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -26,7 +27,8 @@ class SingleUpstream:
 def run(
     profile: ProfileArgument = None,
     config: Annotated[
-        Path | None, typer.Option(metavar="PROFILE", help="The same as the argument.", show_default=False)
+        Path | None,
+        typer.Option(readable=False, metavar="PROFILE", help="The same as the argument.", show_default=False),
     ] = None,
     listen: Annotated[
         str | None,
@@ -68,15 +70,13 @@ def run(
     if profile is not None and config is not None and profile != config:
         raise typer.BadParameter("give the profile once: as the argument or as --config")
     file = profile or config
-    alone = {"--user": user, "--key": key, "--aws-profile": aws_profile, "--region": region}
     single = None
     if instance is not None:
         if file is not None:
             raise typer.BadParameter("--instance does without a profile; give one of the two")
         single = SingleUpstream(instance=instance, user=user, key=key, aws_profile=aws_profile, region=region)
-    elif given := [option for option, value in alone.items() if value is not None]:
-        verb = "goes" if len(given) == 1 else "go"
-        raise typer.BadParameter(f"{', '.join(given)} {verb} with --instance; a profile says it per upstream")
+    else:
+        _refuse_alone({"--user": user, "--key": key, "--aws-profile": aws_profile, "--region": region})
 
     # Everything that is slow to import comes with this.
     from session_proxy.cli.daemons import log_settings, run_daemon
@@ -84,3 +84,10 @@ def run(
 
     composer = ProxyComposer(file=file, single=single, listen=listen, name=name)
     raise typer.Exit(run_daemon(composer, log_settings(log_format, log_level)))
+
+
+def _refuse_alone(options: Mapping[str, str | None]) -> None:
+    """Raise where one of these *options*, which say more of an instance, stands without it."""
+    if given := [option for option, value in options.items() if value is not None]:
+        verb = "goes" if len(given) == 1 else "go"
+        raise typer.BadParameter(f"{', '.join(given)} {verb} with --instance; a profile says it per upstream")

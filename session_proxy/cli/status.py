@@ -25,8 +25,9 @@ PEER_COLUMNS = ("PEER", "STATE", "FOR", "ADDRESS", "STREAMS", "SENT", "RECEIVED"
 def status(profile: ProfileArgument = None, name: NameOption = None, as_json: JsonOption = False) -> None:
     """Show how a running sproxy is.
 
-    Its addresses, connections and upstreams; of an awg-server, its peers. Without PROFILE and --name it is the
-    only one that runs. Exits with 0 if it answers, 69 if none does.
+    Its addresses, connections and upstreams; of an awg-server, its peers. It is the one that runs the file
+    PROFILE, or has the name; without both, the only one. Exits with 0 if it answers, 69 if none does, 2 if
+    several run and none was named.
     """
     from session_proxy.cli.asking import ask_running, structure
     from session_proxy.supervision.status import AwgServerStatus, ProxyStatus, ServiceStatus

@@ -19,7 +19,7 @@ from session_proxy.inbound.patience import Patience
 from session_proxy.inbound.relaying import Relays, Traffic
 from session_proxy.outbound.failover import Connected
 from session_proxy.outbound.socket_stream import PlainSocketStream
-from session_proxy.outbound.transport import Transport
+from session_proxy.outbound.transport import EarlyBytes, Transport
 from session_proxy.policy.rules import Decision
 from session_proxy.profile.model import Auth, Limits
 from session_proxy.target import Target
@@ -48,8 +48,8 @@ class Dialer(Protocol):
         """Return the rule for *target* and its upstreams."""
         ...
 
-    async def connect(self, target: Target, decision: Decision) -> Connected:
-        """Open a stream to *target* within the dialer's own limit; raises `DialError`."""
+    async def connect(self, target: Target, decision: Decision, early: EarlyBytes | None = None) -> Connected:
+        """Open a stream to *target* within the dialer's own limit, with *early* bytes or not; raises `DialError`."""
         ...
 
 
@@ -127,12 +127,18 @@ class FrontDoor:
         return user_matches and password_matches
 
     async def dial(
-        self, visit: Visit, near: PlainSocketStream, target: Target, *, grace: float = 0.0
+        self,
+        visit: Visit,
+        near: PlainSocketStream,
+        target: Target,
+        *,
+        early: EarlyBytes | None = None,
+        grace: float = 0.0,
     ) -> trio.abc.Stream:
         """Open a stream to *target*, by the routes; note in *visit* how that went. The dialer has its limit.
 
         It is given up when the client on *near* leaves; where that has only ended its side of the connection, after
-        *grace* seconds.
+        *grace* seconds. What is then left of the *early* bytes for the destination is for the caller to send.
 
         Raises:
           DialError: it cannot be reached.
@@ -140,12 +146,16 @@ class FrontDoor:
 
         """
         visit.target = target
+        # Of a connection that is kept, the request before this one may have left its own.
+        visit.upstream, visit.connect_duration = "", None
         started = trio.current_time()
         try:
             with ended_by_departure(self.departures, near, grace=grace):
                 decision = await self.dialer.decide(target)
                 visit.rule = decision.rule
-                connected = await self.dialer.connect(target, decision)
+                connected = await self.dialer.connect(target, decision, early)
+                if early is not None:
+                    visit.traffic.sent += early.ahead
                 visit.upstream = connected.upstream
                 visit.connect_duration = trio.current_time() - started
                 return connected.stream

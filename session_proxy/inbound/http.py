@@ -11,6 +11,7 @@ from session_proxy.inbound.carrying import carry, part
 from session_proxy.inbound.front_door import FrontDoor, Visit
 from session_proxy.inbound.http_forwarding import Forwarding
 from session_proxy.outbound.socket_stream import PlainSocketStream
+from session_proxy.outbound.transport import EarlyBytes
 from session_proxy.protocol.http_connect import (
     ESTABLISHED,
     Forward,
@@ -110,6 +111,6 @@ def _method(request: Tunnel | Forward | None) -> bytes:
 async def _tunnel(
     door: FrontDoor, visit: Visit, near: PlainSocketStream, server: HttpServer, request: Tunnel
 ) -> None:
-    early = server.trailing_data()
-    far = await door.dial(visit, near, request.target, grace=math.inf if early else 0.0)
-    await carry(door, visit, near, far, ESTABLISHED, early)
+    early = EarlyBytes(server.trailing_data())
+    far = await door.dial(visit, near, request.target, early=early, grace=math.inf if early.data else 0.0)
+    await carry(door, visit, near, far, ESTABLISHED, early.left)

@@ -17,10 +17,11 @@ import trio
 from session_proxy.errors import BadAnswerError
 from session_proxy.inbound.carrying import carry, close_far
 from session_proxy.inbound.front_door import FrontDoor, Visit
-from session_proxy.inbound.http_origin import NoAnswerError, Origin
+from session_proxy.inbound.http_origin import NoAnswerError, Origin, encode_request
 from session_proxy.inbound.idleness import Watched
 from session_proxy.inbound.relaying import RelayEnd
 from session_proxy.outbound.socket_stream import PlainSocketStream
+from session_proxy.outbound.transport import EarlyBytes
 from session_proxy.protocol.http_connect import Forward, HttpRefusalError, HttpServer
 from session_proxy.protocol.http_forward import (
     REPEATABLE,
@@ -103,8 +104,13 @@ class Forwarding:
                 pass
         await self.aclose()
         grace = math.inf if self.server.may_finish else HALF_CLOSED
-        stream = await self.door.dial(self.visit, self.near, request.target, grace=grace)
+        early = (
+            EarlyBytes(encode_request(request_for_origin(request)), repeatable=True) if repeatable else None
+        )
+        stream = await self.door.dial(self.visit, self.near, request.target, early=early, grace=grace)
         self._origin = Origin(request.target, stream, self.visit.traffic)
+        if early is not None and early.sent:
+            self._origin.has_got(request_for_origin(request))
         return await self._exchange(request, self._origin)
 
     async def _answer_here(self, request: Forward) -> bool:
@@ -150,6 +156,8 @@ class Forwarding:
         return self.server.next_request() and not self.door.draining
 
     async def _send_request(self, request: Forward, origin: Origin) -> None:
+        if origin.is_asked:
+            return
         try:
             await origin.send(request_for_origin(request))
             if not has_body(request.headers):

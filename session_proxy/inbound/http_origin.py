@@ -22,6 +22,15 @@ class NoAnswerError(BadAnswerError):
 OriginEvent = h11.InformationalResponse | h11.Response | h11.Data | h11.EndOfMessage
 
 
+def encode_request(request: h11.Request) -> bytes:
+    """Return *request*, which has no body, as an `Origin` sends it."""
+    return _encode(request, h11.Connection(h11.CLIENT))
+
+
+def _encode(request: h11.Request, http: h11.Connection) -> bytes:
+    return b"".join(http.send(event) or b"" for event in (request, h11.EndOfMessage()))
+
+
 @attrs.define(eq=False)
 class Origin:
     """A connection to the server at *target*; its bytes count as the client's *traffic*."""
@@ -41,6 +50,15 @@ class Origin:
         if data:
             await self.stream.send_all(data)
             self.traffic.sent += len(data)
+
+    def has_got(self, request: h11.Request) -> None:
+        """Take note that the server has got *request*, as `encode_request` has it, by the way that led there."""
+        _encode(request, self._http)
+
+    @property
+    def is_asked(self) -> bool:
+        """Whether it has got all of a request."""
+        return self._http.our_state is not h11.IDLE
 
     async def next_event(self) -> OriginEvent:
         """Return the next part of the response.

@@ -20,6 +20,7 @@ from session_proxy.inbound.carrying import carry, part
 from session_proxy.inbound.front_door import FrontDoor, Visit
 from session_proxy.inbound.udp_associate import open_client_socket, serve_udp_associate
 from session_proxy.outbound.socket_stream import PlainSocketStream
+from session_proxy.outbound.transport import EarlyBytes
 from session_proxy.protocol import socks4, socks5
 
 # More than any handshake message; also bounds what a client can send ahead of the answer to its request.
@@ -68,15 +69,15 @@ async def serve_socks5(door: FrontDoor, visit: Visit, near: PlainSocketStream, f
     if isinstance(request, socks5.UdpAssociate):
         await _associate(door, visit, near, server, request)
         return
-    early = server.trailing_data()
+    early = EarlyBytes(server.trailing_data())
     try:
-        far = await door.dial(visit, near, request.target, grace=math.inf if early else 0.0)
+        far = await door.dial(visit, near, request.target, early=early, grace=math.inf if early.data else 0.0)
     except DialError as exc:
         server.reply(REPLIES.get(type(exc), socks5.Reply.GENERAL_FAILURE))
         await part(near, server.data_to_send())
         return
     server.reply(socks5.Reply.SUCCEEDED)
-    await carry(door, visit, near, far, server.data_to_send(), early)
+    await carry(door, visit, near, far, server.data_to_send(), early.left)
 
 
 async def _negotiate(
@@ -140,12 +141,12 @@ async def serve_socks4(door: FrontDoor, visit: Visit, near: PlainSocketStream, f
         visit.ended("auth-failed", "SOCKS4 knows no password; use SOCKS5 or HTTP")
         await part(near, server.data_to_send())
         return
-    early = server.trailing_data()
+    early = EarlyBytes(server.trailing_data())
     try:
-        far = await door.dial(visit, near, request.target, grace=math.inf if early else 0.0)
+        far = await door.dial(visit, near, request.target, early=early, grace=math.inf if early.data else 0.0)
     except DialError:
         server.reply(socks4.Reply.REJECTED)
         await part(near, server.data_to_send())
         return
     server.reply(socks4.Reply.GRANTED)
-    await carry(door, visit, near, far, server.data_to_send(), early)
+    await carry(door, visit, near, far, server.data_to_send(), early.left)

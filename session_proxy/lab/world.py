@@ -142,27 +142,12 @@ async def open_world(directory: Path, settings: LabSettings) -> AsyncGenerator[W
         nursery = await stack.enter_async_context(open_background())
         sshd, key = await _settle_sshd(directory, settings, keys, nursery)
         instances = {instance.id: instance for instance in settings.instances}
-        agent = AgentSettings(
-            pace=settings.pace,
-            payload=settings.payload,
-            host=settings.sshd.host if settings.sshd else "localhost",
-        )
-        gateway = await stack.enter_async_context(Gateway.open(agent, settings.faults))
-        api = Endpoint(
-            ControlApi(instances, gateway, settings.faults),
-            Ec2Api(instances, keys, settings.faults, time.monotonic),
-            settings.faults,
-            gateway.serve_client,
-        )
-        sockets = await open_sockets()
-        gateway.url = f"ws://{sockets.address}"
-        handler = functools.partial(serve_connection, api.handle)
-        await nursery.start(functools.partial(trio.serve_listeners, handler, sockets.tcp))
+        aws = await stack.enter_async_context(_open_aws(settings, instances, keys))
         awg = await stack.enter_async_context(open_awg_server("profile", "client"))
         ways = Ways(
             listen=f"127.0.0.1:{free_port(random.SystemRandom())}",
             admin=f"127.0.0.1:{free_port(random.SystemRandom())}",
-            endpoint=f"http://{sockets.address}",
+            endpoint=f"http://{aws.address}",
             targets=targets,
             instances=[one.id for one in instances.values() if one.connected and one.state == "running"],
             sshd=sshd,
@@ -172,22 +157,18 @@ async def open_world(directory: Path, settings: LabSettings) -> AsyncGenerator[W
             client_listen=f"127.0.0.1:{free_port(random.SystemRandom())}",
             client=awg["client"],
         )
-        environ = environ_of(ways)
-        write_private(directory / PROFILE, render_profile(ways, directory))
-        write_private(directory / ENVIRON, render_environ(environ))
-        write_private(directory / AWG_CLIENT, render_client(ways))
-        write_private(directory / READY, render_ready(ways))
+        _write_files(directory, ways)
         yield World(
             directory=directory,
-            environ=environ,
+            environ=environ_of(ways),
             targets=targets,
             endpoint=ways.endpoint,
             sshd=sshd,
             instances=instances,
             faults=settings.faults,
-            gateway=gateway,
+            gateway=aws.gateway,
             keys=keys,
-            api=api,
+            api=aws.api,
         )
 
 
@@ -198,6 +179,47 @@ def _prepare(directory: Path) -> Path:
     for left in (READY, "known_hosts"):
         (directory / left).unlink(missing_ok=True)
     return directory
+
+
+@attrs.frozen
+class _Aws:
+    """AWS's part of a lab, at *address*."""
+
+    address: str
+    gateway: Gateway
+    api: Endpoint
+
+
+@asynccontextmanager
+async def _open_aws(
+    settings: LabSettings, instances: dict[str, LabInstance], keys: AuthorizedKeys
+) -> AsyncGenerator[_Aws]:
+    """Serve control calls and sessions, and play the agents of *instances*, for the block."""
+    agent = AgentSettings(
+        pace=settings.pace,
+        payload=settings.payload,
+        host=settings.sshd.host if settings.sshd else "localhost",
+    )
+    async with open_background() as nursery, Gateway.open(agent, settings.faults) as gateway:
+        api = Endpoint(
+            ControlApi(instances, gateway, settings.faults),
+            Ec2Api(instances, keys, settings.faults, time.monotonic),
+            settings.faults,
+            gateway.serve_client,
+        )
+        sockets = await open_sockets()
+        gateway.url = f"ws://{sockets.address}"
+        handler = functools.partial(serve_connection, api.handle)
+        await nursery.start(functools.partial(trio.serve_listeners, handler, sockets.tcp))
+        yield _Aws(sockets.address, gateway, api)
+
+
+def _write_files(directory: Path, ways: Ways) -> None:
+    write_private(directory / PROFILE, render_profile(ways, directory))
+    write_private(directory / ENVIRON, render_environ(environ_of(ways)))
+    write_private(directory / AWG_CLIENT, render_client(ways))
+    # Last: whoever waits for it finds the others.
+    write_private(directory / READY, render_ready(ways))
 
 
 async def _settle_sshd(

@@ -15,7 +15,7 @@ import trio
 
 from awg_obfs.addresses import shown
 from awg_obfs.client import Tunnel, TunnelSettings, TunnelState, open_tunnel
-from awg_obfs.condition import NO_ANSWER
+from awg_obfs.condition import NO_ANSWER, NOTHING_THROUGH
 from awg_obfs.datagrams import TunnelAssociation
 from awg_obfs.errors import DialFault, TunnelDialError
 from awg_obfs.events import (
@@ -42,7 +42,7 @@ from session_proxy.errors import (
 from session_proxy.events import AwgHappened, LinksChanged, Notice, Notify, UpstreamDown, UpstreamUp
 from session_proxy.outbound.awg_figures import AwgFigures, Quantiles, SessionFigures
 from session_proxy.outbound.links import LinkFailedError
-from session_proxy.outbound.transport import Health, HealthState, Services
+from session_proxy.outbound.transport import EarlyBytes, Health, HealthState, Services
 from session_proxy.profile.model import AwgUpstream
 from session_proxy.target import Target
 from tunnel_relay.background import open_background
@@ -53,14 +53,20 @@ PATIENCE = 12.0
 
 # Strangers get no answer, so silence is all there is to see of most mistakes.
 SILENCE = (
-    "check that awg-server runs there, that UDP gets through, and that the keys and s1 to h4 fit, "
-    "preshared_key included"
+    "check that awg-server runs there, that UDP gets through, and that private_key, public_key, preshared_key "
+    "and s1 to h4 of both sides fit"
 )
+
+# A completed handshake proves the address, the keys, and all parameters but those of the session's packets.
+SILENCE_AFTER_HANDSHAKE = "make s4 and h4 the same on both sides, or lower mtu"
 
 # Whoever waits for the first session is told after this long what it waits for (seconds), and whoever has none all
 # along every minute that this is still so. A resolver that does not answer shows after 3 s.
 FIRST_WORD = 3.5
 REMINDER = 60.0
+
+# More than this waits for the connection. A server holds 64 KiB until the destination has answered.
+LONGEST_EARLY = 16 * 1024
 
 ERRORS: Mapping[DialFault, type[DialError]] = {
     DialFault.REFUSED: RefusedError,
@@ -171,7 +177,11 @@ class Reporter:
 
 def explained(reason: str) -> str:
     """Return *reason* with what to do about it, where we know."""
-    return f"{reason}; {SILENCE}" if reason.startswith(NO_ANSWER) else reason
+    if reason.startswith(NO_ANSWER):
+        return f"{reason}; {SILENCE}"
+    if reason.endswith(NOTHING_THROUGH):
+        return f"{reason}; {SILENCE_AFTER_HANDSHAKE}"
+    return reason
 
 
 @attrs.define(eq=False)
@@ -191,10 +201,26 @@ class AwgTransport:
           DialError: the server could not reach *target*.
 
         """
+        return await self.connect_tcp_early(target, EarlyBytes(b""))
+
+    async def connect_tcp_early(self, target: Target, early: EarlyBytes) -> trio.abc.HalfCloseableStream:
+        """Connect as `connect_tcp` does; the server passes *early* on as soon as it is connected.
+
+        Raises:
+          TransportDownError: the tunnel does not work.
+          DialError: the server could not reach *target*.
+
+        """
         began = trio.current_time()
+        data = early.data if len(early.data) <= LONGEST_EARLY else b""
         try:
-            stream = await self._tunnel.connect(target.host, target.port)
+            if data:
+                # Only what leaves counts as sent, and nothing does before.
+                await self._tunnel.wait_ready()
+                early.sent = True
+            stream = await self._tunnel.connect(target.host, target.port, data, repeatable=early.repeatable)
         except TunnelDialError as exc:
+            early.sent = early.sent and exc.uncertain
             raise ERRORS[exc.fault](str(exc), upstream=self.name) from exc
         self._latency.observe(trio.current_time() - began)
         return stream

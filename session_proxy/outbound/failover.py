@@ -17,7 +17,14 @@ import trio
 
 from session_proxy.errors import DialError, DialTimeoutError, NotAllowedError, TransportDownError
 from session_proxy.outbound.opening import open_transports
-from session_proxy.outbound.transport import Health, HealthState, Services, Transport
+from session_proxy.outbound.transport import (
+    EarlyBytes,
+    EarlyTransport,
+    Health,
+    HealthState,
+    Services,
+    Transport,
+)
 from session_proxy.policy.route_table import RouteTable
 from session_proxy.policy.rules import REJECT, Address, Decision
 from session_proxy.profile.model import Profile
@@ -85,11 +92,13 @@ class Dialer:
             )
         return self.table.decide(target, addresses)
 
-    async def connect(self, target: Target, decision: Decision) -> Connected:
+    async def connect(self, target: Target, decision: Decision, early: EarlyBytes | None = None) -> Connected:
         """Open a stream to *target* through the first upstream of *decision* that can.
 
         What is left of the caller's deadline is split evenly between the upstreams still to be tried. The
-        destination is opened through one upstream at a time.
+        destination is opened through one upstream at a time. An upstream that can takes the *early* bytes with it,
+        which is then to be seen by their ``sent``; where they may have arrived in vain, no other one is tried unless
+        they are repeatable.
 
         Raises:
           DialError: no upstream could, or one gave a final answer. The message names every upstream tried,
@@ -99,7 +108,7 @@ class Dialer:
         until = self._deadline()
         while True:
             failures: list[DialError] = []
-            outcome = await self._try_each(target, decision, until, failures)
+            outcome = await self._try_each(target, decision, until, failures, early)
             if outcome is not None:
                 return outcome
             nobody_asked = all(isinstance(failure, TransportDownError) for failure in failures)
@@ -112,6 +121,7 @@ class Dialer:
         decision: Decision,
         until: float,
         failures: list[DialError],
+        early: EarlyBytes | None,
     ) -> Connected | None:
         left = [name for name in decision.upstreams if not self._is_down(name)]
         for name in decision.upstreams:
@@ -129,7 +139,7 @@ class Dialer:
             try:
                 # A scope of its own, for this happens per connection: `trio.fail_at` costs 6 µs more.
                 with trio.CancelScope(deadline=share):
-                    return Connected(name, await self.transports[name].connect_tcp(target))
+                    return Connected(name, await _open(self.transports[name], target, early))
             except DialError as exc:
                 exc.upstream = name
                 failures.append(exc)
@@ -137,6 +147,8 @@ class Dialer:
                     raise _summary(target, failures) from exc
             else:
                 failures.append(self._too_slow(name, share - now))
+            if early is not None and early.is_spent:
+                raise _summary(target, failures)
         return None
 
     async def _wait_for_any(self, names: Sequence[str], until: float) -> bool:
@@ -188,6 +200,15 @@ class Dialer:
         why = f": {health.reason}" if health.reason else ""
         state = "" if health.state is HealthState.READY else f"{health.state.value}, "
         return TransportDownError(f"{state}not ready within {waited:.1f} s{why}", upstream=name)
+
+
+async def _open(transport: Transport, target: Target, early: EarlyBytes | None) -> trio.abc.Stream:
+    if early is None:
+        return await transport.connect_tcp(target)
+    early.sent = False
+    if not early.data or not isinstance(transport, EarlyTransport):
+        return await transport.connect_tcp(target)
+    return await transport.connect_tcp_early(target, early)
 
 
 def _summary(target: Target, failures: Sequence[DialError]) -> DialError:

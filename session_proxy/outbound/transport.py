@@ -7,7 +7,7 @@ import os
 import random
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import attrs
 import trio
@@ -59,6 +59,37 @@ class DatagramAssociation(Protocol):
         ...
 
 
+@attrs.define(eq=False)
+class EarlyBytes:
+    """The first bytes for a destination, which may travel with the request for a connection to it.
+
+    Attributes:
+      data: The bytes.
+      repeatable: Whether it does no harm if they arrive twice.
+      sent: Whether they may have arrived; certain where a connection came of it.
+
+    """
+
+    data: bytes = attrs.field(repr=lambda data: f"<{len(data)} bytes>")
+    repeatable: bool = False
+    sent: bool = attrs.field(default=False, init=False)
+
+    @property
+    def ahead(self) -> int:
+        """How many bytes have gone ahead of the connection that came of it."""
+        return len(self.data) if self.sent else 0
+
+    @property
+    def left(self) -> bytes:
+        """What is still to be sent when there is a connection."""
+        return b"" if self.sent else self.data
+
+    @property
+    def is_spent(self) -> bool:
+        """Whether they must not be sent to the destination again, although there is no connection."""
+        return self.sent and not self.repeatable
+
+
 class Transport(Protocol):
     """One upstream. Open it with `session_proxy.outbound.opening.open_transport`."""
 
@@ -89,6 +120,23 @@ class Transport(Protocol):
 
     def health(self) -> Health:
         """Return the state of this transport, without waiting."""
+        ...
+
+
+@runtime_checkable
+class EarlyTransport(Protocol):
+    """A `Transport` whose requests for connections carry the first bytes for them: a round trip less for each."""
+
+    async def connect_tcp_early(self, target: Target, early: EarlyBytes) -> trio.abc.Stream:
+        """Connect to *target* as `Transport.connect_tcp` does; what to do about *early* then, it says itself.
+
+        Its ``sent`` is set before they leave. It stays so whatever becomes of the request, cancelled or not, except
+        where they are known not to have arrived.
+
+        Raises:
+          DialError: the subclass says why.
+
+        """
         ...
 
 

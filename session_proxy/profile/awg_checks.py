@@ -9,7 +9,8 @@ from typing import Protocol
 from awg_obfs.errors import KeyFormatError
 from awg_obfs.policy import INWARD
 from awg_obfs.protocol.lint import Finding, Severity, findings
-from awg_obfs.protocol.parameters import Parameters
+from awg_obfs.protocol.parameters import HEADER_KEYS, Parameters
+from awg_obfs.protocol.sizes import largest_s4
 from session_proxy.profile.awg_model import AwgClient, AwgPolicy, AwgServer
 from session_proxy.profile.model import AwgUpstream
 from session_proxy.profile.secret import Secret
@@ -37,8 +38,6 @@ class Side(Protocol):
 
 def check_session(prefix: str, side: AwgUpstream | AwgClient, notes: Structurer) -> None:
     """Note every problem with the session of *side*; *prefix* stands before its keys, such as ``upstreams.a.``."""
-    if not side.endpoint.port:
-        notes.note(f"{prefix}endpoint", "has port 0", "write the port that the server listens on")
     ours = _check_key(f"{prefix}private_key", side.private_key, notes)
     theirs = _check_public_key(f"{prefix}public_key", side.public_key, notes)
     if ours is not None and theirs == _public_key_of(ours):
@@ -62,7 +61,7 @@ def check_server(server: AwgServer, notes: Structurer) -> None:
             notes.note(f"{here}.public_key", f"is that of {keys[key]}", "give every client a key of its own")
         elif key is not None:
             keys[key] = f"peer {peer.name!r}"
-        if peer.name in names:
+        if peer.name in names and notes.sound(f"{here}.name"):
             notes.note(f"{here}.name", f"{peer.name!r} stands twice", "give every client a name of its own")
         names.add(peer.name)
         if peer.preshared_key is not None:
@@ -77,11 +76,17 @@ def awg_warnings(prefix: str, side: AwgUpstream | AwgClient | AwgServer) -> Iter
     for finding in _findings(side, _is_ipv6(host)):
         if finding.severity is Severity.WARN:
             yield f"{prefix}awg.{finding}"
+    most = largest_s4(side.mtu, ipv6=True)
+    if side.awg.s4 > most and _is_name(host):
+        # With an IPv4 address in its place nothing is lost, and with an IPv6 address it is refused.
+        fix = f"write s4 = {most} or less" if most else "leave s4 out"
+        room = f"{side.awg.s4} leaves QUIC less than it needs over IPv6, where {host} may lead"
+        yield f"{prefix}awg.s4: {room}; {fix}, or an IPv4 address"
 
 
 def _check_policy(policy: AwgPolicy, notes: Structurer) -> None:
-    if policy.deny == INWARD:
-        # Nobody wrote that, and what somebody wrote to allow is allowed.
+    if policy.deny == INWARD or not notes.sound("policy.allow"):
+        # Nobody wrote that (or it stands for what cannot be read), and what somebody wrote to allow is allowed.
         return
     for position, network in enumerate(policy.deny):
         if network in policy.allow:
@@ -90,11 +95,20 @@ def _check_policy(policy: AwgPolicy, notes: Structurer) -> None:
 
 
 def _check_parameters(prefix: str, side: Side, ipv6: bool, notes: Structurer) -> None:
-    if not (notes.sound(f"{prefix}awg") and notes.sound(f"{prefix}mtu")):
-        return
-    for finding in _findings(side, ipv6):
-        if finding.severity is Severity.REFUSE:
-            notes.note(f"{prefix}awg.{finding.key}", finding.text, finding.proposal)
+    refused = [finding for finding in _findings(side, ipv6) if finding.severity is Severity.REFUSE]
+    # Decided before any of them is noted, for that makes its key unsound.
+    for finding in [finding for finding in refused if _is_certain(prefix, finding.key, notes)]:
+        notes.note(f"{prefix}awg.{finding.key}", finding.text, finding.proposal)
+
+
+def _is_certain(prefix: str, key: str, notes: Structurer) -> bool:
+    """Tell whether what is found about *key* is so, whatever stands in the place of values that cannot be read."""
+    needed = {f"{prefix}awg.{key}"}
+    if key in HEADER_KEYS:
+        needed |= {f"{prefix}awg.{header}" for header in HEADER_KEYS}
+    if key == "s4":
+        needed.add(f"{prefix}mtu")
+    return all(map(notes.sound, needed))
 
 
 def _findings(side: Side, ipv6: bool) -> tuple[Finding, ...]:
@@ -102,6 +116,8 @@ def _findings(side: Side, ipv6: bool) -> tuple[Finding, ...]:
 
 
 def _check_key(path: str, secret: Secret, notes: Structurer) -> bytes | None:
+    if not notes.sound(path):
+        return None
     from awg_obfs.protocol.keys import key_from_text
 
     try:
@@ -130,7 +146,12 @@ def _public_key_of(key: bytes) -> bytes:
 
 
 def _is_ipv6(host: str) -> bool:
+    return not _is_name(host) and ipaddress.ip_address(host).version == 6
+
+
+def _is_name(host: str) -> bool:
     try:
-        return ipaddress.ip_address(host).version == 6
+        ipaddress.ip_address(host)
     except ValueError:
-        return False
+        return True
+    return False

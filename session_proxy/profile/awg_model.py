@@ -12,6 +12,9 @@ from session_proxy.policy.rules import Network
 from session_proxy.profile.model import (
     DAY,
     LARGEST_MTU,
+    NO_AUTH,
+    NO_SECRET,
+    NO_TARGET,
     SMALLEST_MTU,
     Admin,
     Auth,
@@ -43,8 +46,8 @@ class AwgPeer:
 
     """
 
-    name: str = attrs.field(metadata={"example": '"laptop"'})
-    public_key: Secret = attrs.field(metadata={"example": KEY_EXAMPLE, "public": True})
+    name: str = attrs.field(metadata={"example": '"laptop"', "hole": ""})
+    public_key: Secret = attrs.field(metadata={"example": KEY_EXAMPLE, "public": True, "hole": NO_SECRET})
     preshared_key: Secret | None = attrs.field(default=None, metadata={"example": '"file:psk"'})
     conf: tuple[str, ...] = ()
 
@@ -130,7 +133,7 @@ class AwgServer:
     """
 
     listen: ListenAddress = attrs.field(default=ListenAddress("0.0.0.0", 443))  # noqa: S104
-    private_key: Secret = attrs.field(metadata={"example": '"file:server.key"'})
+    private_key: Secret = attrs.field(metadata={"example": '"file:server.key"', "hole": NO_SECRET})
     state: Path | None = attrs.field(default=None, metadata={"example": '"/var/lib/session-proxy"'})
     mtu: int = attrs.field(default=1500, metadata={"minimum": SMALLEST_MTU, "maximum": LARGEST_MTU})
     keepalive_padding: bool = False
@@ -168,13 +171,15 @@ class AwgClient:
     listen: tuple[ListenAddress, ...] = attrs.field(
         default=(ListenAddress("127.0.0.1", 1080),), metadata={"example": '"127.0.0.1:1080"'}
     )
-    endpoint: Target = attrs.field(metadata={"example": '"vpn.example.com:443"'})
-    private_key: Secret = attrs.field(metadata={"example": '"file:client.key"'})
-    public_key: Secret = attrs.field(metadata={"example": KEY_EXAMPLE, "public": True})
+    endpoint: Target = attrs.field(metadata={"example": '"vpn.example.com:443"', "hole": NO_TARGET})
+    private_key: Secret = attrs.field(metadata={"example": '"file:client.key"', "hole": NO_SECRET})
+    public_key: Secret = attrs.field(metadata={"example": KEY_EXAMPLE, "public": True, "hole": NO_SECRET})
     preshared_key: Secret | None = attrs.field(default=None, metadata={"example": '"file:psk"'})
     mtu: int = attrs.field(default=1500, metadata={"minimum": SMALLEST_MTU, "maximum": LARGEST_MTU})
     keepalive_padding: bool = False
-    auth: Auth = attrs.field(metadata={"example": '{ user = "app", pass = "env:SOCKS_PASS" }'})
+    auth: Auth = attrs.field(
+        metadata={"example": '{ user = "app", pass = "env:SOCKS_PASS" }', "hole": NO_AUTH}
+    )
     awg: Parameters = DEFAULT
     admin: Admin | None = None
     limits: Limits = PORT_LIMITS

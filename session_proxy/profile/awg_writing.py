@@ -24,6 +24,8 @@ from session_proxy.errors import Problem, ProfileError
 from session_proxy.profile.awg_losses import imported_name
 from session_proxy.profile.awg_model import AwgClient, AwgServer
 from session_proxy.profile.awg_mtu import PathMtu, path_mtu_of, with_mtu
+from session_proxy.profile.checks import is_loopback
+from session_proxy.profile.model import ListenAddress
 from session_proxy.profile.secret import Secret
 from session_proxy.target import Target
 
@@ -55,10 +57,8 @@ def new_pair(endpoint: Target, preset: Preset, random: Randomness) -> Pair:
     parameters = random_parameters(random, preset)
     server_key, client_key = new_private_key(random), new_private_key(random)
     shared = key_to_text(new_preshared_key(random))
-    address = endpoint.address
-    everywhere = "[::]" if address is not None and address.version == 6 else "0.0.0.0"  # noqa: S104
     server: dict[str, Toml] = {
-        "listen": f"{everywhere}:{endpoint.port}",
+        "listen": str(_listen_for(endpoint)),
         "private_key": key_to_text(server_key),
         "keepalive_padding": True,
         "awg": _table(server_side(parameters)),
@@ -84,6 +84,17 @@ def new_pair(endpoint: Target, preset: Preset, random: Randomness) -> Pair:
         _text("Run it with: sproxy awg-server server.toml", server),
         _text("Run it with: sproxy awg-client client.toml", client),
     )
+
+
+def _listen_for(endpoint: Target) -> ListenAddress:
+    """Return where a server listens that clients find at *endpoint*, whichever address of it that is."""
+    here = ListenAddress(endpoint.host, endpoint.port)
+    if is_loopback(here):
+        # Nobody else could use it, so nobody else gets to see the port.
+        return here
+    address = endpoint.address
+    everywhere = "::" if address is not None and address.version == 6 else "0.0.0.0"  # noqa: S104
+    return ListenAddress(everywhere, endpoint.port)
 
 
 def import_conf(conf: ConfFile, random: Randomness) -> str:

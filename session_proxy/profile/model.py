@@ -4,7 +4,8 @@ Every default that a person can rely on stands here, and only here; the referenc
 from these classes and the "Attributes" of their docstrings. A field's metadata tell the loader what its type
 cannot: the *key* in the file where it differs (`None`: not a key), an *example*, the *minimum* and *maximum*,
 that text is a *path* (but for some *keywords*), that a list may be *empty*, that a secret may be *public* after
-all, and that it *refers* to the names in another table.
+all, that it *refers* to the names in another table, and the *hole* that stands for a needed value which cannot be
+read, so that the others can be checked.
 """
 
 from __future__ import annotations
@@ -18,6 +19,10 @@ from awg_obfs.protocol.parameters import DEFAULT, Parameters
 from session_proxy.policy.rules import Rule
 from session_proxy.profile.secret import Secret
 from session_proxy.target import Target
+
+# What checks get in place of a needed value that was noted as faulty; nothing else ever does.
+NO_SECRET = Secret("literal", "", "")
+NO_TARGET = Target("", 0)
 
 Startup = Literal["required", "background"]
 
@@ -48,8 +53,13 @@ class Auth:
 
     """
 
-    user: str = attrs.field(metadata={"example": '"admin"'})
-    password: Secret = attrs.field(metadata={"key": "pass", "example": '"env:SPROXY_PASS"'})
+    user: str = attrs.field(metadata={"example": '"admin"', "hole": ""})
+    password: Secret = attrs.field(
+        metadata={"key": "pass", "example": '"env:SPROXY_PASS"', "hole": NO_SECRET}
+    )
+
+
+NO_AUTH = Auth(user="", password=NO_SECRET)
 
 
 @attrs.frozen(kw_only=True)
@@ -232,10 +242,14 @@ class AwgUpstream:
     """
 
     kind: Literal["awg"] = "awg"
-    endpoint: Target = attrs.field(metadata={"example": '"vpn.example.com:443"'})
-    private_key: Secret = attrs.field(metadata={"example": '"file:client.key"'})
+    endpoint: Target = attrs.field(metadata={"example": '"vpn.example.com:443"', "hole": NO_TARGET})
+    private_key: Secret = attrs.field(metadata={"example": '"file:client.key"', "hole": NO_SECRET})
     public_key: Secret = attrs.field(
-        metadata={"example": '"z2lwsDWQ1vNYoVoCPBuYYBNwPwAxbq+OVFp5D7IbZGY="', "public": True}
+        metadata={
+            "example": '"z2lwsDWQ1vNYoVoCPBuYYBNwPwAxbq+OVFp5D7IbZGY="',
+            "public": True,
+            "hole": NO_SECRET,
+        }
     )
     preshared_key: Secret | None = attrs.field(default=None, metadata={"example": '"file:psk"'})
     startup: Startup | None = None

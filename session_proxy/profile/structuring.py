@@ -173,6 +173,8 @@ class Structurer:
                 read = self._field(table, key, attribute)
                 if read:
                     arguments[attribute.alias or attribute.name] = read[0]
+                elif "hole" in attribute.metadata:
+                    arguments[attribute.alias or attribute.name] = attribute.metadata["hole"]
                 elif attribute.default is attrs.NOTHING:
                     complete = False
         if not complete:
@@ -199,6 +201,8 @@ class Structurer:
         if table[key] == [] and attribute.metadata.get("empty"):
             return [()]
         with self._noting():
+            if attribute.type is Target and "example" in attribute.metadata:
+                return [values.read_target(table[key], attribute.metadata["example"])]
             return [self._checked(self._read(table[key], attribute.type), attribute)]
         return [()] if shape.is_list(attribute.type) and default is attrs.NOTHING else []
 
@@ -317,13 +321,18 @@ class Structurer:
                 f"is {values.describe(value)}",
                 f"write a table with the keys {', '.join(shape.keys(Parameters))}",
             )
+        table = typing.cast("Mapping[str, object]", value)
         try:
-            return parameters_from_mapping(typing.cast("Mapping[str, object]", value))
+            return parameters_from_mapping(table)
         except ParametersError as exc:
             for problem in exc.problems:
                 with self._at(problem.key):
                     self.note(self.here, problem.message, problem.fix)
-            raise BrokenValueError from exc
+            faulty = {problem.key for problem in exc.problems}
+            if not faulty <= shape.keys(Parameters).keys():
+                # It may be one of the others with a slip, and then that one is not missing.
+                raise BrokenValueError from exc
+            return parameters_from_mapping({key: item for key, item in table.items() if key not in faulty})
 
     def _ports(self, value: object) -> PortSet:
         if not isinstance(value, list):

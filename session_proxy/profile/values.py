@@ -107,14 +107,13 @@ def read_listen_address(value: object) -> ListenAddress:
         raise InvalidValueError(exc.reason, exc.fix or example) from exc
 
 
-def read_target(value: object) -> Target:
-    """Return the destination ``HOST:PORT``; raises `InvalidValueError`."""
+def read_target(value: object, example: str = '"bastion.example.com:22"') -> Target:
+    """Return the destination ``HOST:PORT``; raises `InvalidValueError`, with an *example* of this key's values."""
     text = read_text(value)
     try:
         return Target.parse(text)
     except InvalidTargetError as exc:
-        example = 'write "HOST:PORT", such as "bastion.example.com:22"'
-        raise InvalidValueError(exc.reason, exc.fix or example) from exc
+        raise InvalidValueError(exc.reason, exc.fix or f'write "HOST:PORT", such as {example}') from exc
 
 
 def read_match(value: object) -> Match:

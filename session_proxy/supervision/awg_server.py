@@ -34,7 +34,7 @@ from awg_obfs.protocol.keys import key_from_text, public_key_of
 from awg_obfs.protocol.noise import NO_PRESHARED_KEY
 from awg_obfs.protocol.peers import Peer
 from awg_obfs.server import ServerPeer, ServerSettings, SessionStatistics, TunnelServer, serve_tunnels
-from session_proxy.errors import ListenError, TransportDownError
+from session_proxy.errors import ListenError, ProfileError, TransportDownError
 from session_proxy.events import AwgHappened, ConnectionClosed, Event, Listening, UdpAssociationClosed
 from session_proxy.observability.http import Handler
 from session_proxy.observability.logging import EventLog, Log
@@ -44,7 +44,7 @@ from session_proxy.policy.rules import DIRECT
 from session_proxy.profile.awg_model import AwgPeer, AwgServer
 from session_proxy.profile.awg_summary import server_summary
 from session_proxy.profile.model import ListenAddress
-from session_proxy.supervision.handshake_times import HandshakeTimes
+from session_proxy.supervision.handshake_times import HandshakeTimes, StateError
 from session_proxy.supervision.peer_moves import PeerMoves
 from session_proxy.supervision.status import AwgServerStatus, PeerStatus, TrafficStatus
 from session_proxy.target import InvalidTargetError, Target
@@ -72,6 +72,8 @@ class AwgServerDaemon:
 
     def __init__(self, server: AwgServer, log: Log, metrics: Metrics) -> None:
         self.config = server
+        # Told later, when the folder that it was looked up from may be gone.
+        self._file = str(server.file.absolute()) if server.file else ""
         self._log = log
         self._metrics = metrics
         self._consumers = (EventLog(log), metrics)
@@ -86,14 +88,22 @@ class AwgServerDaemon:
 
         Raises:
           ListenError: the address cannot be listened on.
-          StateError: the state folder cannot be used.
+          ProfileError: the state folder cannot be used.
+          StateError: what is in it cannot.
 
         """
         config = self.config
         self._log.info("starting", file=str(config.file or "-"), **server_summary(config))
         assert config.state is not None, "the composer decides where"
         server_key = public_key_of(key_from_text(config.private_key.reveal()))
-        times = await trio.to_thread.run_sync(HandshakeTimes.open, config.state, server_key)
+        try:
+            times = await trio.to_thread.run_sync(
+                HandshakeTimes.open, config.state, server_key, abandon_on_cancel=True
+            )
+        except StateError as exc:
+            if exc.problem is None:
+                raise
+            raise ProfileError(config.file, [exc.problem]) from exc
         self._times = times
         stopped = trio.Event()
 
@@ -165,7 +175,7 @@ class AwgServerDaemon:
             open=self.streams(), total=self._total, sent=self._sent, received=self._received
         )
         status = AwgServerStatus(
-            file=str(self.config.file.absolute()) if self.config.file else "",
+            file=self._file,
             connections=traffic,
             peers={name: _peer_status(record, sessions.get(name)) for name, record in self._records.items()},
             rejections={reason.value: number for reason, number in self._rejections().items()},

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 from http import HTTPStatus
 from pathlib import Path
+from typing import cast
 
 import h11
 import trio
@@ -14,6 +17,21 @@ from session_proxy.errors import ControlError
 MAX_ANSWER = 1 << 24
 
 READ_SIZE = 65536
+
+
+async def ask_object(path: Path, method: str, resource: str) -> dict[str, object]:
+    """Return the JSON object that the service at the socket *path* answers to *method* *resource*; see `ask`.
+
+    Raises:
+      ControlError: as `ask` does, or the answer is something else.
+
+    """
+    body = await ask(path, method, resource)
+    with contextlib.suppress(ValueError):
+        answer: object = json.loads(body)
+        if isinstance(answer, dict):
+            return cast("dict[str, object]", answer)
+    raise ControlError(f"{path}: what listens there is no sproxy")
 
 
 async def ask(path: Path, method: str, resource: str) -> bytes:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import trio
 
-from session_proxy.errors import ListenError
+from session_proxy.errors import ListenError, NameTakenError
 
 # More callers than this at once wait in connect(2); they are people and scripts.
 BACKLOG = 16
@@ -37,7 +37,8 @@ def open_control_socket(path: Path) -> Generator[trio.SocketListener]:
     """Listen on *path* for the length of the block; the socket file is gone afterwards.
 
     Raises:
-      ListenError: another process listens there, the path is too long, or the folder is open to others.
+      NameTakenError: another process listens there.
+      ListenError: the path is too long, or the folder is somebody else's.
       OSError: the folder or the socket cannot be made.
 
     """
@@ -48,9 +49,7 @@ def open_control_socket(path: Path) -> Generator[trio.SocketListener]:
     _make_private_folder(path.parent)
     with _locked(path.parent):
         if (owner := find_listener(path)) is not None:
-            raise ListenError(
-                f"{path}: {owner} is already running under this name; choose another with --name"
-            )
+            raise NameTakenError(path.stem, owner)
         path.unlink(missing_ok=True)
         sock = _bind(path)
         identity = _identity(path)

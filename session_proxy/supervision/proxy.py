@@ -75,6 +75,8 @@ class ProxyDaemon:
         hidden: frozenset[str] = frozenset(),
     ) -> None:
         self.profile = profile
+        # Told later, when the folder that it was looked up from may be gone.
+        self._file = None if profile.file is None else str(profile.file.absolute())
         self.board = HealthBoard(profile, vital, hidden)
         self.traffic = Traffic()
         self._metrics = metrics
@@ -132,7 +134,7 @@ class ProxyDaemon:
         """Return a `ProxyStatus` as JSON values."""
         health = self.board.health()
         status = ProxyStatus(
-            profile=None if self.profile.file is None else str(self.profile.file.absolute()),
+            profile=self._file,
             connections=self.traffic.status(),
             upstreams={name: self._upstream_status(name, state) for name, state in health.items()},
         )

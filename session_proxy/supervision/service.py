@@ -6,6 +6,7 @@ A `Daemon` says what it does; `run_service` gives it a life. Each piece stands a
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
@@ -16,21 +17,25 @@ from typing import Protocol
 import attrs
 import trio
 
-from session_proxy.errors import ExitCode
+from session_proxy.errors import ControlError, ExitCode, NameTakenError
 from session_proxy.inbound.sockets import open_listeners, socket_name
 from session_proxy.observability.admin import Readiness, admin_routes
 from session_proxy.observability.http import Handler, HttpAnswer, HttpRequest, serve_http
 from session_proxy.observability.logging import Log
 from session_proxy.observability.task_tree import render_task_tree
 from session_proxy.profile.model import ListenAddress
+from session_proxy.supervision.control_client import ask_object
 from session_proxy.supervision.control_socket import open_control_socket
 from session_proxy.supervision.lifecycle import Lifecycle, Phase
 from session_proxy.supervision.signals import obey_signals
-from session_proxy.supervision.status import ServiceStatus
+from session_proxy.supervision.status import ServiceStatus, file_of
 from tunnel_relay.background import open_background
 
 # What a daemon may take to close its transports once its connections are gone: sessions are ended at AWS.
 CLOSING = 15.0
+
+# A service answers in milliseconds; one that does not is named without its file.
+PATIENCE = 2.0
 
 
 class Daemon(Protocol):
@@ -138,7 +143,8 @@ async def run_service(
     into. *dump* gets the task tree, line by line, on SIGUSR1; *on_ready* is called when clients are accepted.
 
     Raises:
-      ListenError: the admin address is taken, or the control socket belongs to a running process.
+      NameTakenError: the control socket belongs to a running process.
+      ListenError: the admin address is taken.
       SessionProxyError: what *daemon* raised.
 
     """
@@ -170,6 +176,8 @@ async def _serve_control(shell: Shell, path: Path, log: Log) -> AsyncGenerator[N
     with ExitStack() as stack:
         try:
             listener = stack.enter_context(open_control_socket(path))
+        except NameTakenError as exc:
+            raise NameTakenError(exc.name, exc.owner, await _find_file(path)) from None
         except OSError as exc:
             # A container's file system may be read-only. Signals and the admin address still work there.
             log.warning("no control socket", path=str(path), reason=exc.strerror or str(exc))
@@ -178,6 +186,13 @@ async def _serve_control(shell: Shell, path: Path, log: Log) -> AsyncGenerator[N
         async with open_background() as nursery:
             await nursery.start(serve_http, shell.control_pages(), [listener])
             yield
+
+
+async def _find_file(path: Path) -> Path | None:
+    """Return the file that whoever listens at the control socket *path* runs, if it says so in time."""
+    with trio.move_on_after(PATIENCE), contextlib.suppress(ControlError):
+        return file_of(await ask_object(path, "GET", "/status"))
+    return None
 
 
 async def _serve_until_drained(shell: Shell, log: Log, on_ready: Callable[[], None]) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
+
 import attrs
 
 
@@ -72,3 +75,9 @@ class AwgServerStatus:
     connections: TrafficStatus
     peers: dict[str, PeerStatus]
     rejections: dict[str, int]
+
+
+def file_of(status: Mapping[str, object]) -> Path | None:
+    """Return the file that a service runs, from its whole *status* on the wire; `None` where it runs none."""
+    file = status.get("profile") or status.get("file")
+    return Path(file) if isinstance(file, str) and file else None

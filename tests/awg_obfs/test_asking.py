@@ -43,6 +43,8 @@ async def test_a_reply_may_come_byte_by_byte(autojump_clock: MockClock) -> None:
         with pytest.raises(TunnelDialError, match="no") as caught:
             await ask(couple.client, REQUEST)
         assert caught.value.fault is DialFault.REFUSED
+        # The server has an answer for us, and so nothing for the destination.
+        assert not caught.value.uncertain
 
 
 @pytest.mark.parametrize("fault", DialFault)
@@ -64,6 +66,7 @@ async def test_a_server_that_ends_the_stream_early_is_at_fault(autojump_clock: M
         with pytest.raises(TunnelDialError, match="within its reply") as caught:
             await ask(couple.client, REQUEST)
         assert caught.value.fault is DialFault.DOWN
+        assert caught.value.uncertain
 
 
 async def test_a_server_that_resets_the_stream_gave_up(autojump_clock: MockClock) -> None:
@@ -72,8 +75,9 @@ async def test_a_server_that_resets_the_stream_gave_up(autojump_clock: MockClock
 
     async with open_couple() as couple, trio.open_nursery() as nursery:
         nursery.start_soon(reset)
-        with pytest.raises(TunnelDialError, match="gave the request up"):
+        with pytest.raises(TunnelDialError, match="gave the request up") as caught:
             await ask(couple.client, REQUEST)
+        assert caught.value.uncertain
 
 
 async def test_a_connection_that_ends_is_the_callers_business(autojump_clock: MockClock) -> None:

@@ -188,10 +188,10 @@ async def test_refused_datagrams_do_not_end_the_association() -> None:
     async with open_udp_echo() as address, open_association(client) as association:
         for _ in range(3):
             send(association, nobody, b"?")
-            await trio.sleep(0.01)
-        while not client.datagrams:
-            send(association, address, b"!")
-            await trio.sleep(0.01)
+            await wait_all_tasks_blocked()
+        send(association, address, b"!")
+        assert (await client.wait_for(1)).pop() == Datagram(*address, b"!")
+        assert association.counters.sent == 4
 
 
 async def test_what_is_no_datagram_is_dropped() -> None:
@@ -235,8 +235,11 @@ async def test_an_association_ends_when_told_to() -> None:
     association = Association(NUMBER, Destinations(LENIENT), Client().take, ROOM)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(association.run)
-        await trio.sleep(0.01)
+        await wait_all_tasks_blocked()
+        assert nursery.child_tasks
         association.expire()
+        await wait_all_tasks_blocked()
+        assert not nursery.child_tasks
     association.close()
 
 

@@ -170,7 +170,9 @@ async def hang(_self: Destinations, _host: str, _port: int) -> socket.socket:
     raise AssertionError
 
 
-async def test_giving_up_leaves_nothing_at_either_end(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_giving_up_leaves_nothing_at_either_end(
+    virtual_time: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(Destinations, "connect", hang)
     with trio.fail_after(SECONDS):
         async with open_tunnel_world() as world, world.open_tunnel() as tunnel:
@@ -182,23 +184,24 @@ async def test_giving_up_leaves_nothing_at_either_end(monkeypatch: pytest.Monkey
             await eventually(lambda: tunnel.statistics().streams == 0)
 
 
-@pytest.mark.parametrize("early", [b"", b"early"])
+@pytest.mark.parametrize(("early", "repeatable"), [(b"", False), (b"early", False), (b"early", True)])
 async def test_a_request_whose_session_is_lost_is_made_again_where_that_is_safe(
-    monkeypatch: pytest.MonkeyPatch, virtual_time: MockClock, early: bytes
+    monkeypatch: pytest.MonkeyPatch, virtual_time: MockClock, early: bytes, repeatable: bool
 ) -> None:
     """Not where the destination may have got its first bytes already: it would get them twice."""
     with trio.fail_after(SECONDS):
         async with open_destination() as port, open_tunnel_world() as world, world.open_tunnel() as tunnel:
 
             async def connect() -> None:
-                if early:
+                if early and not repeatable:
                     with pytest.raises(TunnelDialError, match="session was lost") as caught:
                         await tunnel.connect("127.0.0.1", port, early)
                     assert caught.value.fault is DialFault.DOWN
+                    assert caught.value.uncertain
                 else:
-                    stream = await tunnel.connect("127.0.0.1", port)
+                    stream = await tunnel.connect("127.0.0.1", port, early, repeatable=repeatable)
                     await stream.send_eof()
-                    assert await read_all(stream) == b""
+                    assert await read_all(stream) == early
 
             async with trio.open_nursery() as nursery:
                 with monkeypatch.context() as patch:

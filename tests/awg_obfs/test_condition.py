@@ -5,7 +5,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from awg_obfs.background import open_background
-from awg_obfs.condition import Condition, TunnelState
+from awg_obfs.condition import CLUE_LASTS, Condition, TunnelState
 from awg_obfs.errors import DialFault, TunnelDialError
 
 
@@ -68,8 +68,10 @@ async def test_what_needs_it_is_given_up_when_it_goes_down(autojump_clock: MockC
     async with open_background() as nursery:
         nursery.start_soon(condition.watch_patience)
         condition.troubled("silence")
-        with pytest.raises(TunnelDialError, match="silence"), condition.needed():
+        with pytest.raises(TunnelDialError, match="silence") as caught, condition.needed():
             await trio.sleep_forever()
+        # What the block had asked for may have been done.
+        assert caught.value.uncertain
         condition.ready()
         with condition.needed():
             await trio.sleep(10)
@@ -95,3 +97,29 @@ async def test_what_comes_back_as_it_is_given_up_is_given_up_all_the_same(autoju
         with pytest.raises(TunnelDialError, match="silence"), condition.needed():
             await linger()
         assert condition.state is TunnelState.READY
+
+
+async def test_what_was_learnt_is_said_instead_of_silence_for_a_while(autojump_clock: MockClock) -> None:
+    condition = Condition(patience=60.0)
+    condition.unanswered("no answer")
+    assert condition.reason == "no answer"
+    condition.learnt("the keys differ")
+    assert (condition.state, condition.reason) == (TunnelState.STARTING, "the keys differ")
+    await trio.sleep(CLUE_LASTS - 1)
+    condition.unanswered("no answer")
+    assert condition.reason == "the keys differ"
+    condition.troubled("no such host")
+    assert condition.reason == "no such host"
+    await trio.sleep(2)
+    condition.unanswered("no answer")
+    assert condition.reason == "no answer"
+
+
+async def test_what_is_learnt_does_not_outlast_success_nor_spoil_it() -> None:
+    condition = Condition(patience=60.0)
+    condition.learnt("the keys differ")
+    condition.ready()
+    condition.learnt("somebody sent nonsense")
+    assert condition.reason == ""
+    condition.unanswered("no answer")
+    assert condition.reason == "no answer"

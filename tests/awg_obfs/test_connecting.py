@@ -6,9 +6,10 @@ from collections.abc import Generator
 
 import pytest
 import trio
+from trio.testing import MockClock
 
 from awg_obfs import connecting
-from awg_obfs.connecting import MOST_ADDRESSES, connect, connect_first, dial_error, interleave
+from awg_obfs.connecting import ATTEMPT_DELAY, MOST_ADDRESSES, connect, connect_first, dial_error, interleave
 from awg_obfs.errors import DialFault, TunnelDialError
 from awg_obfs.protocol.address import Address
 
@@ -57,20 +58,26 @@ async def test_of_several_failures_the_most_telling_is_told(
     assert caught.value.fault is DialFault.REFUSED
 
 
-async def test_cancelling_leaves_no_socket_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_cancelling_leaves_no_socket_behind(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A leaked socket would be a ResourceWarning, which is an error here."""
 
     def in_progress(_sock: socket.socket, _address: Address) -> int:
         return errno.EINPROGRESS
 
-    async def never(_sock: socket.socket) -> None:
+    under_way: list[socket.socket] = []
+
+    async def never(sock: socket.socket) -> None:
+        under_way.append(sock)
         await trio.sleep_forever()
 
     monkeypatch.setattr(trio.lowlevel, "wait_writable", never)
     monkeypatch.setattr(socket.socket, "connect_ex", in_progress)
-    with trio.move_on_after(0.01) as scope:
+    with trio.move_on_after(2 * ATTEMPT_DELAY) as scope:
         await connect_first([("192.0.2.1", 1), ("192.0.2.2", 1)])
     assert scope.cancelled_caught
+    assert [sock.fileno() for sock in under_way] == [-1, -1]
 
 
 def test_families_alternate_and_are_not_too_many() -> None:

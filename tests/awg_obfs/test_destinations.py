@@ -87,6 +87,17 @@ async def test_a_public_address_of_the_machine_is_itself(monkeypatch: pytest.Mon
     assert await destinations.addresses("web.example", 443) == [("198.41.0.5", 443)]
 
 
+@pytest.mark.parametrize("zone", ["0", "2", "eth0"])
+async def test_no_zone_hides_whose_address_it_is(zone: str) -> None:
+    """The kernel passes over the zone of an address that needs none, and so would lead to the machine itself."""
+    own = OwnAddresses(lambda _towards: "2606:4700::4")
+
+    for destinations in (Destinations(Policy(), own), Destinations(Policy(deny=()), own)):
+        with pytest.raises(TunnelDialError, match="this address") as caught:
+            destinations.literal(f"2606:4700::4%{zone}", 22)
+        assert caught.value.fault is DialFault.NOT_ALLOWED
+
+
 async def test_a_connection_comes_about() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener, trio.fail_after(SECONDS):
         port = listener.getsockname()[1]

@@ -311,7 +311,7 @@ async def test_a_client_behind_a_moving_nat_is_followed() -> None:
             assert await pair.at_client.wait_for(300) == MESSAGES
 
 
-async def test_bad_networks_do_no_more_than_lose() -> None:
+async def test_bad_networks_do_no_more_than_lose(virtual_time: trio.testing.MockClock) -> None:
     """Duplicates are dropped, and reordered messages come once each."""
     with trio.fail_after(SECONDS):
         async with open_pair(parameters=OBFUSCATED) as pair, open_udp_relay(pair.server.address) as relay:
@@ -349,7 +349,9 @@ async def test_a_narrow_path_is_told() -> None:
         assert pair.at_client.told(PathTooNarrow) == [PathTooNarrow(("192.0.2.7", 1), 1400)]
 
 
-async def test_a_socket_with_nothing_but_errors_is_asked_rarely(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_socket_with_nothing_but_errors_is_asked_rarely(
+    virtual_time: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked = 0
 
     def fail(self: UdpSocket) -> list[tuple[Address, list[Buffer]]]:
@@ -466,7 +468,7 @@ async def test_timers_fire_in_time(autojump_clock: trio.testing.MockClock) -> No
 
 
 async def test_a_device_whose_timer_stands_still_does_not_stop_others(
-    monkeypatch: pytest.MonkeyPatch,
+    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = 0
 
@@ -482,7 +484,7 @@ async def test_a_device_whose_timer_stands_still_does_not_stop_others(
         monkeypatch.setattr(Device, "next_timer", next_timer)
         pair.client.pump()
         await trio.sleep(0.1)
-        assert asked <= 250
+        assert 50 <= asked <= 250
 
 
 async def test_a_handshake_can_be_asked_for() -> None:
@@ -490,6 +492,8 @@ async def test_a_handshake_can_be_asked_for() -> None:
         async with open_pair() as pair:
             pair.client.rehandshake(pair.to_server)
             await pair.at_client.wait_until(lambda: pair.at_client.told(HandshakeCompleted))
+            assert pair.to_server.has_session
+            assert [event.peer for event in pair.at_client.told(HandshakeSent)] == [pair.to_server]
 
 
 async def test_an_event_may_cause_something_to_be_sent() -> None:

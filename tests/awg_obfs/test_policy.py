@@ -160,6 +160,13 @@ def test_an_own_address_is_reached_where_it_is_allowed_by_itself() -> None:
     assert permits(around, "10.20.0.6", own)
 
 
+def test_loopback_is_allowed_as_any_network_is() -> None:
+    """All of it is the machine's own."""
+    policy = Policy(allow=networks("0.0.0.0/0", "127.0.0.0/8"))
+    for address in ("127.0.0.1", "127.0.0.2"):
+        assert permits(policy, address, ("127.0.0.1",))
+
+
 @given(st.ip_addresses(v=4, network="0.0.0.0/0"))
 def test_no_spelling_of_an_ipv4_address_evades_the_policy(address: ipaddress.IPv4Address) -> None:
     policy, number = Policy(), int(address)

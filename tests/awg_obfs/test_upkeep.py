@@ -13,11 +13,23 @@ import trio
 from trio.testing import MockClock
 
 from awg_obfs import upkeep
+from awg_obfs.addresses import shown
 from awg_obfs.client import Tunnel
-from awg_obfs.condition import TunnelState
+from awg_obfs.condition import CLUE_LASTS, NOTHING_THROUGH, TunnelState
 from awg_obfs.errors import BindError, DialFault, TunnelDialError
-from awg_obfs.events import HandshakeCompleted, LookUpFailed, PeerMoved, Reconnecting, SessionDown, SessionUp
+from awg_obfs.events import (
+    DatagramRejected,
+    HandshakeCompleted,
+    LookUpFailed,
+    PeerMoved,
+    Reconnecting,
+    Rejection,
+    SessionDown,
+    SessionUp,
+)
 from awg_obfs.protocol.address import Address
+from awg_obfs.protocol.headers import HeaderRange
+from awg_obfs.protocol.parameters import Parameters
 from awg_obfs.protocol.sizes import QUIC_SMALLEST, quic_datagram_size
 from awg_obfs.protocol.timers import REKEY_TIMEOUT
 from awg_obfs.quic.errors import Cause, ConnectionLostError
@@ -65,7 +77,9 @@ async def test_a_server_that_starts_anew_is_found_without_traffic(
             await passed(tunnel)
         await sees(tunnel, port)
         (first, *_) = world.at_client.told(SessionDown)
-        assert first.reason == "the server has restarted" if quietly else "the server is stopping"
+        # It says no more than the client can know.
+        forgotten = "the server has forgotten this session: it restarted, or another client uses the same key"
+        assert first.reason == (forgotten if quietly else "the server is stopping")
         assert world.at_client.told(Reconnecting)
 
 
@@ -136,7 +150,7 @@ async def test_a_server_whose_answers_are_lost_is_asked_again(virtual_time: Mock
         async with world.open_tunnel(ready=False) as tunnel:
             await trio.sleep(4 * (ATTEMPT + LONGEST_PAUSE))
             assert tunnel.state is TunnelState.DOWN
-            assert tunnel.reason == "no answer from the server"
+            assert tunnel.reason == f"{shown(world.relay.address)} {NOTHING_THROUGH}"
             world.relay.down.mtu = 65535
             assert await passed(tunnel) < ATTEMPT + LONGEST_PAUSE
             await sees(tunnel, port)
@@ -153,6 +167,52 @@ async def test_nobody_at_the_address_is_told(virtual_time: MockClock) -> None:
             await trio.sleep(200)
             world.relay.blackout(False)
             assert await passed(tunnel) < AFTER_RESTART
+
+
+@pytest.mark.parametrize(
+    ("settings", "parameters", "expected"),
+    [
+        (
+            {"preshared_key": bytes(32)},
+            {},
+            "answers, but the preshared keys differ; make preshared_key the same on both sides",
+        ),
+        ({}, {"h2": HeaderRange(5, 6)}, "ours is 5-6; make h2 the same on both sides"),
+        ({}, {"h4": HeaderRange(5, 6)}, NOTHING_THROUGH),
+        ({}, {"s4": 1}, NOTHING_THROUGH),
+    ],
+    ids=["preshared_key", "h2", "h4", "s4"],
+)
+async def test_a_server_that_answers_is_not_called_silent(
+    virtual_time: MockClock, settings: dict[str, object], parameters: dict[str, object], expected: str
+) -> None:
+    """Neither soon, nor when it is down, nor long after; and not as if it still did once it has gone."""
+    async with open_tunnel_world() as world:
+        assert world.client.parameters.s4 != 1
+        ours: Parameters = attrs.evolve(world.client.parameters, **parameters)
+        world.client = attrs.evolve(world.client, parameters=ours, **settings)
+        async with world.open_tunnel(ready=False) as tunnel:
+            for pause in (3.4, 10, 100, 200):
+                await trio.sleep(pause)
+                assert tunnel.reason.startswith(f"{shown(world.relay.address)} ")
+                assert tunnel.reason.endswith(expected)
+            assert tunnel.state is TunnelState.DOWN
+            with pytest.raises(TunnelDialError, match=r"^127\.0\.0\.1:\d+ (answers|agreed)"):
+                await tunnel.wait_ready()
+            world.relay.blackout()
+            await trio.sleep(CLUE_LASTS + ATTEMPT + LONGEST_PAUSE)
+            assert tunnel.reason.startswith("no answer from ")
+
+
+async def test_what_strangers_send_explains_nothing(virtual_time: MockClock) -> None:
+    async with open_tunnel_world() as world:
+        world.relay.blackout()
+        async with world.open_tunnel(ready=False) as tunnel:
+            await trio.sleep(1)
+            clue = "the preshared keys differ, if it is a peer's"
+            said = DatagramRejected(("192.0.2.1", 4443), 92, Rejection.UNREADABLE, clue)
+            tunnel._upkeep._happened(said)  # pyright: ignore[reportPrivateUsage]
+            assert tunnel.reason == "starting"
 
 
 # -- names of servers

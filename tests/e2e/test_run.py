@@ -171,8 +171,9 @@ async def test_two_of_one_name_do_not_run(profile: Path, environ: dict[str, str]
 
         second = await run_sproxy("run", str(profile), environ=environ)
         assert second.returncode == 1
-        assert second.stderr.splitlines()[-1].endswith(
-            f"process {sproxy.process.pid} is already running under this name; choose another with --name"
+        assert second.stderr.splitlines()[-1] == (
+            f'sproxy: "dev" runs already: {profile} (process {sproxy.process.pid}); '
+            "end it, or give this one another --name"
         )
 
 

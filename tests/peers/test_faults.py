@@ -22,6 +22,9 @@ EXPECTED = hashlib.sha256((bytes(range(256)) * (LENGTH // 256 + 1))[:LENGTH]).he
 
 UNREACHABLE, NOT_PERMITTED = 69, 77
 
+# As many bytes of an endless transfer as show that it is under way.
+WELL_INTO_IT = 200_000
+
 # Faults that no user may notice; in frames of 4 KiB, so that there are enough of them to go wrong.
 HEALED = [
     ["drop-output=7"],
@@ -111,10 +114,11 @@ def test_streams_of_a_far_end_that_dies_end_and_do_not_hang(transport: str, tmp_
         profile = only(lab, transport, tmp_path)
         with start_sproxy(profile, env=lab.env) as proxy:
             url = f"http://{lab.target(transport).http}/bytes/{1 << 32}"
-            argv = ["curl", "-q", "-sS", "-x", f"socks5h://{proxy.address}", "-o", "/dev/null", url]
+            file = tmp_path / "arrived"
+            argv = ["curl", "-q", "-sS", "-N", "-x", f"socks5h://{proxy.address}", "-o", str(file), url]
             with subprocess.Popen(argv) as download:
                 proxy.wait_for(lambda: proxy.find("upstream up"))
-                time.sleep(1)  # noqa: TID251 - well into the transfer, whenever that is
+                proxy.wait_for(lambda: file.exists() and file.stat().st_size > WELL_INTO_IT)
                 lab.process.kill()
                 began = time.monotonic()
                 assert download.wait(90) != OK

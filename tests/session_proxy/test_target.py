@@ -77,6 +77,7 @@ def test_host_and_port_are_split(text: str, parts: tuple[str, int]) -> None:
         ("a:x", "is not a port"),
         ("a:-1", "is not a port"),
         ("a:65536", "is not a port"),
+        ("a:" + "9" * 5000, "is not a port"),
         ("a:\u0661", "is not a port"),
     ],
 )
@@ -128,3 +129,25 @@ def test_targets_of_addresses_are_those_of_their_text(
 def test_a_target_of_an_address_has_a_port_to_connect_to() -> None:
     with pytest.raises(InvalidTargetError, match="0 is not a port"):
         Target.of_address(ipaddress.ip_address("::1"), 0)
+
+
+@pytest.mark.parametrize(
+    ("url", "fix"),
+    [
+        ("https://vpn.example.com:4443", "write vpn.example.com:4443"),
+        ("HTTPS://vpn.example.com", "write vpn.example.com:443"),
+        ("http://vpn.example.com/a:1?b#c", "write vpn.example.com:80"),
+        ("https://[2001:db8::1]", "write [2001:db8::1]:443"),
+        ("udp://user:secret@vpn.example.com:443/", "write vpn.example.com:443"),
+        ("udp://vpn.example.com", "write HOST:PORT"),
+        ("https://::1:4443", "write HOST:PORT"),
+        ("https://user:secret@/", "write HOST:PORT"),
+        ("://", "write HOST:PORT"),
+    ],
+)
+def test_a_url_is_named_as_such_and_never_repeated(url: str, fix: str) -> None:
+    """It may have a password in it."""
+    with pytest.raises(InvalidTargetError) as info:
+        split_host_port(url)
+
+    assert str(info.value) == f"is a URL; {fix}"

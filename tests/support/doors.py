@@ -18,7 +18,7 @@ from session_proxy.inbound.listener import serve_front_door
 from session_proxy.inbound.relaying import open_relays
 from session_proxy.outbound.direct import DirectTransport
 from session_proxy.outbound.failover import Connected
-from session_proxy.outbound.transport import Transport
+from session_proxy.outbound.transport import EarlyBytes, Transport
 from session_proxy.policy.rules import DIRECT, Decision
 from session_proxy.profile.model import Auth, Limits, ListenAddress
 from session_proxy.profile.secret import Secret
@@ -38,7 +38,8 @@ PATIENCE = 10.0
 class FakeDialer:
     """Connects directly, except where *answers* has a stream or an error for the target.
 
-    *upstreams* is what it decides for any target, *waits* how long each connection takes.
+    *upstreams* is what it decides for any target, *waits* how long each connection takes. Where it *takes_early*
+    bytes, they are sent before anybody learns of the connection.
     """
 
     answers: dict[Target, trio.abc.Stream | DialError] = attrs.field(
@@ -47,12 +48,14 @@ class FakeDialer:
     transports: Mapping[str, Transport] = attrs.field(factory=lambda: {DIRECT: DirectTransport()})
     upstreams: tuple[str, ...] = (DIRECT,)
     waits: float = 0.0
+    takes_early: bool = False
+    ahead: bytes = b""
     asked: list[Target] = attrs.field(factory=list[Target])
 
     async def decide(self, target: Target) -> Decision:
         return Decision("routes[0]", self.upstreams)
 
-    async def connect(self, target: Target, decision: Decision) -> Connected:
+    async def connect(self, target: Target, decision: Decision, early: EarlyBytes | None = None) -> Connected:
         self.asked.append(target)
         await trio.sleep(self.waits)
         answer = self.answers.get(target)
@@ -60,6 +63,10 @@ class FakeDialer:
             raise answer
         if answer is None:
             answer = await self.transports[DIRECT].connect_tcp(target)
+        if early is not None and self.takes_early:
+            early.sent = True
+            self.ahead += early.data
+            await answer.send_all(early.data)
         return Connected(decision.upstreams[0], answer)
 
 

@@ -8,6 +8,7 @@ import pytest
 from awg_obfs.events import DatagramRejected, HandshakeCompleted, Rejection
 from awg_obfs.protocol.device import DeviceSettings
 from awg_obfs.protocol.headers import HeaderRange
+from awg_obfs.protocol.mismatch import advice
 from awg_obfs.protocol.parameters import DEFAULT
 from tests.support.awg_world import CLIENT, OBFUSCATED, SERVER, Couple, Station, World, block
 
@@ -143,8 +144,44 @@ def test_plain_wireguard_is_recognised() -> None:
 
 
 def test_junk_is_no_news() -> None:
+    """It is counted for good handshakes too: that rejected datagrams grow proves only that they arrive."""
     couple = meet({})
 
-    assert couple.server.device.rejections.total() == 4
+    rejections = couple.server.device.rejections
+    assert rejections[Rejection.UNKNOWN_TYPE] + rejections[Rejection.TOO_SMALL] == rejections.total() == 4
     assert not couple.server.told(DatagramRejected)
     assert couple.server.received == [block("hello")]
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"s2": 3}, "s2 of the sender is 18, ours 3; make s2 the same on both sides"),
+        ({"s2": 3, "h2": OTHER_RANGE}, "make s2 and h2 the same on both sides"),
+    ],
+)
+def test_whoever_asked_a_server_learns_what_to_make_the_same(
+    changes: Mapping[str, object], expected: str
+) -> None:
+    said = advice(hints(meet(changes).client)[0])
+
+    assert said.endswith(expected)
+    assert "made for us" not in said
+
+
+def test_advice_about_keys_and_keepalives() -> None:
+    keys = advice("the preshared keys differ, if it is a peer's")
+    assert keys == "the preshared keys differ; make preshared_key the same on both sides"
+    assert "keepalive_padding = true" in advice(
+        "a keepalive without the 8 bytes of s4: set keepalive_padding = true"
+    )
+
+
+def test_what_anybody_could_have_sent_advises_nothing() -> None:
+    for hint in (
+        "",
+        "as long as a response with s2 = 18, but its header 7 is outside h2 = 100-200, and it was not made",
+        "a header of h2 where a response with s2 = 3 has it (ours is 18), but not made for our public key",
+        "played again, or the clock of the sender was set back",
+    ):
+        assert advice(hint) == ""

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import random
+from typing import Any, cast
 
 import pytest
 import trio
-from trio.testing import MockClock
+from trio.testing import MockClock, wait_all_tasks_blocked
 
-from awg_obfs.quic.errors import Cause, ConnectionLostError
+from awg_obfs.quic.engine import EndInDoubt, Terminated
+from awg_obfs.quic.errors import Cause, ConnectionFailure, ConnectionLostError
 from awg_obfs.quic.settings import EngineKind, QuicSettings
-from tests.support.quic_link import ENGINES, PAIRS, Pair, Weather, open_couple
+from tests.support.quic_link import ENGINES, PAIRS, Pair, Weather, needs_qh3, open_couple
 from tests.support.quic_streams import echo, receive_exactly
 
 
@@ -141,3 +143,42 @@ async def test_garbage_does_no_harm(autojump_clock: MockClock, engine: EngineKin
             couple.server.received([bytes(datagram)])
         await stream.send_all(b"still here")
         assert await accepted.receive_some() == b"still here"
+
+
+@needs_qh3
+async def test_what_goes_wrong_at_sending_is_known_before_anybody_asks_for_more(
+    autojump_clock: MockClock,
+) -> None:
+    """A closed core raises where a stream is opened, which would end more than this connection."""
+    async with open_couple((EngineKind.QH3, EngineKind.QH3)) as couple:
+        quic = cast("Any", couple.client)._engine._quic
+        core = quic.core
+
+        class Confused:
+            def __getattr__(self, name: str) -> object:
+                return getattr(core, name)
+
+            def poll_transmit(self, now: float) -> object:
+                if core.state == "connected":
+                    raise ValueError("reserved stream is missing")
+                return core.poll_transmit(now)
+
+        quic._core = Confused()
+        assert couple.client.send_datagram(b"")
+        await wait_all_tasks_blocked()
+        with pytest.raises(ConnectionLostError, match="reserved stream"):
+            couple.client.open_stream()
+
+
+@needs_qh3
+async def test_nothing_is_noted_behind_the_end_of_a_connection(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An end that is in doubt may be told of together with that of the connection."""
+    failure = ConnectionFailure(Cause.PROTOCOL)
+    async with open_couple((EngineKind.QH3, EngineKind.QH3)) as couple:
+        engine = cast("Any", couple.client)._engine
+        assert couple.client.send_datagram(b"")
+        engine.close(1, "")
+        monkeypatch.setattr(engine, "take_events", lambda: [Terminated(failure), EndInDoubt(0, 5)])
+        assert await couple.client.wait_closed() == failure

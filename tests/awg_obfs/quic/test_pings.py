@@ -32,7 +32,14 @@ async def test_nobody_waits_for_a_connection_that_has_ended() -> None:
 async def test_answers_that_nobody_waits_for_are_passed_over() -> None:
     pings = Pings()
     pings.answer(0)
-    uid = pings.begin()
-    with trio.move_on_after(0):
-        await pings.wait(uid)
-    pings.answer(uid)
+    given_up = pings.begin()
+    with trio.move_on_after(0) as patience:
+        await pings.wait(given_up)
+    assert patience.cancelled_caught
+    pings.answer(given_up)
+    # None of them is taken for the answer to another.
+    waited_for = pings.begin()
+    assert waited_for != given_up
+    with trio.move_on_after(0) as patience:
+        await pings.wait(waited_for)
+    assert patience.cancelled_caught

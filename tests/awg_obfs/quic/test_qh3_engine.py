@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+import random
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
 import pytest
+import trio
+from trio.testing import MockClock
 
 pytest.importorskip("qh3")
 
-from awg_obfs.quic.engine import DatagramReceived, Established, StopSending, StreamReset, Terminated
-from awg_obfs.quic.errors import Cause, ConnectionFailure
+from awg_obfs.quic.engine import (
+    DatagramReceived,
+    Established,
+    PingAcknowledged,
+    StopSending,
+    StreamReset,
+    Terminated,
+)
+from awg_obfs.quic.errors import Cause, ConnectionFailure, ConnectionLostError
 from awg_obfs.quic.qh3_engine import Qh3Engine
-from awg_obfs.quic.settings import QuicSettings
+from awg_obfs.quic.settings import EngineKind, QuicSettings
+from awg_obfs.quic.stream import QuicStream
 from tests.support.quic_engines import DATAGRAM, EnginePair, content, has_ended
-from tests.support.quic_link import CERTIFICATE
+from tests.support.quic_link import CERTIFICATE, Weather, open_couple
+from tests.support.quic_streams import echo, read_all, send_whole
 
 
 def connected(settings: QuicSettings | None = None) -> EnginePair:
@@ -70,3 +85,59 @@ def test_the_end_is_told_to_the_peer() -> None:
     pair.client.close(9, "bye")
     pair.run(0.01)
     assert pair.at_server[-1] == Terminated(ConnectionFailure(Cause.PEER_CLOSED, 9, "bye"))
+
+
+@pytest.mark.parametrize("milliseconds", [1, 2, 5, 200])
+def test_a_dead_path_is_probed_less_and_less(milliseconds: int) -> None:
+    """Whenever it died, and be it between the handshake and its confirmation."""
+    settings = QuicSettings()
+    pair = EnginePair(Qh3Engine(settings, DATAGRAM, None), Qh3Engine(settings, DATAGRAM, CERTIFICATE))
+    pair.client.connect(pair.now)
+    pair.run(milliseconds / 1000)
+    pair.loses = lambda _datagram: True
+    pair.up.clear()
+    pair.client.send_ping(1)
+    pair.run(5)
+    assert 4 < len(pair.up) < 40
+    pair.loses = lambda _datagram: False
+    pair.run(5)
+    assert Established() in pair.at_server
+    pair.client.send_ping(2)
+    pair.run(0.1)
+    assert PingAcknowledged(2) in pair.at_client
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_two_that_tie_each_other_up_give_up(autojump_clock: MockClock, seed: int) -> None:
+    """Much to send both ways, and losses: it gets through, or the connection ends, and the next one is aioquic's."""
+
+    def lossy() -> Weather:
+        return Weather(loss=0.03, delay=0.0005, rate=2e6, queue=200_000, reordered=0.05)
+
+    data = random.Random(seed).randbytes(300_000)
+    async with (
+        open_couple((EngineKind.QH3, EngineKind.QH3), weather=lossy, seed=seed) as couple,
+        trio.open_nursery() as nursery,
+    ):
+
+        async def accept() -> None:
+            while True:
+                nursery.start_soon(attempt, echo, await couple.server.accept_stream())
+
+        async def attempt(work: Callable[..., Awaitable[None]], *args: object) -> None:
+            with suppress(ConnectionLostError):
+                await work(*args)
+
+        async def expect(stream: QuicStream) -> None:
+            assert await read_all(stream) == data
+
+        nursery.start_soon(attempt, accept)
+        with trio.fail_after(60):
+            async with trio.open_nursery() as exchanges:
+                for _ in range(20):
+                    stream = couple.client.open_stream()
+                    exchanges.start_soon(attempt, send_whole, stream, data)
+                    exchanges.start_soon(attempt, expect, stream)
+        if couple.client.failure is not None:
+            assert couple.client.failure.cause in (Cause.PROTOCOL, Cause.PEER_CLOSED)
+        nursery.cancel_scope.cancel()

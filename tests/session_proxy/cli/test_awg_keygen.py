@@ -18,7 +18,8 @@ def test_it_writes_two_files_that_fit_and_says_what_to_run(tmp_path: Path) -> No
 
     assert result.exit_code == 0
     assert result.stdout == (
-        f"sproxy awg-server '{folder}/server.toml'\nsproxy awg-client '{folder}/client.toml'\n"
+        f"{folder}/server.toml belongs on the server, vpn.example.com; run there: sproxy awg-server server.toml\n"
+        f"{folder}/client.toml belongs on the client; run there: sproxy awg-client client.toml\n"
     )
     assert {stat.S_IMODE(file.stat().st_mode) for file in folder.iterdir()} == {0o600}
     server = load_awg_server(folder / "server.toml", environ={})
@@ -27,6 +28,23 @@ def test_it_writes_two_files_that_fit_and_says_what_to_run(tmp_path: Path) -> No
     assert client.awg.headers == server.awg.headers
     for secret in (client.private_key, client.auth.password, server.private_key):
         assert secret.reveal() not in result.output
+
+
+@pytest.mark.parametrize("endpoint", [None, "127.0.0.1:4443", "[::1]:4443", "localhost:4443"])
+def test_an_endpoint_of_this_machine_is_for_this_machine(endpoint: str | None, tmp_path: Path) -> None:
+    folder = tmp_path / "my vpn"
+
+    result = CliRunner().invoke(
+        app, ["awg-keygen", str(folder), *(["--endpoint", endpoint] if endpoint else [])]
+    )
+
+    where = endpoint or "127.0.0.1:4443"
+    assert str(load_awg_server(folder / "server.toml", environ={}).listen) == where
+    assert result.stdout == "".join(
+        f"{folder}/{side}.toml belongs on this machine, which alone finds {where}; "
+        f"run: sproxy awg-{side} '{folder}/{side}.toml'\n"
+        for side in ("server", "client")
+    )
 
 
 def test_keys_that_are_there_stay(tmp_path: Path) -> None:

@@ -81,6 +81,28 @@ def test_files_of_kind_awg_are_known_by_their_keys(text: object, line: str, tmp_
     assert [words[0] for words in map(str.split, rest)][:2] == ["listen", line]
 
 
+def test_a_state_folder_that_a_server_could_not_use_is_a_problem(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+
+    result = invoke(tmp_path, f'state = "file/state"\n{ServerText(awg=SOUND)}')
+
+    assert result.exit_code == 78
+    assert result.stdout.startswith(
+        f"{tmp_path}/profile.toml: state: {tmp_path}/file is a file, not a folder; make room"
+    )
+
+
+def test_where_a_server_keeps_its_state_without_a_folder_of_its_own_is_tried_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "profile.toml"))
+
+    result = invoke(tmp_path, str(ServerText(awg=SOUND)))
+
+    assert f"state: {tmp_path}/profile.toml is a file, not a folder" in result.stdout
+    assert invoke(tmp_path, str(ClientText(awg=SOUND))).exit_code == 0
+
+
 def test_problems_of_a_server_are_those_of_a_server(tmp_path: Path) -> None:
     result = invoke(tmp_path, f"{ServerText()}\nadress = 1\n", "--json")
 

@@ -56,7 +56,8 @@ def end_with(monkeypatch: pytest.MonkeyPatch, exc: BaseException) -> int | str |
             ["a: is bad; write b", "c: too"],
         ),
         (HostKeyError("changed"), 1, ["changed"]),
-        (FileNotFoundError(2, "No such file", "x"), 1, ["[Errno 2] No such file: 'x'"]),
+        (FileNotFoundError(2, "No such file", "x"), 1, ["x: no such file"]),
+        (OSError(28, "No space left"), 1, ["[Errno 28] No space left"]),
         (
             ExceptionGroup("", [NotAllowedError("a"), ExceptionGroup("", [DialTimeoutError("b")])]),
             77,

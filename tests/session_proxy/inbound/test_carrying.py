@@ -99,6 +99,7 @@ async def test_a_client_that_does_not_stop_sending_is_left() -> None:
             nursery.start_soon(client.send_all, bytes(8 * PARTING_BYTES))
             with trio.fail_after(PARTING):
                 await part(near, b"no")
+            assert await client.receive_some() == b"no"
 
 
 async def test_a_client_that_has_left_is_no_trouble() -> None:

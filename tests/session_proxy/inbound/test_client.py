@@ -109,6 +109,25 @@ async def test_all_protocols_share_one_port() -> None:
         ]
 
 
+@pytest.mark.parametrize("takes_early", [True, False])
+@pytest.mark.parametrize("protocol", ["socks5", "socks4", "http"])
+async def test_what_is_sent_ahead_of_an_answer_arrives_once(protocol: str, takes_early: bool) -> None:
+    """Whether it travels with the request for the connection, or behind it."""
+    async with open_server(echo) as port, open_door(FakeDialer(takes_early=takes_early)) as door:
+        address = port.to_bytes(2, "big"), bytes((127, 0, 0, 1))
+        request, answer = {
+            "socks5": (b"\x05\x01\x00\x05\x01\x00\x01" + address[1] + address[0], 12),
+            "socks4": (b"\x04\x01" + address[0] + address[1] + b"\x00", 8),
+            "http": (b"CONNECT 127.0.0.1:%d HTTP/1.1\r\nHost: x\r\n\r\n" % port, 39),
+        }[protocol]
+        async with await door.connect() as client:
+            await client.send_all(request + b"early")
+            await client.send_eof()
+            assert (await read_all(client))[answer:] == b"early"
+        closed = await door.events.closed()
+    assert (closed.outcome, closed.sent, closed.received) == ("ok", 5, 5)
+
+
 async def test_a_mistake_of_ours_is_not_hidden() -> None:
     class Broken(FakeDialer):
         async def decide(self, target: Target) -> Decision:

@@ -17,6 +17,7 @@ from session_proxy.inbound.epoll_mover import has_epoll
 from session_proxy.inbound.http_forwarding import HALF_CLOSED
 from session_proxy.outbound.failover import Connected
 from session_proxy.outbound.socket_stream import ABORT, PlainSocketStream
+from session_proxy.outbound.transport import EarlyBytes
 from session_proxy.policy.rules import Decision
 from session_proxy.target import Target
 from tests.support.doors import FakeDialer, open_door
@@ -41,10 +42,10 @@ class Telling(FakeDialer):
     begun: trio.Event = attrs.field(factory=trio.Event)
     ended: trio.Event = attrs.field(factory=trio.Event)
 
-    async def connect(self, target: Target, decision: Decision) -> Connected:
+    async def connect(self, target: Target, decision: Decision, early: EarlyBytes | None = None) -> Connected:
         self.begun.set()
         try:
-            return await super().connect(target, decision)
+            return await super().connect(target, decision, early)
         finally:
             self.ended.set()
 

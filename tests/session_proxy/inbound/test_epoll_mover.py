@@ -157,8 +157,9 @@ async def test_a_cancelled_relay_leaves_its_sockets_free() -> None:
         with stream_pair() as (client, near), stream_pair() as (far, server):
             for _ in range(3):
                 relay = SocketRelay.between(near.socket, far.socket, Workshop(None))
-                with trio.move_on_after(0.01):
-                    await mover.carry(relay)
+                async with open_background() as nursery:
+                    nursery.start_soon(mover.carry, relay)
+                    await trio.testing.wait_all_tasks_blocked()
             await client.send_all(b"x")
             async with open_background() as nursery:
                 nursery.start_soon(mover.carry, SocketRelay.between(near.socket, far.socket, Workshop(None)))

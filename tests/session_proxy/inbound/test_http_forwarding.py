@@ -107,6 +107,25 @@ async def test_a_request_is_passed_on_in_origin_form() -> None:
     assert (closed.sent, closed.received) == (len(server.asked[0]), len(OK))
 
 
+async def test_a_request_that_has_gone_ahead_is_not_sent_again() -> None:
+    """The next one on the same connection is."""
+    async with open_origin(OK, OK) as server, open_door(FakeDialer(takes_early=True)) as door:
+        answer = await ask(door, server.get(path="/1"), server.get(path="/2"))
+        closed = await door.events.closed()
+    assert answer == 2 * PASSED
+    assert [request.split()[1] for request in server.asked] == [b"/1", b"/2"]
+    assert (server.connections, closed.sent) == (1, sum(map(len, server.asked)))
+
+
+@pytest.mark.parametrize("headers", [["Content-Length: 2"], ["Content-Length: 0"]])
+async def test_a_request_that_may_not_be_repeated_does_not_go_ahead(headers: list[str]) -> None:
+    dialer = FakeDialer(takes_early=True)
+    async with open_origin(OK) as server, open_door(dialer) as door:
+        body = b"hi" if headers == ["Content-Length: 2"] else b""
+        assert await ask(door, server.get(*headers, method="POST", body=body)) == PASSED
+    assert (len(dialer.asked), dialer.ahead) == (1, b"")
+
+
 @pytest.mark.parametrize("step", [1, 7, 10_000])
 async def test_a_body_goes_up_in_any_fragmentation(step: int) -> None:
     async with open_origin(OK) as server, open_door() as door:

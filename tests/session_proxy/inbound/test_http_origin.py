@@ -6,7 +6,7 @@ import trio
 import trio.testing
 
 from session_proxy.errors import BadAnswerError
-from session_proxy.inbound.http_origin import NoAnswerError, Origin
+from session_proxy.inbound.http_origin import NoAnswerError, Origin, encode_request
 from session_proxy.inbound.relaying import Traffic
 from session_proxy.target import Target
 
@@ -42,6 +42,22 @@ async def test_a_request_gets_its_response_and_both_are_counted() -> None:
     assert origin.is_clean
     assert origin.next_request()
     assert not origin.has_answered
+
+
+async def test_a_request_that_it_has_got_is_not_sent_by_us() -> None:
+    """Its answer may be there already when we look."""
+    origin, sends, receives = pair()
+    assert not origin.is_asked
+    assert encode_request(GET) == b"GET / HTTP/1.1\r\nHost: example.com\r\n\r\n"
+    origin.has_got(GET)
+    assert origin.is_asked
+    await sends.send_all(RESPONSE)
+    while not isinstance(await origin.next_event(), h11.EndOfMessage):
+        pass
+    assert origin.next_request()
+    assert not origin.is_asked
+    await ask(origin)
+    assert await receives.receive_some() == encode_request(GET)
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,8 @@ async def test_both_versions_can_have_the_same_port() -> None:
     (four,) = await open_listeners([ListenAddress("0.0.0.0", 0)])
     with four:
         (six,) = await open_listeners([ListenAddress("::", socket_name(four).port)])
-        six.close()
+        with six:
+            assert socket_name(six) == ListenAddress("::", socket_name(four).port)
 
 
 async def test_a_name_stands_for_all_of_its_addresses() -> None:

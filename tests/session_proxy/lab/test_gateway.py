@@ -197,8 +197,10 @@ async def test_a_newer_client_takes_the_sessions_place() -> None:
             ticket = start(gateway, port)
             async with first.connect(ticket):
                 await first.wait_complete()
-                async with PlainClient().connect(ticket):
-                    await first.wait_gone()
+                async with PlainClient().connect(ticket) as second:
+                    assert (await first.wait_gone()).code == 1006
+                    # The newer one stays.
+                    await second.ping(b"still here?")
 
 
 async def test_too_many_frames_a_second_cut_the_websocket() -> None:
@@ -240,9 +242,11 @@ async def test_a_client_that_comes_back_in_time_gets_the_last_bytes() -> None:
     async def speak(stream: trio.SocketStream) -> None:
         await stream.receive_some()
         gateway.cut_websockets()
-        await trio.testing.wait_all_tasks_blocked(0.05)
+        await gone.wait()
         await stream.send_all(b"famous last words")
+        spoken.set()
 
+    gone, spoken = trio.Event(), trio.Event()
     with trio.fail_after(10):
         async with open_port(speak) as port, open_gateway() as gateway:
             client = PlainClient()
@@ -251,7 +255,10 @@ async def test_a_client_that_comes_back_in_time_gets_the_last_bytes() -> None:
                 await client.wait_complete()
                 await client.send(b"speak")
                 await client.wait_gone()
-            await trio.sleep(0.2)
+            gone.set()
+            await spoken.wait()
+            # And has hung up.
+            await trio.testing.wait_all_tasks_blocked()
             async with client.connect(gateway.resume_session(ticket.session_id)):
                 assert await client.wait_closed() == ""
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import attrs
 import pytest
 import trio
+from trio.testing import MockClock
 
 from awg_obfs import upkeep
 from awg_obfs.client import TunnelState
+from awg_obfs.condition import NOTHING_THROUGH
 from awg_obfs.errors import DialFault
 from awg_obfs.events import AssociationClosed, HandshakeCompleted, LookUpFailed, SessionUp
 from awg_obfs.limits import Limits
@@ -29,12 +31,14 @@ from session_proxy.outbound.awg import AwgTransport, open_awg_transport, tunnel_
 from session_proxy.outbound.awg_figures import AwgSource
 from session_proxy.outbound.failover import open_dialer
 from session_proxy.outbound.links import LinkFailedError
-from session_proxy.outbound.transport import HealthState, Services
+from session_proxy.outbound.transport import EarlyBytes, EarlyTransport, HealthState, Services
 from session_proxy.policy.rules import Rule
 from session_proxy.profile.model import AwgUpstream, Profile, Startup
 from session_proxy.profile.secret import Secret
 from session_proxy.target import Target
 from tests.support.awg_events import PEER
+from tests.support.doors import open_door
+from tests.support.sockets import read_exactly
 from tests.support.tunnel_ends import receive_exactly
 from tests.support.tunnels import (
     FORBIDDEN,
@@ -209,6 +213,23 @@ async def test_a_required_upstream_without_an_answer_says_what_to_check() -> Non
 
 
 @pytest.mark.usefixtures("impatient")
+async def test_a_server_that_answers_is_told_from_a_silent_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the notice, the reason, and the state."""
+    monkeypatch.setattr(awg, "FIRST_WORD", PATIENCE / 2)
+    async with open_watched() as watched:
+        watched.world.client = attrs.evolve(watched.world.client, preshared_key=bytes(32))
+        via = watched.upstream().endpoint
+        expected = f"{via} answers, but the preshared keys differ; make preshared_key the same on both sides"
+        async with watched.open("background") as transport:
+            word = await watched.wait_for(Notice)
+            assert isinstance(word, Notice)
+            assert word.message == f"still connecting: {expected}"
+            down = await watched.wait_for(UpstreamDown)
+            assert isinstance(down, UpstreamDown)
+            assert down.reason == transport.health().reason == expected
+
+
+@pytest.mark.usefixtures("impatient")
 async def test_in_the_background_it_comes_up_when_it_can() -> None:
     async with open_watched() as watched, open_destination() as port:
         watched.world.relay.blackout(True)
@@ -271,6 +292,105 @@ async def test_a_server_whose_name_is_not_found_is_told_of_at_once_and_once() ->
             down = events[1]
             assert isinstance(down, UpstreamDown)
             assert down.reason == told.event.reason
+
+
+# Seconds that a datagram takes each way where round trips are counted.
+FAR = 0.25
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+
+@pytest.fixture
+def patient_clock() -> MockClock:
+    """Virtual time that does not pass while datagrams are on their way in the kernel."""
+    return MockClock(autojump_threshold=0.005)
+
+
+async def answer(stream: trio.SocketStream) -> None:
+    """Be a server that answers the first bytes that it gets, and closes when the client does."""
+    with suppress(trio.BrokenResourceError):
+        assert await stream.receive_some()
+        await stream.send_all(OK)
+        assert await stream.receive_some() == b""
+
+
+@pytest.mark.parametrize(("early", "round_trips"), [(b"early", 1), (b"", 2)])
+async def test_early_bytes_save_a_round_trip(
+    early: bytes, round_trips: int, patient_clock: MockClock
+) -> None:
+    async with open_watched() as watched, open_destination() as port, watched.open() as transport:
+        assert isinstance(transport, EarlyTransport)
+        watched.world.relay.up.delay = watched.world.relay.down.delay = FAR
+        began, first = trio.current_time(), EarlyBytes(early)
+        stream = await transport.connect_tcp_early(Target.of("127.0.0.1", port), first)
+        assert first.sent == bool(early)
+        if not early:
+            await stream.send_all(b"early")
+        assert await read_exactly(stream, 5) == b"early"
+        assert trio.current_time() - began == pytest.approx(round_trips * 2 * FAR, rel=0.2)
+        await stream.aclose()
+
+
+@pytest.mark.parametrize(
+    ("request_", "waits"),
+    [
+        # What may not be repeated goes when there is a connection.
+        (b"GET http://%b/ HTTP/1.1\r\nHost: %b\r\n\r\n", 1),
+        (b"POST http://%b/ HTTP/1.1\r\nHost: %b\r\nContent-Length: 2\r\n\r\nhi", 2),
+        (b"CONNECT %b HTTP/1.1\r\nHost: %b\r\n\r\nGET / HTTP/1.1\r\n\r\n", 1),
+    ],
+)
+async def test_a_request_takes_one_round_trip(request_: bytes, waits: int, patient_clock: MockClock) -> None:
+    """The client's answer, and its destination's, come as early as they can."""
+    async with open_watched() as watched, open_destination(answer) as port:
+        profile = Profile(upstreams={"edge": watched.upstream()}, default="edge")
+        async with open_dialer(profile, Services()) as dialer, open_door(dialer) as door:
+            watched.world.relay.up.delay = watched.world.relay.down.delay = FAR
+            authority = b"127.0.0.1:%d" % port
+            async with await door.connect() as client:
+                began = trio.current_time()
+                await client.send_all(request_.replace(b"%b", authority))
+                received = b""
+                while not received.endswith(b"ok"):
+                    received += await client.receive_some()
+                assert trio.current_time() - began == pytest.approx(waits * 2 * FAR, rel=0.2)
+            assert received.count(b"200") == (2 if request_.startswith(b"CONNECT") else 1)
+
+
+async def test_early_bytes_of_a_request_that_the_server_refuses_have_not_arrived() -> None:
+    early = EarlyBytes(b"early")
+    async with open_watched() as watched, watched.open() as transport:
+        with pytest.raises(NotAllowedError):
+            await transport.connect_tcp_early(Target.of(FORBIDDEN, 80), early)
+        assert early.left == b"early"
+
+
+async def test_many_bytes_do_not_go_early() -> None:
+    early = EarlyBytes(bytes(awg.LONGEST_EARLY + 1))
+    async with open_watched() as watched, open_destination() as port, watched.open() as transport:
+        stream = await transport.connect_tcp_early(Target.of("127.0.0.1", port), early)
+        assert early.left == early.data
+        await stream.aclose()
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_early_bytes_stay_here_while_there_is_no_session() -> None:
+    early = EarlyBytes(b"early")
+    async with open_watched() as watched:
+        watched.world.relay.blackout(True)
+        async with watched.open("background") as transport:
+            with pytest.raises(TransportDownError):
+                await transport.connect_tcp_early(Target.of("127.0.0.1", 80), early)
+            assert early.left == b"early"
+
+
+async def test_early_bytes_of_a_request_that_is_given_up_may_have_arrived(patient_clock: MockClock) -> None:
+    early = EarlyBytes(b"early")
+    async with open_watched() as watched, open_destination() as port, watched.open() as transport:
+        watched.world.relay.blackout(True)
+        with trio.move_on_after(0.2):
+            await transport.connect_tcp_early(Target.of("127.0.0.1", port), early)
+        assert early.is_spent
 
 
 @pytest.mark.usefixtures("impatient")
@@ -353,13 +473,18 @@ async def test_the_library_gets_what_the_profile_says() -> None:
     [
         ("no answer from the server", f"no answer from the server; {awg.SILENCE}"),
         ("no answer from 192.0.2.1:443", f"no answer from 192.0.2.1:443; {awg.SILENCE}"),
-        ("the server has restarted", "the server has restarted"),
-        ("", ""),
+        (
+            f"192.0.2.1:443 {NOTHING_THROUGH}",
+            f"192.0.2.1:443 {NOTHING_THROUGH}; make s4 and h4 the same on both sides, or lower mtu",
+        ),
+        ("192.0.2.1:443 answers, but the preshared keys differ; make", None),
+        ("the server is stopping", None),
+        ("", None),
     ],
 )
-def test_silence_gets_advice(reason: str, expected: str) -> None:
-    assert awg.explained(reason) == expected
-    assert "preshared_key" in awg.SILENCE
+def test_silence_gets_advice(reason: str, expected: str | None) -> None:
+    assert awg.explained(reason) == (reason if expected is None else expected)
+    assert "private_key, public_key, preshared_key and s1 to h4 of both sides" in awg.SILENCE
 
 
 def test_what_only_a_server_tells_is_no_news_of_ours() -> None:

@@ -13,6 +13,7 @@ from session_proxy.outbound.socket_stream import PlainSocketStream
 from session_proxy.outbound.transport import HealthState, Transport
 from session_proxy.target import Target
 from tests.support.sockets import LOOPBACK, closed_port, echo, open_server, read_exactly
+from tests.support.tunnels import open_udp_echo
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
@@ -106,4 +107,8 @@ async def test_a_slow_resolver_does_not_outlive_its_caller(monkeypatch: pytest.M
 
 async def test_it_carries_datagrams() -> None:
     datagrams = await DirectTransport().open_udp()
+    async with open_udp_echo() as (host, port):
+        await datagrams.send(Target.of(host, port), b"ping")
+        with trio.fail_after(5):
+            assert await datagrams.receive() == (Target.of(host, port), b"ping")
     await datagrams.aclose()

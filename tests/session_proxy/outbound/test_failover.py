@@ -21,7 +21,7 @@ from session_proxy.errors import (
     UnreachableError,
 )
 from session_proxy.outbound.failover import LOOKUP_LIMIT, PATIENCE, Dialer, system_addresses
-from session_proxy.outbound.transport import DatagramAssociation, Health, HealthState
+from session_proxy.outbound.transport import DatagramAssociation, EarlyBytes, Health, HealthState
 from session_proxy.policy.route_table import RouteTable
 from session_proxy.policy.rules import Address, Decision, Rule
 from session_proxy.target import Target
@@ -65,6 +65,26 @@ class FakeTransport:
     def come_back(self) -> None:
         self.state = HealthState.READY
         self.returns.set()
+
+
+@attrs.define(eq=False)
+class FakeEarlyTransport(FakeTransport):
+    """Takes early bytes along with each request that it makes; those of *lost* requests may have arrived."""
+
+    lost: bool = False
+    waits: float = 0.0
+    took: list[bytes] = attrs.field(factory=list[bytes])
+
+    async def connect_tcp_early(self, target: Target, early: EarlyBytes) -> trio.abc.Stream:
+        await trio.sleep(self.waits)
+        early.sent = True
+        try:
+            stream = await self.connect_tcp(target)
+        except DialError:
+            early.sent = self.lost
+            raise
+        self.took.append(early.data)
+        return stream
 
 
 def dialer(transports: Mapping[str, FakeTransport], *rules: Rule) -> Dialer:
@@ -316,3 +336,101 @@ def test_the_systems_resolver() -> None:
     assert ipaddress.ip_address("127.0.0.1") in system_addresses("localhost")
     assert system_addresses("no-such-name.invalid") == ()
     assert system_addresses(f"{'x' * 70}.invalid") == ()
+
+
+async def test_early_bytes_go_with_the_request_where_an_upstream_can() -> None:
+    early = EarlyBytes(b"early")
+    edge = FakeEarlyTransport()
+
+    await dialer({"edge": edge}).connect(DB, via("edge"), early)
+
+    assert edge.took == [b"early"]
+    assert (early.left, early.ahead) == (b"", 5)
+
+
+async def test_early_bytes_are_the_callers_where_an_upstream_cannot() -> None:
+    early = EarlyBytes(b"early")
+
+    await dialer({"dev": FakeTransport()}).connect(DB, via("dev"), early)
+
+    assert (early.left, early.ahead) == (b"early", 0)
+
+
+async def test_nothing_does_not_go_early() -> None:
+    edge = FakeEarlyTransport()
+
+    await dialer({"edge": edge}).connect(DB, via("edge"), EarlyBytes(b""))
+
+    assert (edge.took, edge.asked) == ([], [DB])
+
+
+@pytest.mark.parametrize("can", [True, False])
+async def test_early_bytes_that_have_not_arrived_are_the_next_upstreams(can: bool) -> None:
+    early = EarlyBytes(b"early")
+    edge = FakeEarlyTransport([UnreachableError("no route")])
+    last = FakeEarlyTransport() if can else FakeTransport()
+
+    connected = await dialer({"edge": edge, "last": last}).connect(DB, via("edge", "last"), early)
+
+    assert connected.upstream == "last"
+    assert early.left == (b"" if can else b"early")
+    assert edge.took == []
+
+
+async def test_early_bytes_that_may_have_arrived_are_not_sent_again() -> None:
+    early = EarlyBytes(b"early")
+    edge, last = FakeEarlyTransport([TransportDownError("lost")], lost=True), FakeEarlyTransport()
+
+    with pytest.raises(TransportDownError, match=r"through edge: lost$"):
+        await dialer({"edge": edge, "last": last}).connect(DB, via("edge", "last"), early)
+
+    assert last.asked == []
+
+
+async def test_early_bytes_that_may_have_arrived_are_not_kept_for_a_later_attempt(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Neither by who fails, nor by who comes back."""
+    edge = FakeEarlyTransport([TransportDownError("lost")], lost=True)
+    down = FakeTransport(state=HealthState.DOWN, reason="no network")
+    began = trio.current_time()
+
+    with pytest.raises(TransportDownError):
+        await dialer({"down": down, "edge": edge}).connect(DB, via("down", "edge"), EarlyBytes(b"early"))
+
+    assert trio.current_time() == began
+
+
+async def test_early_bytes_may_have_arrived_where_there_is_no_answer(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    edge, last = FakeEarlyTransport([math.inf]), FakeEarlyTransport()
+
+    with pytest.raises(DialTimeoutError):
+        await dialer({"edge": edge, "last": last}).connect(DB, via("edge", "last"), EarlyBytes(b"early"))
+
+    assert last.asked == []
+
+
+async def test_early_bytes_wait_where_they_are_until_an_upstream_is_ready(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    early = EarlyBytes(b"early")
+    edge, last = FakeEarlyTransport(waits=math.inf, state=HealthState.STARTING), FakeEarlyTransport()
+
+    connected = await dialer({"edge": edge, "last": last}).connect(DB, via("edge", "last"), early)
+
+    assert connected.upstream == "last"
+    assert last.took == [b"early"]
+
+
+@pytest.mark.parametrize("can", [True, False])
+async def test_early_bytes_that_may_arrive_twice_are_sent_again(can: bool) -> None:
+    early = EarlyBytes(b"early", repeatable=True)
+    edge = FakeEarlyTransport([TransportDownError("lost")], lost=True)
+    last = FakeEarlyTransport() if can else FakeTransport()
+
+    connected = await dialer({"edge": edge, "last": last}).connect(DB, via("edge", "last"), early)
+
+    assert connected.upstream == "last"
+    assert early.left == (b"" if can else b"early")

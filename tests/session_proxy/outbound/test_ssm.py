@@ -89,8 +89,14 @@ async def open_lab(directory: Path, settings: LabSettings | None = None) -> Asyn
         await lab.wait_no_sessions()
 
 
-async def download(transport: PoolTransport, target: Target, size: int) -> str:
-    """Fetch *size* bytes; return their digest."""
+def ignore(_so_far: int) -> None:
+    pass
+
+
+async def download(
+    transport: PoolTransport, target: Target, size: int, notice: Callable[[int], None] = ignore
+) -> str:
+    """Fetch *size* bytes; return their digest. *notice* is told how many have come."""
     stream = await transport.connect_tcp(target)
     try:
         await stream.send_all(
@@ -99,6 +105,7 @@ async def download(transport: PoolTransport, target: Target, size: int) -> str:
         answer = bytearray()
         async for chunk in stream:
             answer += chunk
+            notice(len(answer))
     finally:
         await trio.aclose_forcefully(stream)
     head, _, body = bytes(answer).partition(b"\r\n\r\n")
@@ -203,18 +210,17 @@ async def test_instance_connect_not_allowed(tmp_path: Path) -> None:
 
 
 async def test_a_cut_websocket_costs_no_byte(tmp_path: Path) -> None:
+    size = 20_000_000
+    cuts = [size // 4, size // 2, 3 * size // 4]
+
+    def cut(so_far: int) -> None:
+        if cuts and so_far >= cuts[0]:
+            del cuts[0]
+            assert lab.world.cut_websockets(lose=5)
+
     async with open_lab(tmp_path) as lab, lab.transport() as transport:
-        digests: list[str] = []
-
-        async def fetch() -> None:
-            digests.append(await download(transport, lab.http, 20_000_000))
-
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(fetch)
-            for _ in range(3):
-                await trio.sleep(0.1)
-                lab.world.cut_websockets(lose=5)
-        assert digests == [expected(20_000_000)]
+        assert await download(transport, lab.http, size, cut) == expected(size)
+        assert not cuts
         assert transport.health().state is HealthState.READY
         assert lab.calls("StartSession") == 1
 

@@ -150,11 +150,18 @@ async def test_a_session_that_aws_ends_is_replaced(tmp_path: Path) -> None:
 async def test_a_cut_websocket_costs_no_byte(tmp_path: Path) -> None:
     async with open_lab(tmp_path) as lab, lab.transport() as transport:
         stream = await transport.connect_tcp(lab.echo)
+        text = random.Random(1).randbytes(3_000_000)
+        answer = bytearray()
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(ask, stream, random.Random(1).randbytes(3_000_000))
-            for _ in range(2):
-                await trio.sleep(0.05)
-                lab.world.cut_websockets(lose=5)
+            nursery.start_soon(stream.send_all, text)
+            for mark in (1_000_000, 2_000_000, 3_000_000):
+                while len(answer) < mark:
+                    piece = await stream.receive_some()
+                    assert piece
+                    answer += piece
+                if mark < len(text):
+                    assert lab.world.cut_websockets(lose=5)
+        assert answer == text
         await ask(stream, b"still the same")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +138,8 @@ ZEROS, ONE = key_to_text(bytes(32)), key_to_text(bytes([1, *bytes(31)]))
     ("keys", "path", "message", "fix"),
     [
         (KEYS.replace("127.0.0.1:4443", "a:0"), "endpoint", "is not a port", "HOST:PORT"),
+        (KEYS.replace("127.0.0.1", "https://a"), "endpoint", "is a URL", "write a:4443"),
+        (KEYS.replace("127.0.0.1:4443", "a"), "endpoint", "has no port", 'such as "vpn.example.com:443"'),
         (KEYS.replace(SERVER_PUBLIC, "abc"), "public_key", "44 characters", "sproxy awg-keygen"),
         (KEYS.replace(SERVER_PUBLIC, CLIENT_PUBLIC), "public_key", "belongs to private_key", "the server's"),
         (KEYS.replace(SERVER_PUBLIC, ZEROS), "public_key", "a key that nobody can have", "awg pubkey"),
@@ -185,6 +188,42 @@ def test_what_works_but_was_hardly_meant_is_a_warning(tmp_path: Path) -> None:
     assert warning.startswith(f"{file}: upstreams.edge.awg.jc: 1 junk packets are not what is recommended")
 
 
+IPV6_ROOM = "leaves QUIC less than it needs over IPv6, where vpn.example.com may lead"
+
+
+@pytest.mark.parametrize(
+    ("host", "mtu", "s4", "said"),
+    [
+        ("vpn.example.com", 1280, 1, f"1 {IPV6_ROOM}; leave s4 out, or an IPv4 address"),
+        ("vpn.example.com", 1300, 21, f"21 {IPV6_ROOM}; write s4 = 20 or less, or an IPv4 address"),
+        ("vpn.example.com", 1300, 20, ""),
+        ("192.0.2.1", 1300, 21, ""),
+        ("[2001:db8::1]", 1300, 20, ""),
+    ],
+)
+def test_a_name_may_lead_to_ipv6_which_has_less_room(
+    host: str, mtu: int, s4: int, said: str, tmp_path: Path
+) -> None:
+    client, server, profile = (tmp_path / f"{name}.toml" for name in ("client", "server", "profile"))
+    sides = {"mtu": f"mtu = {mtu}\nkeepalive_padding = true\n", "awg": f"{SOUND}s4 = {s4}"}
+    text = ClientText(keys=KEYS.replace("127.0.0.1", host) + sides["mtu"], awg=sides["awg"])
+    client.write_text(str(text))
+    profile.write_text(f'default = "edge"\n{text.as_upstream()}')
+    server_keys = ServerText().keys.replace("127.0.0.1", host) + sides["mtu"]
+    server.write_text(str(ServerText(keys=server_keys, awg=sides["awg"])))
+
+    for file, load, prefix in (
+        (client, load_awg_client, ""),
+        (server, load_awg_server, ""),
+        (profile, load_profile, "upstreams.edge."),
+    ):
+        file.chmod(0o600)
+        warnings: list[str] = []
+        load(file, environ={}, warn=warnings.append)
+
+        assert warnings == ([f"{file}: {prefix}awg.s4: {said}"] if said else [])
+
+
 PEER = f'[[peers]]\nname = "laptop"\npublic_key = "{CLIENT_PUBLIC}"\n'
 OTHER = PEER.replace("laptop", "phone")
 
@@ -213,6 +252,82 @@ def test_bad_peers(peers: str, path: str, message: str, tmp_path: Path) -> None:
     where, what, _ = problem_of(info.value)
     assert where == path
     assert message in what
+
+
+UNREADABLE = 'private_key = "env:NOT_SET"\n'
+
+
+def paths_of(load: Callable[..., object], text: object, folder: Path) -> list[str]:
+    file = folder / "file.toml"
+    file.write_text(str(text))
+    with pytest.raises(ProfileError) as info:
+        load(file, environ={})
+    return [problem.path for problem in info.value.problems]
+
+
+def test_what_cannot_be_read_keeps_nothing_else_of_a_server_from_being_compared(tmp_path: Path) -> None:
+    text = ServerText(
+        keys=f'{UNREADABLE}mtu = "a"\n',
+        awg='h1 = 10\nh2 = "10-20"\njmin = 70\njmax = 40\ns4 = 9999',
+        peers=PEER + PEER.replace(CLIENT_PUBLIC, ONE) + OTHER + '[[peers]]\nname = "laptop"\n',
+        more='[policy]\nallow = ["10.0.0.0/8"]\ndeny = ["10.0.0.0/8"]\n',
+    )
+
+    assert paths_of(load_awg_server, text, tmp_path) == [
+        "private_key",
+        "mtu",
+        "peers[3].public_key",
+        "peers[1].public_key",
+        "peers[1].name",
+        "peers[2].public_key",
+        "peers[3].name",
+        "policy.deny[0]",
+        "awg.jmax",
+        "awg.h2",
+    ]
+
+
+def test_what_cannot_be_read_keeps_nothing_else_of_a_client_from_being_compared(tmp_path: Path) -> None:
+    text = ClientText(
+        keys=UNREADABLE + f'endpoint = "a"\npublic_key = "{ONE}"\npreshared_key = "b"\n',
+        auth='[auth]\nuser = "a:b"\npass = "env:NOT_SET"\n',
+        awg="jc = 200\njmax = 80\ns4 = 9999",
+        more='[admin]\nlisten = "127.0.0.1:0"\n',
+    )
+
+    assert paths_of(load_awg_client, text, tmp_path) == [
+        "endpoint",
+        "private_key",
+        "auth.pass",
+        "auth.user",
+        "public_key",
+        "preshared_key",
+        "awg.jc",
+        "awg.s4",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("awg", "faulty"),
+    [
+        # What a faulty value would have been is not guessed: no jmax is missing, no h1 is the usual one.
+        ('jc = 4\njmin = 70\njmax = "a"\ns1 = 65500', ["jmax", "s1"]),
+        ('h1 = "a"\nh2 = 1\njc = 200', ["h1", "jc"]),
+        ("jc = 4\njmin = 70\njmx = 80", ["jmx"]),
+        ('s4 = "a"\njmin = 9', ["s4", "jmax"]),
+    ],
+)
+def test_parameters_are_compared_as_far_as_they_can_be_read(
+    awg: str, faulty: list[str], tmp_path: Path
+) -> None:
+    for load, text in ((load_awg_server, ServerText(awg=awg)), (load_awg_client, ClientText(awg=awg))):
+        assert paths_of(load, text, tmp_path) == [f"awg.{key}" for key in faulty]
+
+
+def test_networks_that_cannot_be_read_are_not_compared(tmp_path: Path) -> None:
+    more = '[policy]\nallow = ["a"]\ndeny = ["0.0.0.0/0"]\n'
+
+    assert paths_of(load_awg_server, ServerText(more=more), tmp_path) == ["policy.allow[0]"]
 
 
 def test_no_problem_shows_a_key(tmp_path: Path) -> None:

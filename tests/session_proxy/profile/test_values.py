@@ -78,6 +78,7 @@ def test_listen_addresses_are_canonical() -> None:
         ("a", "'a' has no port", 'write "HOST:PORT", such as "bastion.example.com:22"'),
         ("::1:80", "'::1:80' is ambiguous", "write an IPv6 address as [ADDRESS]:PORT"),
         ("a:0", "0 is not a port", "write HOST:PORT with a port from 1 to 65535"),
+        ("https://a.b:4443", "is a URL", "write a.b:4443"),
     ],
 )
 def test_a_wrong_target_has_one_fix(text: str, reason: str, fix: str) -> None:
@@ -85,6 +86,13 @@ def test_a_wrong_target_has_one_fix(text: str, reason: str, fix: str) -> None:
         values.read_target(text)
 
     assert (str(info.value), info.value.fix) == (reason, fix)
+
+
+def test_the_example_of_a_target_is_the_key_s_own() -> None:
+    with pytest.raises(InvalidValueError) as info:
+        values.read_target("a", '"vpn.example.com:443"')
+
+    assert info.value.fix == 'write "HOST:PORT", such as "vpn.example.com:443"'
 
 
 @pytest.mark.parametrize(("word", "meant"), [("Listen", "listen"), ("host-keys", "host_keys"), ("zzz", None)])

@@ -15,7 +15,7 @@ import trio
 
 from awg_obfs.protocol.keys import key_to_text, public_key_of
 from awg_obfs.protocol.parameters import DEFAULT, Parameters
-from session_proxy.errors import ListenError, RefusedError, TransportDownError
+from session_proxy.errors import ListenError, ProfileError, RefusedError, TransportDownError
 from session_proxy.events import ignore
 from session_proxy.observability.log_settings import LogFormat, LogLevel, LogSettings
 from session_proxy.observability.logging import make_logger
@@ -27,6 +27,7 @@ from session_proxy.profile.model import AwgUpstream, ListenAddress
 from session_proxy.profile.secret import Secret
 from session_proxy.supervision.awg_server import AwgServerDaemon, server_settings
 from session_proxy.supervision.handshake_times import HandshakeTimes, StateError
+from session_proxy.supervision.state_folder import find_problem
 from session_proxy.target import Target
 from tests.support.awg_files import CLIENT_KEY, SERVER_KEY
 from tests.support.tunnels import eventually, open_destination, open_udp_echo
@@ -247,9 +248,11 @@ async def test_it_stops_when_time_is_up(tmp_path: Path) -> None:
         serve(config(tmp_path, drain=0.1)) as served,
         served.client() as transport,
     ):
-        await transport.connect_tcp(Target.of("127.0.0.1", port))
+        stream = await transport.connect_tcp(Target.of("127.0.0.1", port))
         served.stop.set()
         await served.over.wait()
+        with pytest.raises(trio.BrokenResourceError):
+            await stream.receive_some()
 
 
 @pytest.mark.parametrize(
@@ -276,8 +279,18 @@ async def test_a_port_that_is_taken_ends_the_start(tmp_path: Path) -> None:
 
 async def test_a_state_folder_that_cannot_be_used_ends_the_start(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(StateError, match="name another one as state"):
-        await _start(config(tmp_path / "file"))
+    file = tmp_path / "server.toml"
+    with pytest.raises(ProfileError, match="name another one as state") as caught:
+        await _start(attrs.evolve(config(tmp_path / "file"), file=file))
+    # As `sproxy check` has it.
+    assert str(caught.value) == f"{file}: {find_problem(tmp_path / 'file')}"
+    assert str(caught.value).startswith(f"{file}: state: {tmp_path}/file is a file, not a folder; ")
+
+
+async def test_a_state_file_that_is_damaged_ends_the_start(tmp_path: Path) -> None:
+    HandshakeTimes.open(tmp_path, public_key_of(SERVER_KEY)).path.write_text("{")
+    with pytest.raises(StateError, match="is damaged"):
+        await _start(config(tmp_path))
 
 
 async def test_the_address_may_be_a_name(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import trio
 
 from session_proxy.errors import ControlError
 from session_proxy.observability.http import Handler, HttpAnswer, HttpRequest, serve_http
-from session_proxy.supervision.control_client import ask
+from session_proxy.supervision.control_client import ask, ask_object
 from session_proxy.supervision.control_socket import open_control_socket
 
 
@@ -20,7 +20,11 @@ async def status(request: HttpRequest) -> HttpAnswer:
     return HttpAnswer.json({"json": request.accepts_json()})
 
 
-ROUTES: dict[tuple[str, str], Handler] = {("GET", "/status"): status}
+async def no_object(_request: HttpRequest) -> HttpAnswer:
+    return HttpAnswer(200, b"[]")
+
+
+ROUTES: dict[tuple[str, str], Handler] = {("GET", "/status"): status, ("GET", "/list"): no_object}
 
 
 @asynccontextmanager
@@ -36,6 +40,14 @@ async def test_a_running_service_answers(tmp_path: Path) -> None:
     path = tmp_path / "a.sock"
     async with open_server(path):
         assert await ask(path, "GET", "/status") == b'{"json": true}\n'
+
+
+async def test_an_answer_is_an_object_or_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.sock"
+    async with open_server(path):
+        assert await ask_object(path, "GET", "/status") == {"json": True}
+        with pytest.raises(ControlError, match="what listens there is no sproxy"):
+            await ask_object(path, "GET", "/list")
 
 
 async def test_a_refusal_is_an_error_with_its_reason(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from session_proxy.errors import ListenError
+from session_proxy.errors import ListenError, NameTakenError
 from session_proxy.supervision.control_socket import find_listener, open_control_socket
 
 
@@ -66,8 +66,8 @@ def test_a_file_that_is_no_socket_is_replaced(path: Path) -> None:
 
 def test_a_running_process_keeps_its_socket_and_is_named(path: Path) -> None:
     with open_control_socket(path):
-        says = rf"process {os.getpid()} is already running .* --name"
-        with pytest.raises(ListenError, match=says), open_control_socket(path):
+        says = rf'"dev" runs already \(process {os.getpid()}\); end it, or give this one another --name'
+        with pytest.raises(NameTakenError, match=says), open_control_socket(path):
             raise AssertionError
         assert find_listener(path) is not None, "the attempt did it no harm"
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from functools import partial
+from pathlib import Path
 from typing import NoReturn
 
 import attrs
@@ -131,6 +133,21 @@ async def test_status_shows_every_way_out() -> None:
             ("direct", "ready", 2)
         ]
         assert served.daemon.obstacles() == {}
+
+
+async def test_its_file_is_known_when_the_folder_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    async with serve(attrs.evolve(PROFILE, file=Path("dev.toml"))) as served:
+        monkeypatch.setattr(os, "getcwd", gone)
+
+        assert served.daemon.status()["profile"] == str(tmp_path / "dev.toml")
+
+
+def gone() -> NoReturn:
+    """Answer as getcwd(3) does in a folder that was removed."""
+    raise FileNotFoundError
 
 
 async def test_a_browser_gets_its_routes() -> None:

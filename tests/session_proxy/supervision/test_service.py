@@ -14,12 +14,13 @@ import pytest
 import trio
 import trio.testing
 
-from session_proxy.errors import ControlError, ExitCode, ListenError, UpstreamStartError
+from session_proxy.errors import ControlError, ExitCode, NameTakenError, UpstreamStartError
 from session_proxy.observability.http import Handler, HttpAnswer, HttpRequest
 from session_proxy.observability.log_settings import LogFormat, LogSettings
 from session_proxy.observability.logging import make_logger
 from session_proxy.profile.model import ListenAddress
 from session_proxy.supervision.control_client import ask
+from session_proxy.supervision.control_socket import open_control_socket
 from session_proxy.supervision.lifecycle import Lifecycle
 from session_proxy.supervision.service import CLOSING, ServiceSettings, run_service
 
@@ -36,6 +37,7 @@ class FakeDaemon:
     stopping: trio.Event = attrs.field(factory=trio.Event)
     failure: Exception | None = None
     broken: dict[str, str] = attrs.field(factory=dict[str, str])
+    file: str | None = None
 
     async def serve(self, stop: trio.Event, *, task_status: trio.TaskStatus[Sequence[ListenAddress]]) -> None:
         await self.may_listen.wait()
@@ -50,7 +52,7 @@ class FakeDaemon:
         return self.broken
 
     def status(self) -> Mapping[str, object]:
-        return {"own": "facts"}
+        return {"own": "facts", "file": self.file}
 
     def pages(self) -> Mapping[tuple[str, str], Handler]:
         async def own(_request: HttpRequest) -> HttpAnswer:
@@ -250,14 +252,29 @@ async def test_what_ends_a_daemon_comes_out_as_it_was_raised(tmp_path: Path) -> 
         )
 
 
-async def test_two_of_one_name_do_not_run(tmp_path: Path) -> None:
-    async with open_running(tmp_path) as running:
+@pytest.mark.parametrize(("file", "says"), [("/etc/dev.toml", ": /etc/dev.toml"), (None, "")])
+async def test_two_of_one_name_do_not_run(tmp_path: Path, file: str | None, says: str) -> None:
+    async with open_running(tmp_path, FakeDaemon(file=file)) as running:
         settings = ServiceSettings(name="dev", drain=1, control=running.control)
         log = make_logger(lambda _: None, LogSettings())
 
-        with pytest.raises(ListenError, match=f"process {os.getpid()} is already running"):
+        with pytest.raises(NameTakenError, match=rf'^"dev" runs already{says} \(process {os.getpid()}\); '):
             await run_service(FakeDaemon(), settings, Lifecycle(), log=log, dump=lambda _: None)
         assert b"ok" in await running.get("/healthz")
+
+
+async def test_one_of_its_name_that_does_not_answer_is_named_all_the_same(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    path = tmp_path / "dev.sock"
+    settings = ServiceSettings(name="dev", drain=1, control=path)
+    log = make_logger(lambda _: None, LogSettings())
+
+    with (
+        open_control_socket(path),
+        pytest.raises(NameTakenError, match=rf"already \(process {os.getpid()}\)"),
+    ):
+        await run_service(FakeDaemon(), settings, Lifecycle(), log=log, dump=lambda _: None)
 
 
 async def test_without_a_place_for_the_socket_it_runs_and_says_so(tmp_path: Path) -> None:

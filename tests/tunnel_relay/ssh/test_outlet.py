@@ -70,6 +70,9 @@ async def test_pushing_nothing_sends_nothing() -> None:
         outlet.push()
         await trio.testing.wait_all_tasks_blocked()
         await outlet.wait_drained()
+        with trio.move_on_after(0) as patience:
+            await far.receive_some()
+        assert patience.cancelled_caught
         nursery.cancel_scope.cancel()
 
 

@@ -115,7 +115,7 @@ async def test_pouring_ends_with_the_session_after_what_arrived() -> None:
         assert far.recv(10) == b"last"
 
 
-async def test_after_a_cancelled_pour_one_may_receive() -> None:
+async def test_after_a_cancelled_pour_one_may_receive(autojump_clock: trio.testing.MockClock) -> None:
     near, far = socket.socketpair()
     with near, far:
         near.setblocking(False)
