@@ -80,11 +80,20 @@ class WebSocketError(TunnelRelayError):
 
 
 class WebSocketRejectedError(WebSocketError):
-    """The upgrade request was answered with HTTP status *status*."""
+    """The upgrade request was answered with HTTP status *status*.
 
-    def __init__(self, status: int) -> None:
+    Attributes:
+      detail: What the server said, cleaned for a terminal.
+      retry_after: After how many seconds to ask again, in the server's word; 0 where it has none.
+
+    """
+
+    def __init__(self, status: int, detail: str = "", retry_after: float = 0.0) -> None:
         self.status = status
-        super().__init__(f"the server answered the WebSocket upgrade with HTTP status {status}")
+        self.detail = detail
+        self.retry_after = retry_after
+        said = f": {detail}" if detail else ""
+        super().__init__(f"the server answered the WebSocket upgrade with HTTP status {status}{said}")
 
 
 class WebSocketClosedError(WebSocketError):

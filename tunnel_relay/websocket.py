@@ -7,10 +7,9 @@ which permessage-deflate only makes slower.
 
 from __future__ import annotations
 
-import os
 import ssl
 from collections import deque
-from collections.abc import AsyncGenerator, Generator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any, cast
 from urllib.parse import urlsplit
@@ -19,22 +18,18 @@ import attrs
 import h11
 import trio
 from trio_websocket import ConnectionClosed, ConnectionRejected, WebSocketConnection, WebSocketRequest
-from wsproto import ConnectionType, WSConnection
-from wsproto.connection import ConnectionState
-from wsproto.events import BytesMessage, Event, TextMessage
+from wsproto import ConnectionType
+from wsproto.events import BytesMessage, TextMessage
 from wsproto.utilities import ProtocolError
 
 from tunnel_relay.background import open_background
 from tunnel_relay.errors import WebSocketClosedError, WebSocketError, WebSocketRejectedError
 from tunnel_relay.http_tunnel import open_http_stream
-from tunnel_relay.protocol.websocket_frames import FrameSplitter, binary_frame
 from tunnel_relay.streams import GatheringStream, ReplayedStream
+from tunnel_relay.wsproto_connection import MAX_MESSAGE, BinaryMessages, FastConnection
 
 # Reads of the stream below: trio-websocket's own 4 KiB cost two thirds of the throughput.
 READ_SIZE = 256 * 1024
-
-# No message of ours is longer than 64 KiB; a peer's may be a little, and a megabyte is an attack.
-MAX_MESSAGE = 1024 * 1024
 
 # Bytes of messages that may wait for their reader, before no more are read from the stream.
 MAX_INBOX = 512 * 1024
@@ -44,9 +39,8 @@ CLOSE_LIMIT = 2.0
 
 NO_CLOSE_FRAME = 1006
 
-# The end of an HTTP head (RFC 9112, section 2.1).
-HEAD_END = b"\r\n\r\n"
-READABLE = (ConnectionState.OPEN, ConnectionState.LOCAL_CLOSING)
+# Digits of a Retry-After that are believed (RFC 9110, section 10.2.3).
+LONGEST_WAIT = 6
 
 
 @attrs.define(eq=False)
@@ -121,6 +115,15 @@ def _closed(exc: ConnectionClosed) -> WebSocketClosedError:
     if exc.reason is None:
         return WebSocketClosedError(NO_CLOSE_FRAME, "")
     return WebSocketClosedError(exc.reason.code, printable(exc.reason.reason or ""))
+
+
+def _rejected(exc: ConnectionRejected) -> WebSocketRejectedError:
+    headers = {name.lower(): value for name, value in exc.headers}
+    plain = headers.get(b"content-type", b"").startswith(b"text/plain")
+    lines = (exc.body or b"").decode("utf8", "replace").strip().splitlines() if plain else []
+    wait = headers.get(b"retry-after", b"")
+    retry_after = float(wait) if wait.isdigit() and len(wait) <= LONGEST_WAIT else 0.0
+    return WebSocketRejectedError(exc.status_code, printable(lines[0]) if lines else "", retry_after)
 
 
 def printable(text: str) -> str:
@@ -234,7 +237,7 @@ class _Reader:
         try:
             await self.connection._reader_task()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
         except ConnectionRejected as exc:
-            self.failure = WebSocketRejectedError(exc.status_code)
+            self.failure = _rejected(exc)
         except (ConnectionClosed, ProtocolError, h11.ProtocolError, ssl.SSLError, OSError) as exc:
             self.failure = WebSocketError(f"{self.peer}: {printable(str(exc))}")
         finally:
@@ -294,76 +297,6 @@ async def _running(connection: _BatchingConnection, peer: str) -> AsyncGenerator
             reading.cancel()
 
 
-@attrs.define(eq=False)
-class _BinaryMessages(Event):
-    """Messages to go out in one piece."""
-
-    messages: Sequence[bytes]
-
-
-class FastConnection(WSConnection):
-    """wsproto's state machine, with a short way for whole binary messages in both directions.
-
-    Masks are random, as they must be (RFC 6455, section 5.3).
-    """
-
-    def __init__(self, connection_type: ConnectionType) -> None:
-        super().__init__(connection_type)
-        self._splitter = FrameSplitter(masked=not self.client, max_payload=MAX_MESSAGE)
-        self._head = b""
-        self._splitting = False
-
-    def send(self, event: Event) -> bytes:
-        """Return the bytes that carry *event*."""
-        if self.connection is not None and self.state is ConnectionState.OPEN:
-            if isinstance(event, _BinaryMessages):
-                return b"".join(map(self._frame, event.messages))
-            if isinstance(event, BytesMessage) and event.message_finished:
-                return self._frame(bytes(event.data))
-        return super().send(event)
-
-    def _frame(self, data: bytes) -> bytes:
-        return binary_frame(data, os.urandom(4) if self.client else None)
-
-    def receive_data(self, data: bytes | None) -> None:
-        """Take bytes from the peer; `None` is its end."""
-        if data is None or (self.connection is not None and not self._splitting):
-            super().receive_data(data)
-        elif self._splitting:
-            self._splitter.receive_data(data)
-        else:
-            self._receive_head(data)
-
-    def _receive_head(self, data: bytes) -> None:
-        # What follows the HTTP head are frames, and wsproto must not have seen the beginning of one.
-        self._head = (self._head + data)[-len(data) - len(HEAD_END) + 1 :]
-        end = self._head.find(HEAD_END)
-        if end < 0:
-            super().receive_data(data)
-            return
-        left = len(self._head) - end - len(HEAD_END)
-        super().receive_data(data[: len(data) - left])
-        self._head = b""
-        self._splitting = self.connection is not None or not self.client
-        if left and self._splitting:
-            self._splitter.receive_data(data[len(data) - left :])
-        elif left:
-            super().receive_data(data[len(data) - left :])
-
-    def events(self) -> Generator[Event, None, None]:
-        """Yield what has happened."""
-        yield from super().events()
-        while self.connection is not None and self.state in READABLE:
-            frame = self._splitter.next_frame()
-            if frame is None:
-                return
-            if isinstance(frame, bytes):
-                yield BytesMessage(data=frame)
-            else:
-                super().receive_data(frame.data)
-                yield from super().events()
-
-
 class _BatchingConnection(WebSocketConnection):
     """trio-websocket's connection, whose reader hands messages over without a task switch for each.
 
@@ -419,7 +352,7 @@ class _BatchingConnection(WebSocketConnection):
         """Send binary messages in one piece; raises `ConnectionClosed`."""
         if self.closed is not None:
             raise ConnectionClosed(self.closed)
-        await self._send(_BinaryMessages(messages))
+        await self._send(BinaryMessages(messages))
 
     def wake_all(self) -> None:
         """Wake who waits for a pong, or for the peer's close frame: with the reader gone, none will come."""

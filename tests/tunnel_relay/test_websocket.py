@@ -10,21 +10,20 @@ import pytest
 import trio
 from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 from wsproto import ConnectionType, WSConnection
-from wsproto.events import AcceptConnection, BytesMessage, CloseConnection, Ping, Pong, Request, TextMessage
+from wsproto.events import AcceptConnection, BytesMessage, Ping, Request
 
 from tests.support.websockets import open_websocket_pair
 from tunnel_relay.background import open_background
 from tunnel_relay.errors import WebSocketClosedError, WebSocketError, WebSocketRejectedError
 from tunnel_relay.websocket import (
     MAX_INBOX,
-    MAX_MESSAGE,
-    FastConnection,
     WebSocket,
     accept_websocket,
     open_websocket,
     printable,
     request_websocket,
 )
+from tunnel_relay.wsproto_connection import MAX_MESSAGE
 
 Handler = Callable[[WebSocket], Awaitable[None]]
 
@@ -168,6 +167,19 @@ async def test_gathering_reads_finds_more_in_each(autojump_clock: MockClock) -> 
     assert max(sizes) > 5
 
 
+async def test_a_refusal_says_why_and_when_to_ask_again() -> None:
+    async def refuse(stream: trio.SocketStream) -> None:
+        await stream.receive_some()
+        head = "HTTP/1.1 429 Too Many\r\nContent-Type: text/plain; charset=utf-8\r\nRetry-After: 7\r\n"
+        await stream.send_all(f"{head}Content-Length: 10\r\n\r\nslow \x07down".encode())
+
+    async with serving(refuse) as address:
+        with pytest.raises(WebSocketRejectedError, match="429: slow  down") as caught:
+            async with open_websocket(f"ws://{address}/"):
+                pass
+        assert (caught.value.detail, caught.value.retry_after) == ("slow  down", 7.0)
+
+
 @pytest.mark.parametrize(
     ("answer", "match"),
     [
@@ -280,76 +292,6 @@ async def test_a_server_that_does_not_choose_is_left(autojump_clock: MockClock) 
             async with request_websocket(near, "relay.example", subprotocol="v1"):
                 pass
         nursery.cancel_scope.cancel()
-
-
-# -- our connection beside wsproto's
-
-
-@pytest.mark.parametrize("step", [1, 2, 7, 100_000])
-@pytest.mark.parametrize("role", [ConnectionType.CLIENT, ConnectionType.SERVER])
-def test_whatever_the_peer_sends_is_read_as_wsproto_reads_it(role: ConnectionType, step: int) -> None:
-    ours, theirs = FastConnection(role), WSConnection(role)
-    peer = WSConnection(ConnectionType.SERVER if role is ConnectionType.CLIENT else ConnectionType.CLIENT)
-    client, server = (ours, peer) if role is ConnectionType.CLIENT else (peer, ours)
-    request = client.send(Request(host="x", target="/"))
-    server.receive_data(request)
-    assert [type(event) for event in server.events()] == [Request]
-    accept = server.send(AcceptConnection())
-    stream = [
-        BytesMessage(data=b"one"),
-        BytesMessage(data=b"two-", message_finished=False),
-        Ping(payload=b"in between"),
-        BytesMessage(data=b"half"),
-        TextMessage(data="text"),
-        BytesMessage(data=b""),
-        BytesMessage(data=b"x" * 70000),
-        Pong(payload=b"p"),
-        CloseConnection(code=1000, reason="bye"),
-    ]
-    if role is ConnectionType.CLIENT:
-        data = accept
-        ours_events = events_of(ours, data, step)
-        assert [type(event) for event in ours_events] == [AcceptConnection]
-    else:
-        peer.receive_data(accept)
-        assert list(peer.events())
-    wire = b"".join(peer.send(event) for event in stream)
-    found = events_of(ours, wire, step)
-    whole = b"".join(event.data for event in found if isinstance(event, BytesMessage))
-    assert whole == b"onetwo-half" + b"x" * 70000
-    assert "".join(event.data for event in found if isinstance(event, TextMessage)) == "text"
-    assert [event.payload for event in found if isinstance(event, Ping)] == [b"in between"]
-    assert isinstance(found[-1], CloseConnection)
-    assert theirs.client == ours.client
-
-
-def events_of(connection: WSConnection, data: bytes, step: int) -> list[object]:
-    found: list[object] = []
-    for start in range(0, len(data), step):
-        connection.receive_data(data[start : start + step])
-        found += connection.events()
-    return found
-
-
-def test_frames_that_come_with_the_head_are_not_lost() -> None:
-    client, server = FastConnection(ConnectionType.CLIENT), WSConnection(ConnectionType.SERVER)
-    server.receive_data(client.send(Request(host="x", target="/")))
-    assert list(server.events())
-    wire = server.send(AcceptConnection()) + server.send(BytesMessage(data=b"early")) + b"\x82\x03to"
-    assert [type(event) for event in events_of(client, wire, len(wire))] == [AcceptConnection, BytesMessage]
-    (late,) = events_of(client, b"o", 1)
-    assert isinstance(late, BytesMessage)
-    assert late.data == b"too"
-
-
-def test_a_frame_against_the_rules_closes_with_1002() -> None:
-    client, server = FastConnection(ConnectionType.CLIENT), WSConnection(ConnectionType.SERVER)
-    server.receive_data(client.send(Request(host="x", target="/")))
-    assert list(server.events())
-    assert events_of(client, server.send(AcceptConnection()), 1000)
-    (event,) = events_of(client, b"\xc2\x01x", 1)
-    assert isinstance(event, CloseConnection)
-    assert event.code == 1002
 
 
 async def test_a_message_that_is_too_long_closes_with_1009() -> None:
