@@ -47,6 +47,26 @@ class Source(Protocol):
         ...
 
 
+class FrameCarrier(Protocol):
+    """What carries frames to another end: a `Link`, or something within one process."""
+
+    def send(self, frame: Frame) -> None:
+        """Send *frame* before what the sources have."""
+        ...
+
+    def add(self, source: Source) -> None:
+        """Send what *source* has, from now on."""
+        ...
+
+    def remove(self, source: Source) -> None:
+        """Send nothing more of *source*."""
+        ...
+
+    def poke(self) -> None:
+        """Ask the sources."""
+        ...
+
+
 @attrs.define(eq=False)
 class Link:
     """Sends what its sources have, in turn, and hands what comes to *heed*, which must not block.

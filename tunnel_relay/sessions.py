@@ -12,7 +12,7 @@ import trio
 
 from tunnel_relay.asking import AskedRequest, Asking
 from tunnel_relay.errors import RelayError, RelayProtocolError, RequestLostError
-from tunnel_relay.link import Link
+from tunnel_relay.link import FrameCarrier
 from tunnel_relay.protocol.exchanges import RequestLost, RequestReceived, ResponseReceived
 from tunnel_relay.protocol.frames import Buffer, Frame
 from tunnel_relay.protocol.multiplexer import (
@@ -66,7 +66,7 @@ class LiveSession:
     session: Session
     opened: Callable[[RelayStream, bytes], None]
     asked: Callable[[AskedRequest], None] | None = None
-    _link: Link | None = None
+    _link: FrameCarrier | None = None
     _streams: dict[int, RelayStream] = attrs.field(factory=dict[int, "RelayStream"])
     _waiting: deque[trio.Event] = attrs.field(factory=deque[trio.Event])
     _changed: trio.Event = attrs.field(factory=trio.Event)
@@ -97,7 +97,7 @@ class LiveSession:
             self.session.handle_timer(trio.current_time())
             self._tell()
 
-    def attach(self, link: Link, label: int, received: int) -> None:
+    def attach(self, link: FrameCarrier, label: int, received: int) -> None:
         """Go on over *link*; see `Session.attach`.
 
         Raises:

@@ -60,7 +60,7 @@ class World:
             with trio.CancelScope() as self.cuts[who]:
                 async with open_websocket_pair() as (near, far), trio.open_nursery() as nursery:
                     self.links += 1
-                    there.link = Link(far, there.heed)
+                    distant = there.link = Link(far, there.heed)
                     if there.agent is not None:
                         self.switch.register(there)
                     link = Link(near, end.heed)
@@ -70,7 +70,7 @@ class World:
                         with suppress(LinkLostError):
                             await each.run()
 
-                    nursery.start_soon(run, there.link)
+                    nursery.start_soon(run, distant)
                     nursery.start_soon(run, link)
             end.detach()
             if there.agent is not None:

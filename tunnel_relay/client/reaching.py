@@ -8,12 +8,13 @@ import attrs
 import trio
 
 from tunnel_relay.errors import RelayProtocolError, RequestLostError
-from tunnel_relay.link import Link
+from tunnel_relay.link import FrameCarrier
 from tunnel_relay.protocol.frames import Frame, FrameType
 from tunnel_relay.protocol.greetings import (
     TOKEN_LENGTH,
     GoAway,
     Hello,
+    Mode,
     Resume,
     read_go_away,
     read_welcome,
@@ -41,7 +42,7 @@ class _Begun:
 
 @attrs.define(eq=False)
 class Reaching:
-    """One client's session with the agent of that name, over one link after the other.
+    """One client's session with the agent of that name, or with the relay, over one link after the other.
 
     A session that is lost for good is followed by a new one when the next stream is opened, or request made.
 
@@ -49,18 +50,21 @@ class Reaching:
       nursery: Runs sessions.
       agent: The agent's name.
       settings: The sessions' bounds.
+      mode: Who speaks SSH with the agent's side. Where the relay does, what is asked for is not a service of the
+        agent but a HOST:PORT behind it.
 
     """
 
     nursery: trio.Nursery
     agent: str
     settings: SessionSettings
+    mode: Mode = Mode.END_TO_END
     _begun: _Begun | None = attrs.field(default=None, init=False)
-    _link: Link | None = attrs.field(default=None, init=False)
+    _link: FrameCarrier | None = attrs.field(default=None, init=False)
     why_not: str | None = attrs.field(default=None, init=False)
     """Why there is no way to the agent now, in the relay's or the agent's word."""
 
-    def attach(self, link: Link) -> None:
+    def attach(self, link: FrameCarrier) -> None:
         """Use *link* from now on."""
         self.detach()
         self._link = link
@@ -92,7 +96,7 @@ class Reaching:
             begun.live.receive(frame)
 
     def open_stream(self, service: str) -> RelayStream:
-        """Open a stream to a service of the agent; use it after `RelayStream.wait_accepted`."""
+        """Open a stream to a service of the agent, or to HOST:PORT behind it; use it after `RelayStream.wait_accepted`."""
         return self._live().open_stream(service.encode())
 
     async def wait_ready(self) -> None:
@@ -135,10 +139,11 @@ class Reaching:
                 token=begun.token,
                 fence=begun.fence,
                 received=begun.live.session.received,
+                mode=self.mode,
             )
             link.send(Frame(FrameType.RESUME, LABEL, payload=write(resume)))
         else:
-            hello = Hello(agent=self.agent, token=begun.token, fence=begun.fence)
+            hello = Hello(agent=self.agent, token=begun.token, fence=begun.fence, mode=self.mode)
             link.send(Frame(FrameType.HELLO, LABEL, payload=write(hello)))
 
     def _welcome(self, begun: _Begun, frame: Frame) -> None:
@@ -159,7 +164,7 @@ class Reaching:
         else:
             self.nursery.start_soon(self._greet_later, self._link)
 
-    async def _greet_later(self, link: Link | None) -> None:
+    async def _greet_later(self, link: FrameCarrier | None) -> None:
         await trio.sleep(PAUSE)
         if link is self._link:
             self._greet()

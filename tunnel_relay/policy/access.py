@@ -12,16 +12,8 @@ from collections.abc import Mapping
 import attrs
 
 from tunnel_relay.policy.rate import Rate, Rates
+from tunnel_relay.protocol.greetings import Mode
 from tunnel_relay.protocol.multiplexer import Reason
-
-
-class Mode(enum.Enum):
-    """Who speaks SSH with the agent's side."""
-
-    END_TO_END = "end-to-end"
-    """The client: the relay sees ciphertext only."""
-    RELAY_SSH = "relay-ssh"
-    """The relay, with a pool of connections."""
 
 
 class Feature(enum.Enum):

@@ -7,6 +7,7 @@ is left of an old connection cannot disturb the new one.
 
 from __future__ import annotations
 
+import enum
 import json
 from collections.abc import Callable
 
@@ -24,6 +25,15 @@ MAX_GREETING = 4096
 _LARGEST = (1 << 63) - 1
 
 
+class Mode(enum.Enum):
+    """Who speaks SSH with the agent's side."""
+
+    END_TO_END = "end-to-end"
+    """The client: the session is with the agent, and the relay sees ciphertext only."""
+    RELAY_SSH = "relay-ssh"
+    """The relay, with a pool of connections: the session is with the relay."""
+
+
 @attrs.frozen(kw_only=True)
 class Hello:
     """A client begins a session with the agent of that name; any of them where there are several.
@@ -34,17 +44,19 @@ class Hello:
     agent: str
     token: str = attrs.field(repr=False)
     fence: int
+    mode: Mode = Mode.END_TO_END
 
 
 @attrs.frozen(kw_only=True)
 class Resume:
-    """A client goes on with a session, at the agent that is one *instance* of its name."""
+    """A client goes on with a session, at the agent that is one *instance* of its name, or at that relay."""
 
     agent: str
     instance: str
     token: str = attrs.field(repr=False)
     fence: int
     received: int
+    mode: Mode = Mode.END_TO_END
 
 
 @attrs.frozen(kw_only=True)
@@ -71,13 +83,20 @@ class GoAway:
 
 def write(greeting: Hello | Resume | Welcome | GoAway) -> bytes:
     """Return the payload that says *greeting*."""
-    return json.dumps(attrs.asdict(greeting), separators=(",", ":")).encode()
+    fields = attrs.asdict(greeting)
+    mode = fields.pop("mode", Mode.END_TO_END)
+    if mode is not Mode.END_TO_END:
+        # Agents know nothing of modes: what reaches them is end to end.
+        fields["mode"] = mode.value
+    return json.dumps(fields, separators=(",", ":")).encode()
 
 
 def read_hello(payload: Buffer) -> Hello:
     """Return what *payload* says; raises `RelayProtocolError` where it says nothing of the kind."""
     fields = _Fields.of(payload)
-    return Hello(agent=fields.name("agent"), token=fields.token(), fence=fields.number("fence"))
+    return Hello(
+        agent=fields.name("agent"), token=fields.token(), fence=fields.number("fence"), mode=fields.mode()
+    )
 
 
 def read_resume(payload: Buffer) -> Resume:
@@ -89,6 +108,7 @@ def read_resume(payload: Buffer) -> Resume:
         token=fields.token(),
         fence=fields.number("fence"),
         received=fields.number("received"),
+        mode=fields.mode(),
     )
 
 
@@ -135,10 +155,19 @@ class _Fields:
     def token(self) -> str:
         return str(self.get("token", lambda value: isinstance(value, str) and len(value) == TOKEN_LENGTH))
 
+    def mode(self) -> Mode:
+        if "mode" not in self.values:
+            return Mode.END_TO_END
+        return Mode(self.get("mode", _MODES.__contains__))
+
     def number(self, key: str) -> int:
         value = self.get(key, lambda value: type(value) is int and 0 <= value <= _LARGEST)
         assert isinstance(value, int)
         return value
+
+
+# A list: what is no string may not be hashable.
+_MODES: list[object] = [mode.value for mode in Mode]
 
 
 def _is_name(value: object) -> bool:

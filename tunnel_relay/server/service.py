@@ -100,7 +100,7 @@ class _Admitted:
     async def run(self) -> None:
         service, asking, user = self.service, self.asking, self.claims.user
         port = Port(service.switch, user, asking.agent, asking.instance)
-        port.link = Link(self.websocket, lambda frame: self._heed(port, frame), service.settings)
+        link = port.link = Link(self.websocket, lambda frame: self._heed(port, frame), service.settings)
         detail = ""
         service.notify(LinkOpened(user, asking.agent))
         if asking.agent is not None:
@@ -109,7 +109,7 @@ class _Admitted:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._watch_token)
                 try:
-                    await port.link.run()
+                    await link.run()
                 except LinkLostError as exc:
                     detail = str(exc)
                 nursery.cancel_scope.cancel()

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import attrs
 
 from tunnel_relay.errors import RelayProtocolError
-from tunnel_relay.link import Link
+from tunnel_relay.link import FrameCarrier
 from tunnel_relay.protocol.frames import LINK, Frame, FrameType
 from tunnel_relay.protocol.greetings import GoAway, read_hello, read_resume, write
 
@@ -74,7 +74,7 @@ class Port:
     user: str
     agent: str | None = None
     instance: str = ""
-    link: Link = attrs.field(init=False)
+    link: FrameCarrier = attrs.field(init=False)
     # Where what comes with a label goes.
     _ways: dict[int, _Way] = attrs.field(factory=dict[int, _Way], init=False)
     _labels: Iterator[int] = attrs.field(factory=lambda: itertools.count(1), init=False)

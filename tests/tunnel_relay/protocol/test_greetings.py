@@ -13,6 +13,7 @@ from tunnel_relay.protocol.greetings import (
     MAX_GREETING,
     GoAway,
     Hello,
+    Mode,
     Resume,
     Welcome,
     read_go_away,
@@ -34,6 +35,18 @@ def test_what_is_written_is_read() -> None:
     assert read_welcome(write(welcome)) == welcome
     word = GoAway(lost=True, detail="gone")
     assert read_go_away(write(word)) == word
+
+
+@pytest.mark.parametrize("mode", Mode)
+def test_who_speaks_ssh_is_said(mode: Mode) -> None:
+    hello = Hello(agent="nas", token=TOKEN, fence=1, mode=mode)
+    assert read_hello(write(hello)) == hello
+    resume = Resume(agent="nas", instance="one", token=TOKEN, fence=2, received=3, mode=mode)
+    assert read_resume(write(resume)) == resume
+
+
+def test_end_to_end_goes_without_saying() -> None:
+    assert b"mode" not in write(Hello(agent="nas", token=TOKEN, fence=1))
 
 
 def test_tokens_do_not_show() -> None:
@@ -65,6 +78,9 @@ def test_a_detail_is_fit_for_a_terminal() -> None:
         json.dumps({"agent": "nas", "token": TOKEN, "fence": True}).encode(),
         json.dumps({"agent": "nas", "token": TOKEN, "fence": 1.5}).encode(),
         json.dumps({"agent": "nas", "token": TOKEN, "fence": 1 << 63}).encode(),
+        json.dumps({"agent": "nas", "token": TOKEN, "fence": 1, "mode": "telepathy"}).encode(),
+        json.dumps({"agent": "nas", "token": TOKEN, "fence": 1, "mode": ["end-to-end"]}).encode(),
+        json.dumps({"agent": "nas", "token": TOKEN, "fence": 1, "mode": None}).encode(),
         b" " * (MAX_GREETING + 1),
     ],
 )
