@@ -19,6 +19,7 @@ from session_proxy.policy.rules import DIRECT
 from session_proxy.profile.model import (
     AwgUpstream,
     Profile,
+    RelayUpstream,
     SshUpstream,
     SsmPortUpstream,
     SsmUpstream,
@@ -55,6 +56,10 @@ def open_transport(
             from session_proxy.outbound.awg import open_awg_transport
 
             return open_awg_transport(name, upstream, services)
+        case RelayUpstream():
+            from session_proxy.outbound.relay import open_relay_transport
+
+            return open_relay_transport(name, upstream, services)
 
 
 @asynccontextmanager

@@ -258,7 +258,58 @@ class AwgUpstream:
     awg: Parameters = DEFAULT
 
 
-Upstream = SsmUpstream | SsmPortUpstream | SshUpstream | AwgUpstream
+@attrs.frozen(kw_only=True)
+class RelayEndpoint:
+    """A relay server that may be used.
+
+    Attributes:
+      url: `wss://HOST[:PORT][/PATH]`; without a path, that of `sproxy relay-server`, `/api/tunnel/connect`. `ws://`
+          only to this machine.
+      priority: The lower, the sooner it is used; the others are for when it is down.
+      weight: Among those of one priority: its share of all clients, beside the others' weights.
+
+    """
+
+    url: str = attrs.field(metadata={"example": '"wss://relay.example.com"', "hole": ""})
+    priority: int = attrs.field(default=1, metadata={"minimum": 0, "maximum": 65535})
+    weight: int = attrs.field(default=1, metadata={"minimum": 1, "maximum": 65535})
+
+
+RELAY_ENDPOINTS_EXAMPLE = '[{ url = "wss://relay.example.com" }]'
+
+RelayMode = Literal["end-to-end", "relay-ssh"]
+
+
+@attrs.frozen(kw_only=True)
+class RelayUpstream:
+    """SSH to a machine that can only dial out, through a relay server to which its agent is connected.
+
+    Attributes:
+      kind: Needed.
+      endpoints: The relay servers, one or a list; any of them has to do.
+      token: Says who we are: a JWT, as `sproxy relay-token` issues them. It is read again before it expires.
+      agent: Which of the user's agents; may be left out where the user has one.
+      mode: Who speaks SSH with the agent's machine: we, and the relay sees ciphertext only, or the relay, with the
+          key that it has for the user.
+      service: Which of the agent's services speaks SSH.
+      ca: Certificates (PEM) of authorities that are believed, too, about the relay servers.
+      startup: As for `ssm`.
+      ssh: How to log in, where we speak SSH; without `port`, since the agent's service has one.
+
+    """
+
+    kind: Literal["relay"] = "relay"
+    endpoints: tuple[RelayEndpoint, ...] = attrs.field(metadata={"example": RELAY_ENDPOINTS_EXAMPLE})
+    token: Secret = attrs.field(metadata={"example": '"file:token"', "hole": NO_SECRET})
+    agent: str | None = attrs.field(default=None, metadata={"example": '"nas"'})
+    mode: RelayMode = "end-to-end"
+    service: str = "ssh"
+    ca: Path | None = attrs.field(default=None, metadata={"example": '"ca.pem"'})
+    startup: Startup | None = None
+    ssh: Ssh = Ssh()
+
+
+Upstream = SsmUpstream | SsmPortUpstream | SshUpstream | AwgUpstream | RelayUpstream
 
 
 @attrs.frozen(kw_only=True)

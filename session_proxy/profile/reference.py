@@ -17,7 +17,14 @@ from session_proxy.policy.rules import Match, Network, Rule
 from session_proxy.profile import shape
 from session_proxy.profile.awg_model import AwgClient, AwgServer
 from session_proxy.profile.environment import scalars
-from session_proxy.profile.model import AwgUpstream, ListenAddress, Profile, SsmUpstream, Upstream
+from session_proxy.profile.model import (
+    AwgUpstream,
+    ListenAddress,
+    Profile,
+    RelayEndpoint,
+    SsmUpstream,
+    Upstream,
+)
 from session_proxy.profile.secret import Secret
 from session_proxy.target import Target
 
@@ -107,6 +114,7 @@ def _page() -> Iterator[str]:
     yield ""
     for cls in shape.tables_in(Upstream):
         yield from _section(f'`kind = "{shape.tag_of(cls)}"`', cls, level=3)
+    yield from _section("`upstreams.NAME.endpoints`", RelayEndpoint, level=3)
     for kind in (SsmUpstream, AwgUpstream):
         for key, attribute in shape.keys(kind).items():
             for cls in shape.tables_in(attribute.type):

@@ -30,9 +30,6 @@ from session_proxy.target import Target
 
 T = TypeVar("T")
 
-# Kinds of upstream that the design knows and this version does not build.
-PLANNED_KINDS = frozenset({"relay"})
-
 
 class BrokenValueError(Exception):
     """A value could not be built; why has been noted already."""
@@ -293,8 +290,6 @@ class Structurer:
         with self._at("kind"):
             if tag is None:
                 self.note(self.here, "is missing", f"write kind = {values.one_of(tags)}")
-            elif isinstance(tag, str) and tag in PLANNED_KINDS:
-                self.note(self.here, f"{tag!r} is not built in this version", f"write {values.one_of(tags)}")
             elif tag not in tags:
                 with self._noting():
                     self._choice(tag, typing.Literal[tuple(tags)])

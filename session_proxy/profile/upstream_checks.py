@@ -9,6 +9,7 @@ from session_proxy.profile.model import (
     INSTANCE_CONNECT,
     AwgUpstream,
     Aws,
+    RelayUpstream,
     Ssh,
     SshUpstream,
     SsmPortUpstream,
@@ -45,6 +46,8 @@ def check_upstream(path: str, upstream: Upstream, notes: Structurer) -> None:
                 )
         case AwgUpstream():
             check_session(f"{path}.", upstream, notes)
+        case RelayUpstream():
+            _check_ssh(f"{path}.ssh", upstream.ssh, notes)
 
 
 def _check_instances(path: str, instances: tuple[str, ...], notes: Structurer) -> None:

@@ -139,12 +139,11 @@ BAD = [
         "[upstreams.dev]",
         "upstreams.dev.kind",
         "is missing",
-        '"ssm", "ssm-port", "ssh" or "awg"',
+        '"ssm", "ssm-port", "ssh", "awg" or "relay"',
     ),
     Bad("kind as a list", "[upstreams.a]\nkind = []", "upstreams.a.kind", "is a list", '"ssh"'),
     Bad("kind misspelt", '[upstreams.a]\nkind = "shh"', "upstreams.a.kind", "'shh'", 'did you mean "ssh"?'),
     Bad("kind number", "[upstreams.a]\nkind = 1", "upstreams.a.kind", "is a number", '"ssm"'),
-    Bad("kind relay", '[upstreams.a]\nkind = "relay"', "upstreams.a.kind", "not built", '"ssh" or "awg"'),
     Bad("name direct", SSH.replace(".b", ".direct"), "upstreams.direct", "is reserved", '"my-direct"'),
     Bad("name reject", SSH.replace(".b", ".reject"), "upstreams.reject", "is reserved", '"my-reject"'),
     Bad(
@@ -495,7 +494,7 @@ def test_every_problem_is_reported_in_one_run(tmp_path: Path) -> None:
         user = "me"
         ssh.host_keys = "no"
         [upstreams.edge]
-        kind = "relay"
+        kind = "rely"
         [[routes]]
         match = ["10.0.0.1/8", "web-*"]
         upstream = "dew"

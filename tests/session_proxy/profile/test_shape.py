@@ -12,6 +12,7 @@ from session_proxy.profile.model import (
     AwgUpstream,
     Limits,
     Profile,
+    RelayUpstream,
     SshUpstream,
     SsmPortUpstream,
     SsmUpstream,
@@ -40,9 +41,21 @@ def test_kinds_are_told_apart() -> None:
 
 def test_unions_are_looked_into() -> None:
     assert shape.union_members(Auth | None) == (Auth,)
-    assert list(shape.tables_in(Upstream)) == [SsmUpstream, SsmPortUpstream, SshUpstream, AwgUpstream]
+    assert list(shape.tables_in(Upstream)) == [
+        SsmUpstream,
+        SsmPortUpstream,
+        SshUpstream,
+        AwgUpstream,
+        RelayUpstream,
+    ]
     assert list(shape.tables_in(Literal["a"])) == []
-    assert [shape.tag_of(cls) for cls in shape.tables_in(Upstream)] == ["ssm", "ssm-port", "ssh", "awg"]
+    assert [shape.tag_of(cls) for cls in shape.tables_in(Upstream)] == [
+        "ssm",
+        "ssm-port",
+        "ssh",
+        "awg",
+        "relay",
+    ]
     assert shape.tag_of(Limits) is None
 
 
