@@ -96,7 +96,7 @@ class Reaching:
             begun.live.receive(frame)
 
     def open_stream(self, service: str) -> RelayStream:
-        """Open a stream to a service of the agent, or to HOST:PORT behind it; use it after `RelayStream.wait_accepted`."""
+        """Open a stream to a service of the agent, or HOST:PORT; use it after `RelayStream.wait_accepted`."""
         return self._live().open_stream(service.encode())
 
     async def wait_ready(self) -> None:
