@@ -18,6 +18,7 @@ TunnelRelayError
         RequestLostError            a session ended before the response to a request had come
         OutboxFullError             too many requests wait to be sent
         StoreError                  a file in which something is kept cannot be read or written
+        TokenUnavailableError       there is no token to show to the relay
 """
 
 from __future__ import annotations
@@ -127,3 +128,7 @@ class OutboxFullError(RelayError):
 
 class StoreError(RelayError):
     """A file in which something is kept cannot be read or written; the message names it and says why."""
+
+
+class TokenUnavailableError(RelayError):
+    """There is no token to show to the relay; the message says why, and nothing of the token."""

@@ -122,6 +122,7 @@ class Link:
                     why = exc
                 except WebSocketError as exc:
                     why = LinkLostError(str(exc))
+                    why.__cause__ = exc
                 nursery.cancel_scope.cancel()
 
             nursery.start_soon(until_lost, self._read)

@@ -240,6 +240,7 @@ class _Reader:
             self.failure = _rejected(exc)
         except (ConnectionClosed, ProtocolError, h11.ProtocolError, ssl.SSLError, OSError) as exc:
             self.failure = WebSocketError(f"{self.peer}: {printable(str(exc))}")
+            self.failure.__cause__ = exc
         finally:
             self._settled.set()
             self.connection.wake_all()

@@ -218,6 +218,19 @@ def issue(claims: Claims, key: Key, *, audience: str | None, now: float) -> str:
     )
 
 
+def expiry_of(token: str) -> float | None:
+    """Return when *token* says that it expires, in seconds of Unix time; None where it does not say.
+
+    For whoever has been given it and cannot verify it.
+    """
+    try:
+        values = jwt.decode(token, options={"verify_signature": False})
+    except (PyJWTError, ValueError, RecursionError):
+        return None
+    expires = values.get("exp")
+    return float(expires) if isinstance(expires, int | float) else None
+
+
 def _claims(values: Mapping[str, object], token: str) -> Claims:
     user, expires, tier = values.get("sub"), values.get("exp"), values.get("tier", "")
     scope, token_id = values.get("scope", ""), values.get("jti")

@@ -10,39 +10,18 @@ import trio
 
 from tunnel_relay.errors import LinkLostError, RelayProtocolError
 from tunnel_relay.link import Link, LinkSettings
+from tunnel_relay.policy.access import Access
+from tunnel_relay.policy.rate import RateLimits
 from tunnel_relay.protocol.frames import LINK, Frame, FrameType
 from tunnel_relay.protocol.tokens import Claims, TokenError, Verifier
+from tunnel_relay.protocol.upgrade import SUBPROTOCOL, UNAUTHORIZED
 from tunnel_relay.server.admission import AdmissionError, Asking, check_scope
+from tunnel_relay.server.events import CAUSES, Cause, LinkClosed, LinkOpened, Origin, RelayEvent, TokenRefreshed
 from tunnel_relay.server.switch import Port, Switch
 from tunnel_relay.websocket import WebSocket, accept_websocket
 
-SUBPROTOCOL = "sproxy-relay.v1"
-
-# Close codes of our own (RFC 6455, section 7.4.2): they say what an HTTP status would.
-UNAUTHORIZED = 4401
-
 # Seconds between two looks at whether tokens still hold.
 LOOK = 5.0
-
-
-@attrs.frozen
-class LinkOpened:
-    """Somebody is linked to the relay."""
-
-    user: str
-    agent: str | None
-
-
-@attrs.frozen
-class LinkClosed:
-    """Somebody no longer is."""
-
-    user: str
-    agent: str | None
-    detail: str
-
-
-RelayEvent = LinkOpened | LinkClosed
 
 
 @attrs.define(eq=False)
@@ -55,6 +34,8 @@ class RelayService:
       notify: Called with what happens.
       settings: How to notice that a link is dead.
       revoked: The tokens that do not count any more.
+      access: What users may do.
+      rates: How often they may ask for something.
 
     """
 
@@ -64,6 +45,17 @@ class RelayService:
     settings: LinkSettings = attrs.field(factory=LinkSettings)
     revoked: Collection[str] = ()
     switch: Switch = attrs.field(factory=Switch)
+    access: Access = attrs.field(factory=Access)
+    rates: RateLimits = attrs.field(
+        default=attrs.Factory(lambda self: RateLimits(self.access.rates()), takes_self=True)
+    )
+    _links: dict[_Admitted, None] = attrs.field(factory=dict["_Admitted", None], init=False)
+    _left: trio.Event = attrs.field(factory=trio.Event, init=False)
+
+    @property
+    def links(self) -> int:
+        """How many there are."""
+        return len(self._links)
 
     def admit(self, asking: Asking) -> Claims:
         """Return whose *asking* it is.

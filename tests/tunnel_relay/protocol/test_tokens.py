@@ -33,6 +33,7 @@ from tunnel_relay.protocol.tokens import (
     TokenError,
     TokenKeyError,
     Verifier,
+    expiry_of,
     issue,
     read_keys,
 )
@@ -213,3 +214,9 @@ def test_keys_do_not_show() -> None:
 def test_a_public_key_signs_nothing() -> None:
     with pytest.raises(TokenKeyError, match="private one"):
         issue(CLAIMS, VERIFIERS["EdDSA"].keys[""], audience=None, now=NOW)
+
+
+def test_who_has_a_token_sees_when_it_expires() -> None:
+    assert expiry_of(jwt.encode({"exp": 1234}, "s" * 32, algorithm="HS256")) == 1234.0
+    assert expiry_of(jwt.encode({"sub": "x"}, "s" * 32, algorithm="HS256")) is None
+    assert expiry_of("nonsense") is None

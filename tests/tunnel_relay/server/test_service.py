@@ -16,10 +16,9 @@ from tunnel_relay.errors import WebSocketClosedError
 from tunnel_relay.protocol.frames import Frame, FrameType, decode, encode
 from tunnel_relay.protocol.greetings import Hello, read_go_away, write
 from tunnel_relay.protocol.tokens import Claims, Fault, Scope, TokenError, Verifier, issue, read_keys
+from tunnel_relay.protocol.upgrade import SUBPROTOCOL, UNAUTHORIZED
 from tunnel_relay.server.admission import AdmissionError, Asking
 from tunnel_relay.server.service import (
-    SUBPROTOCOL,
-    UNAUTHORIZED,
     LinkClosed,
     LinkOpened,
     RelayEvent,

@@ -1,0 +1,345 @@
+"""A real server on loopback that does as it is told, and an end that notes what it is given."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+
+import attrs
+import jwt
+import pytest
+import trio
+
+from tunnel_relay import dialing
+from tunnel_relay.background import open_background
+from tunnel_relay.category import Category
+from tunnel_relay.dialing import (
+    AuthenticationNeeded,
+    DialEvent,
+    DialFailed,
+    Dialing,
+    DialSettings,
+    Linked,
+    LinkLost,
+    TokenRefreshed,
+    connect_url,
+)
+from tunnel_relay.errors import LinkLostError, TokenUnavailableError, WebSocketError
+from tunnel_relay.link import Link
+from tunnel_relay.policy.backoff import BackoffSettings
+from tunnel_relay.policy.selector import Endpoint, SelectorSettings
+from tunnel_relay.protocol.frames import Frame, FrameType
+from tunnel_relay.protocol.greetings import GoAway, write
+from tunnel_relay.protocol.upgrade import SUBPROTOCOL, UNAUTHORIZED
+from tunnel_relay.websocket import WebSocket, accept_websocket
+
+SECRET = "a secret of this test, long enough"
+
+QUICK = SelectorSettings(
+    health_check_interval=0.02, failback_delay=0.05, backoff=BackoffSettings(first=0.01, longest=0.05)
+)
+
+
+def token(seconds: float = 3600.0, number: int = 0) -> str:
+    return jwt.encode({"exp": int(time.time() + seconds), "n": number}, SECRET, algorithm="HS256")
+
+
+@attrs.define(eq=False)
+class Server:
+    """Lets in whoever shows one of *accepted*, or anybody."""
+
+    accepted: Sequence[str] | None = None
+    status: bytes = b""
+    """What everybody is answered instead."""
+    url: str = ""
+    heads: list[bytes] = attrs.field(factory=list[bytes])
+    frames: list[Frame] = attrs.field(factory=list[Frame])
+    heard: trio.Event = attrs.field(factory=trio.Event)
+    links: list[Link] = attrs.field(factory=list[Link])
+    websockets: list[WebSocket] = attrs.field(factory=list[WebSocket])
+
+    async def serve(self, stream: trio.SocketStream) -> None:
+        head = b""
+        while b"\r\n\r\n" not in head:
+            data = await stream.receive_some()
+            if not data:
+                return
+            head += bytes(data)
+        self.heads.append(head)
+        if self.status or (
+            self.accepted is not None and not any(each.encode() in head for each in self.accepted)
+        ):
+            line = self.status or b"401 Unauthorized"
+            if head.startswith(b"GET /api/tunnel/health") and not self.status:
+                line = b"200 OK"
+            await stream.send_all(b"HTTP/1.1 " + line + b"\r\nContent-Length: 0\r\n\r\n")
+            return
+        if head.startswith(b"GET /api/tunnel/health"):
+            await stream.send_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+            return
+        with suppress(WebSocketError, LinkLostError, trio.BrokenResourceError):
+            async with accept_websocket(stream, initial=head, subprotocol=SUBPROTOCOL) as websocket:
+                link = Link(websocket, self.heed)
+                self.links.append(link)
+                self.websockets.append(websocket)
+                await link.run()
+
+    def heed(self, frame: Frame) -> None:
+        self.frames.append(frame)
+        self.heard.set()
+
+
+@attrs.define(eq=False)
+class NotingEnd:
+    """Notes what it is told."""
+
+    attached: list[Link] = attrs.field(factory=list[Link])
+    detached: int = 0
+    frames: list[Frame] = attrs.field(factory=list[Frame])
+
+    def attach(self, link: Link) -> None:
+        self.attached.append(link)
+
+    def detach(self) -> None:
+        self.detached += 1
+
+    def heed(self, frame: Frame) -> None:
+        self.frames.append(attrs.evolve(frame, payload=bytes(frame.payload)))
+
+
+@attrs.define(eq=False)
+class Tokens:
+    """Gives one after the other out, the next one whenever it is asked *anew*; the last one for ever."""
+
+    texts: list[str]
+
+    async def __call__(self, *, anew: bool) -> str:
+        await trio.lowlevel.checkpoint()
+        if anew and len(self.texts) > 1:
+            del self.texts[0]
+        if not self.texts[0]:
+            raise TokenUnavailableError("log in first")
+        return self.texts[0]
+
+
+@attrs.define(eq=False)
+class Watched:
+    """A `Dialing` and what it has told."""
+
+    dialing: Dialing
+    end: NotingEnd
+    events: list[DialEvent]
+    _changed: list[trio.Event]
+
+    async def wait_for(self, kind: type[DialEvent], number: int = 1) -> DialEvent:
+        """Wait for so many events of a kind; return the last of them."""
+        while True:
+            found = [event for event in self.events if isinstance(event, kind)]
+            if len(found) >= number:
+                return found[number - 1]
+            event = trio.Event()
+            self._changed.append(event)
+            await event.wait()
+
+
+@asynccontextmanager
+async def serving(*servers: Server) -> AsyncGenerator[None]:
+    async with open_background() as nursery:
+        for server in servers:
+            listeners = await nursery.start(partial(trio.serve_tcp, server.serve, 0, host="127.0.0.1"))
+            server.url = f"ws://127.0.0.1:{listeners[0].socket.getsockname()[1]}"
+        yield
+
+
+@asynccontextmanager
+async def watching(
+    endpoints: Sequence[Endpoint], tokens: Tokens, *, query: Sequence[tuple[str, str]] = ()
+) -> AsyncGenerator[Watched]:
+    events: list[DialEvent] = []
+    waiting: list[trio.Event] = []
+
+    def notify(event: DialEvent) -> None:
+        events.append(event)
+        while waiting:
+            waiting.pop().set()
+
+    end = NotingEnd()
+    settings = DialSettings(endpoints=endpoints, query=query, selector=QUICK, connect=5)
+    watched = Watched(
+        Dialing(end, settings, tokens, rng=lambda: 0.5, unix_time=time.time, notify=notify),
+        end,
+        events,
+        waiting,
+    )
+    with trio.fail_after(20):
+        async with open_background() as nursery:
+            nursery.start_soon(watched.dialing.run)
+            yield watched
+
+
+@pytest.fixture(autouse=True)
+def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dialing, "REFRESH_PAUSE", 0.01)
+
+
+async def test_an_end_is_linked_and_hears_frames() -> None:
+    server, text = Server(), token()
+    async with (
+        serving(server),
+        watching([Endpoint(url=server.url)], Tokens([text]), query=[("agent", "n s")]) as it,
+    ):
+        await it.wait_for(Linked)
+        assert it.dialing.linked
+        assert it.dialing.reason == ""
+        assert len(it.end.attached) == 1
+        assert server.heads[0].startswith(b"GET /api/tunnel/connect?agent=n+s HTTP/1.1\r\n")
+        assert f"Authorization: Bearer {text}".lower().encode() in server.heads[0].lower()
+        it.end.attached[0].send(Frame(FrameType.HELLO, 1, payload=b"hello"))
+        await server.heard.wait()
+        server.links[0].send(Frame(FrameType.WELCOME, 1, payload=b"hi"))
+        server.links[0].send(Frame(FrameType.GOAWAY, payload=write(GoAway(lost=False, detail="upgrading"))))
+        await it.wait_for(Linked, 2)
+        assert [(frame.type, frame.payload) for frame in it.end.frames] == [(FrameType.WELCOME, b"hi")]
+        lost = await it.wait_for(LinkLost)
+        assert lost == LinkLost(server.url, "upgrading", Category.SERVER)
+        assert it.end.detached == 1
+        assert it.dialing.reconnections == 1
+
+
+async def test_a_link_that_breaks_is_dialled_again() -> None:
+    server = Server()
+    async with serving(server), watching([Endpoint(url=server.url)], Tokens([token()])) as it:
+        await it.wait_for(Linked)
+        await server.websockets[0].aclose(1011, "out of memory")
+        lost = await it.wait_for(LinkLost)
+        assert isinstance(lost, LinkLost)
+        assert "out of memory" in lost.reason
+        assert lost.category is Category.SERVER
+        await it.wait_for(Linked, 2)
+
+
+async def test_a_refused_token_is_replaced_at_once() -> None:
+    good = token(number=1)
+    server = Server(accepted=[good])
+    async with serving(server), watching([Endpoint(url=server.url)], Tokens([token(), good])) as it:
+        await it.wait_for(Linked)
+        [failed] = [event for event in it.events if isinstance(event, DialFailed)]
+        assert (failed.category, failed.rest) == (Category.AUTHENTICATION, 0)
+        assert not [event for event in it.events if isinstance(event, AuthenticationNeeded)]
+
+
+async def test_where_no_token_is_accepted_a_person_is_asked_once() -> None:
+    server = Server(accepted=[])
+    async with serving(server), watching([Endpoint(url=server.url)], Tokens([token()])) as it:
+        await it.wait_for(DialFailed, 4)
+        asked = [event for event in it.events if isinstance(event, AuthenticationNeeded)]
+        assert len(asked) == 1
+        assert "401" in asked[0].reason
+        assert "401" in it.dialing.reason
+        assert not it.dialing.linked
+
+
+async def test_without_a_token_nobody_is_asked_for_a_link() -> None:
+    server = Server()
+    async with serving(server), watching([Endpoint(url=server.url)], Tokens([""])) as it:
+        await it.wait_for(DialFailed, 2)
+        assert not server.heads
+        asked = [event for event in it.events if isinstance(event, AuthenticationNeeded)]
+        assert asked == [AuthenticationNeeded("log in first")]
+
+
+async def test_a_token_is_refreshed_in_band_before_it_expires() -> None:
+    server, newer = Server(), token(number=1)
+    async with serving(server), watching([Endpoint(url=server.url)], Tokens([token(1.5), newer])) as it:
+        await it.wait_for(TokenRefreshed)
+        await server.heard.wait()
+        assert [(frame.type, bytes(frame.payload)) for frame in server.frames] == [
+            (FrameType.REFRESH, newer.encode())
+        ]
+        assert not [event for event in it.events if isinstance(event, LinkLost)]
+
+
+async def test_where_there_is_no_newer_token_a_person_is_asked_once() -> None:
+    server = Server()
+    old, newer = token(1.0), token(number=2)
+    tokens = Tokens([old])
+    async with serving(server), watching([Endpoint(url=server.url)], tokens) as it:
+        asked = await it.wait_for(AuthenticationNeeded)
+        assert asked == AuthenticationNeeded("the token expires soon, and there is no newer one")
+        tokens.texts.append(newer)
+        await it.wait_for(TokenRefreshed)
+        assert len([event for event in it.events if isinstance(event, AuthenticationNeeded)]) == 1
+
+
+async def test_a_link_that_is_closed_for_its_token_is_dialled_with_another() -> None:
+    server, newer = Server(), token(number=1)
+    async with serving(server), watching([Endpoint(url=server.url)], Tokens([token(), newer])) as it:
+        await it.wait_for(Linked)
+        await server.websockets[0].aclose(UNAUTHORIZED, "the token is revoked")
+        lost = await it.wait_for(LinkLost)
+        assert isinstance(lost, LinkLost)
+        assert lost.category is Category.AUTHENTICATION
+        await it.wait_for(Linked, 2)
+        assert newer.encode() in server.heads[-1]
+
+
+async def test_the_next_server_takes_over_and_the_first_one_is_gone_back_to() -> None:
+    first, second = Server(status=b"503 Busy"), Server()
+    async with serving(first, second):
+        endpoints = [Endpoint(url=first.url), Endpoint(url=second.url, priority=2)]
+        async with watching(endpoints, Tokens([token()])) as it:
+            linked = await it.wait_for(Linked)
+            assert isinstance(linked, Linked)
+            assert linked.url == second.url
+            [failed] = [event for event in it.events if isinstance(event, DialFailed)]
+            assert failed.category is Category.SERVER
+            assert it.dialing.state.failed_over_at is not None
+            first.status = b""
+            linked = await it.wait_for(Linked, 2)
+            assert isinstance(linked, Linked)
+            assert linked.url == first.url
+            assert it.dialing.state.failed_over_at is None
+            # Nothing was lost: the new link was there before the old one went.
+            assert not [event for event in it.events if isinstance(event, LinkLost)]
+            assert len(it.end.attached) == 2
+
+
+async def test_a_server_that_does_not_answer_is_given_up() -> None:
+    async def say_nothing(_stream: trio.SocketStream) -> None:
+        await trio.sleep(math.inf)
+
+    async with open_background() as nursery:
+        listeners = await nursery.start(partial(trio.serve_tcp, say_nothing, 0, host="127.0.0.1"))
+        url = f"ws://127.0.0.1:{listeners[0].socket.getsockname()[1]}"
+        end = NotingEnd()
+        events: list[DialEvent] = []
+        done = trio.Event()
+
+        def notify(event: DialEvent) -> None:
+            events.append(event)
+            done.set()
+
+        settings = DialSettings(endpoints=[Endpoint(url=url)], connect=0.05)
+        it = Dialing(end, settings, Tokens([token()]), rng=lambda: 0.5, unix_time=time.time, notify=notify)
+        nursery.start_soon(it.run)
+        with trio.fail_after(10):
+            await done.wait()
+        [failed, *_] = events
+        assert isinstance(failed, DialFailed)
+        assert failed.reason == "no answer within 0.05 s"
+        assert failed.category is Category.NETWORK
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("wss://relay.example", "wss://relay.example/api/tunnel/connect"),
+        ("wss://relay.example:444/", "wss://relay.example:444/api/tunnel/connect"),
+        ("ws://[::1]:1/behind/here", "ws://[::1]:1/behind/here"),
+    ],
+)
+def test_a_url_without_a_path_means_the_usual_one(url: str, expected: str) -> None:
+    assert connect_url(url, ()) == expected

@@ -1,0 +1,397 @@
+"""Keeps one end linked to its relay: by the best server that works, with a token that holds.
+
+`Dialing.run` is the whole life: it dials what the `Selector` says, hands each link to the `End`, sees to the token
+before it expires, and goes back to a better server when that is well again. A link that takes another's place is up
+before the other one ends.
+"""
+
+from __future__ import annotations
+
+import math
+import ssl
+from collections.abc import Callable, Sequence
+from typing import Protocol
+from urllib.parse import urlencode, urlsplit
+
+import attrs
+import trio
+
+from tunnel_relay.background import open_background
+from tunnel_relay.category import Category, category_of
+from tunnel_relay.errors import (
+    LinkLostError,
+    TokenUnavailableError,
+    WebSocketClosedError,
+    WebSocketError,
+    WebSocketRejectedError,
+)
+from tunnel_relay.health_check import is_healthy
+from tunnel_relay.link import Link, LinkSettings
+from tunnel_relay.policy.selector import Endpoint, FailoverState, Rest, Selector, SelectorSettings
+from tunnel_relay.protocol.frames import LINK, Frame, FrameType
+from tunnel_relay.protocol.greetings import read_go_away
+from tunnel_relay.protocol.tokens import expiry_of
+from tunnel_relay.protocol.upgrade import CONNECT_PATH, SUBPROTOCOL, UNAUTHORIZED
+from tunnel_relay.websocket import open_websocket
+
+# Seconds before a token expires at which another one is asked for, where it holds for long enough; else at half time.
+REFRESH_AHEAD = 60.0
+
+# Seconds between two attempts to get a token that holds for longer.
+REFRESH_PAUSE = 15.0
+
+HTTP_UNAUTHORIZED = 401
+
+# Answers that only a person or another token can change.
+SLOW = (400, HTTP_UNAUTHORIZED, 403, 404, 426)
+
+
+class End(Protocol):
+    """What uses a link: `Offering` or `Reaching`."""
+
+    def attach(self, link: Link) -> None:
+        """Use *link* from now on."""
+        ...
+
+    def detach(self) -> None:
+        """The link is lost."""
+        ...
+
+    def heed(self, frame: Frame) -> None:
+        """Heed what came over the link."""
+        ...
+
+
+class TokenSource(Protocol):
+    """Where tokens come from."""
+
+    async def __call__(self, *, anew: bool) -> str:
+        """Return the token; with *anew*, look for another one than was returned last.
+
+        Raises:
+          TokenUnavailableError: there is none.
+
+        """
+        ...
+
+
+@attrs.frozen(kw_only=True)
+class DialSettings:
+    """How to get to the relay.
+
+    Attributes:
+      endpoints: Its servers.
+      query: What the upgrade request says of us: an agent's name and instance; nothing of a client.
+      ssl_context: How servers prove themselves; None for the system's way.
+      proxy: The URL of an HTTP proxy, where there is one.
+      link: How a link notices that it is dead.
+      selector: When to fail over, and back.
+      connect: Seconds that a server may take until the link is up.
+
+    """
+
+    endpoints: Sequence[Endpoint]
+    query: Sequence[tuple[str, str]] = ()
+    ssl_context: ssl.SSLContext | None = attrs.field(default=None, repr=False)
+    proxy: str | None = attrs.field(default=None, repr=False)
+    link: LinkSettings = attrs.field(factory=LinkSettings)
+    selector: SelectorSettings = attrs.field(factory=SelectorSettings)
+    connect: float = 15.0
+
+
+@attrs.frozen
+class Linked:
+    """There is a link to the server at *url*, after so many seconds."""
+
+    url: str
+    setup: float
+
+
+@attrs.frozen
+class LinkLost:
+    """The link that was in use is lost."""
+
+    url: str
+    reason: str
+    category: Category
+
+
+@attrs.frozen
+class DialFailed:
+    """The server at *url* could not be linked to; it is asked again after *rest* seconds, others before that."""
+
+    url: str
+    reason: str
+    category: Category
+    rest: float
+
+
+@attrs.frozen
+class TokenRefreshed:
+    """The relay was given a newer token."""
+
+    expires: float | None
+
+
+@attrs.frozen
+class AuthenticationNeeded:
+    """A new token is needed and could not be had: somebody has to log in again. Told once until there is one."""
+
+    reason: str
+
+
+DialEvent = Linked | LinkLost | DialFailed | TokenRefreshed | AuthenticationNeeded
+
+
+@attrs.define(eq=False)
+class _Held:
+    """A link that is up."""
+
+    endpoint: Endpoint
+    link: Link
+    scope: trio.CancelScope
+    why: str = ""
+    """Why we end it ourselves."""
+
+
+@attrs.define(eq=False)
+class Dialing:
+    """See the module.
+
+    Attributes:
+      end: What uses the links.
+      settings: How to get to the relay.
+      token: Where tokens come from.
+      rng: Returns numbers from 0 to below 1, all equally likely.
+      unix_time: The time of day.
+      notify: Called with what happens.
+      reason: Why there is no link; empty where there is one.
+      since: When that changed last, by the clock of Trio.
+      reconnections: How many links there were after the first.
+
+    """
+
+    end: End
+    settings: DialSettings
+    token: TokenSource
+    rng: Callable[[], float] = attrs.field(repr=False)
+    unix_time: Callable[[], float] = attrs.field(repr=False)
+    notify: Callable[[DialEvent], None] = attrs.field(repr=False)
+    reason: str = attrs.field(default="connecting", init=False)
+    since: float = attrs.field(factory=trio.current_time, init=False)
+    reconnections: int = attrs.field(default=-1, init=False)
+    _selector: Selector = attrs.field(init=False)
+    _held: _Held | None = attrs.field(default=None, init=False)
+    _changed: trio.Event = attrs.field(factory=trio.Event, init=False)
+    _is_asked_for: bool = attrs.field(default=False, init=False)
+    """Whether somebody has been told to log in again, since there was a token that works."""
+    _refused: bool = attrs.field(default=False, init=False)
+    """Whether the relay did not accept the last token."""
+
+    def __attrs_post_init__(self) -> None:
+        self._selector = Selector(self.settings.endpoints, self.rng, self.settings.selector)
+
+    @property
+    def linked(self) -> bool:
+        """Whether there is a link."""
+        return self._held is not None
+
+    @property
+    def state(self) -> FailoverState:
+        """Which server is used, and why not a better one."""
+        return self._selector.state()
+
+    async def wait_change(self) -> None:
+        """Wait until `linked`, `reason` or `state` may have changed."""
+        await self._changed.wait()
+
+    def demand(self) -> None:
+        """Somebody wants a link now: do not rest for longer than it takes servers to bear it."""
+        if self._held is None:
+            self._selector.demand(trio.current_time())
+            self._change()
+
+    async def run(self) -> None:
+        """Keep the end linked, until cancelled."""
+        async with trio.open_nursery() as nursery:
+            while True:
+                if self._held is not None:
+                    await self._stay(nursery)
+                    continue
+                step = self._selector.next_step(trio.current_time())
+                if isinstance(step, Rest):
+                    with trio.move_on_at(step.until):
+                        await self._changed.wait()
+                else:
+                    await nursery.start(self._carry, step.endpoint)
+
+    async def _stay(self, nursery: trio.Nursery) -> None:
+        """Look after better servers, until the next change."""
+        now = trio.current_time()
+        for endpoint in self._selector.to_probe(now):
+            nursery.start_soon(self._probe, endpoint)
+        better = self._selector.better(now)
+        if better is not None:
+            await nursery.start(self._carry, better)
+            return
+        timer = self._selector.next_timer(now)
+        with trio.move_on_at(math.inf if timer is None else timer):
+            await self._changed.wait()
+
+    async def _probe(self, endpoint: Endpoint) -> None:
+        healthy = await is_healthy(endpoint.url, self.settings.ssl_context, self.settings.proxy)
+        self._selector.probed(endpoint, trio.current_time(), healthy=healthy)
+        self._change()
+
+    async def _carry(self, endpoint: Endpoint, *, task_status: trio.TaskStatus[None]) -> None:
+        """Link to *endpoint* until that link is lost; has started when it is up, or could not be had."""
+        began = trio.current_time()
+        held: _Held | None = None
+
+        def linked(link: Link) -> None:
+            nonlocal held
+            scope.deadline = math.inf
+            held = _Held(endpoint, link, scope)
+            self._take(held, trio.current_time() - began)
+            task_status.started()
+
+        failure: Exception = LinkLostError(f"no answer within {self.settings.connect:g} s")
+        with trio.CancelScope(deadline=began + self.settings.connect) as scope:
+            try:
+                await self._link(endpoint, linked)
+            except (WebSocketError, LinkLostError, TokenUnavailableError) as exc:
+                failure = exc
+        if held is None:
+            self._failed(endpoint, failure)
+            task_status.started()
+        else:
+            self._ended(held, failure)
+
+    async def _link(self, endpoint: Endpoint, linked: Callable[[Link], None]) -> None:
+        """Dial *endpoint*, tell of the link, and carry its frames.
+
+        Raises:
+          TokenUnavailableError: there is no token.
+          WebSocketError: there is no link.
+          LinkLostError: there is none any more.
+
+        """
+        settings = self.settings
+        token = await self.token(anew=self._refused)
+        async with open_websocket(
+            connect_url(endpoint.url, settings.query),
+            ssl_context=settings.ssl_context,
+            proxy=settings.proxy,
+            headers=[("Authorization", f"Bearer {token}")],
+            subprotocol=SUBPROTOCOL,
+        ) as websocket:
+            link = Link(websocket, lambda frame: self._heed(link, frame), settings.link)
+            linked(link)
+            async with open_background() as nursery:
+                nursery.start_soon(self._refresh, link, token)
+                await link.run()
+
+    def _heed(self, link: Link, frame: Frame) -> None:
+        if frame.session == LINK and frame.type is FrameType.GOAWAY:
+            held = self._held
+            if held is not None and held.link is link:
+                # Another server, or the same one when it is back, takes over.
+                held.why = read_go_away(frame.payload).detail
+                held.scope.cancel()
+        elif self._held is not None and self._held.link is link:
+            self.end.heed(frame)
+
+    def _take(self, held: _Held, setup: float) -> None:
+        """Use a link that came up."""
+        before, self._held = self._held, held
+        self._selector.connected(held.endpoint, trio.current_time())
+        self._refused = self._is_asked_for = False
+        self.reconnections += 1
+        self._set("")
+        if before is not None:
+            before.why = "a better server is well again"
+            before.scope.cancel()
+        self.end.attach(held.link)
+        self.notify(Linked(held.endpoint.url, setup))
+
+    def _ended(self, held: _Held, failure: Exception) -> None:
+        """Note that a link is lost."""
+        if self._held is not held:
+            # Another one has its place.
+            return
+        self._held = None
+        self.end.detach()
+        reason, category = held.why or str(failure), Category.SERVER if held.why else category_of(failure)
+        cause = failure.__cause__
+        if isinstance(cause, WebSocketClosedError) and cause.code == UNAUTHORIZED:
+            self._refused = True
+        self._selector.lost(held.endpoint, reason, trio.current_time())
+        self._set(reason)
+        self.notify(LinkLost(held.endpoint.url, reason, category))
+
+    def _failed(self, endpoint: Endpoint, failure: Exception) -> None:
+        rejected = failure if isinstance(failure, WebSocketRejectedError) else None
+        refused_before, self._refused = self._refused, bool(rejected and rejected.status == HTTP_UNAUTHORIZED)
+        # The first time that a token is refused, a newer one may be had at once.
+        slow = isinstance(failure, TokenUnavailableError) or bool(
+            rejected and rejected.status in SLOW and (refused_before or not self._refused)
+        )
+        rest = self._selector.failed(
+            endpoint,
+            str(failure),
+            trio.current_time(),
+            slow=slow,
+            retry_after=rejected.retry_after if rejected else 0.0,
+        )
+        if slow and category_of(failure) is Category.AUTHENTICATION:
+            self._ask_for_authentication(str(failure))
+        if self._held is None:
+            self._set(self._selector.state().reason)
+        self.notify(DialFailed(endpoint.url, str(failure), category_of(failure), rest))
+
+    async def _refresh(self, link: Link, token: str) -> None:
+        """Give the relay another token in time, for as long as the link lives."""
+        while True:
+            expires = expiry_of(token)
+            if expires is None:
+                return
+            left = expires - self.unix_time()
+            await trio.sleep(max(left - REFRESH_AHEAD, left / 2, 0.0))
+            token = await self._newer(token, expires)
+            link.send(Frame(FrameType.REFRESH, payload=token.encode()))
+            self._is_asked_for = False
+            self.notify(TokenRefreshed(expiry_of(token)))
+
+    async def _newer(self, token: str, expires: float) -> str:
+        """Return a token that holds for longer than *token*, whenever there is one."""
+        while True:
+            try:
+                newer = await self.token(anew=True)
+            except TokenUnavailableError as exc:
+                self._ask_for_authentication(str(exc))
+            else:
+                until = expiry_of(newer)
+                if newer != token and (until is None or until > expires):
+                    return newer
+                self._ask_for_authentication("the token expires soon, and there is no newer one")
+            await trio.sleep(REFRESH_PAUSE)
+
+    def _ask_for_authentication(self, reason: str) -> None:
+        if not self._is_asked_for:
+            self._is_asked_for = True
+            self.notify(AuthenticationNeeded(reason))
+
+    def _set(self, reason: str) -> None:
+        self.reason, self.since = reason, trio.current_time()
+        self._change()
+
+    def _change(self) -> None:
+        self._changed.set()
+        self._changed = trio.Event()
+
+
+def connect_url(url: str, query: Sequence[tuple[str, str]]) -> str:
+    """Return where the server at *url* is asked for a link, by somebody of whom *query* tells."""
+    parts = urlsplit(url)
+    path = parts.path if parts.path not in ("", "/") else CONNECT_PATH
+    return parts._replace(path=path, query=urlencode(query)).geturl()
