@@ -23,6 +23,8 @@ TWINLESS = {
     "session_proxy/outbound/links.py": "an interface; test_ssh_pool.py and test_port_pool.py check it",
     "session_proxy/ssm/errors.py": "values without behaviour",
     "session_proxy/ssm/session.py": "values and an interface",
+    "tunnel_relay/protocol/upgrade.py": "values without behaviour",
+    "tunnel_relay/server/events.py": "values without behaviour",
     "tunnel_relay/protocol/ssh_numbers.py": "values without behaviour",
     "tunnel_relay/splicing.py": "an interface; test_receiving.py and test_sending.py check it",
     "tunnel_relay/ssh/settings.py": "values without behaviour",

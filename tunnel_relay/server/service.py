@@ -8,20 +8,35 @@ from collections.abc import Callable, Collection
 import attrs
 import trio
 
-from tunnel_relay.errors import LinkLostError, RelayProtocolError
+from tunnel_relay.errors import LinkLostError, RelayProtocolError, WebSocketClosedError
 from tunnel_relay.link import Link, LinkSettings
 from tunnel_relay.policy.access import Access
 from tunnel_relay.policy.rate import RateLimits
 from tunnel_relay.protocol.frames import LINK, Frame, FrameType
+from tunnel_relay.protocol.greetings import GoAway, write
 from tunnel_relay.protocol.tokens import Claims, TokenError, Verifier
 from tunnel_relay.protocol.upgrade import SUBPROTOCOL, UNAUTHORIZED
 from tunnel_relay.server.admission import AdmissionError, Asking, check_scope
-from tunnel_relay.server.events import CAUSES, Cause, LinkClosed, LinkOpened, Origin, RelayEvent, TokenRefreshed
+from tunnel_relay.server.events import (
+    CAUSES,
+    Cause,
+    LinkClosed,
+    LinkOpened,
+    Origin,
+    RelayEvent,
+    TokenRefreshed,
+)
 from tunnel_relay.server.switch import Port, Switch
 from tunnel_relay.websocket import WebSocket, accept_websocket
 
 # Seconds between two looks at whether tokens still hold.
 LOOK = 5.0
+
+# Codes of RFC 6455, section 7.4.1: that we go, and what is wrong with what the other end sends.
+GOING_AWAY = 1001
+BREACHES = frozenset({1002, 1003, 1007, 1009})
+
+LEAVING = "the relay is being shut down"
 
 
 @attrs.define(eq=False)
@@ -69,7 +84,9 @@ class RelayService:
         check_scope(asking, claims)
         return claims
 
-    async def serve(self, stream: trio.abc.Stream, initial: bytes, asking: Asking, claims: Claims) -> None:
+    async def serve(
+        self, stream: trio.abc.Stream, initial: bytes, asking: Asking, claims: Claims, origin: Origin
+    ) -> None:
         """Carry the frames of a link that was admitted, whose upgrade request is *initial*, until it ends.
 
         Raises:
@@ -77,7 +94,25 @@ class RelayService:
 
         """
         async with accept_websocket(stream, initial=initial, subprotocol=SUBPROTOCOL) as websocket:
-            await _Admitted(self, websocket, asking, claims).run()
+            link = _Admitted(self, websocket, asking, claims, origin)
+            self._links[link] = None
+            try:
+                await link.run()
+            finally:
+                del self._links[link]
+                self._left.set()
+
+    async def drain(self, limit: float) -> None:
+        """Ask all links to go elsewhere, and return when they have; those that have not in time are closed."""
+        for link in self._links:
+            link.go_away()
+        with trio.move_on_after(limit):
+            while self._links:
+                self._left = trio.Event()
+                await self._left.wait()
+        async with trio.open_nursery() as nursery:
+            for link in self._links:
+                nursery.start_soon(link.websocket.aclose, GOING_AWAY, LEAVING)
 
 
 @attrs.define(eq=False)
@@ -86,15 +121,19 @@ class _Admitted:
     websocket: WebSocket
     asking: Asking
     claims: Claims
+    origin: Origin
+    _link: Link = attrs.field(init=False)
     _fault: TokenError | AdmissionError | None = None
     _changed: trio.Event = attrs.field(factory=trio.Event)
 
     async def run(self) -> None:
-        service, asking, user = self.service, self.asking, self.claims.user
-        port = Port(service.switch, user, asking.agent, asking.instance)
-        link = port.link = Link(self.websocket, lambda frame: self._heed(port, frame), service.settings)
-        detail = ""
-        service.notify(LinkOpened(user, asking.agent))
+        service, asking, user, origin = self.service, self.asking, self.claims.user, self.origin
+        port = Port(service.switch, user, asking.agent, asking.instance, self.claims.tier)
+        link = port.link = self._link = Link(
+            self.websocket, lambda frame: self._heed(port, frame), service.settings
+        )
+        detail, broken, began = "", False, trio.current_time()
+        service.notify(LinkOpened(origin=origin, user=user, agent=asking.agent, tier=self.claims.tier))
         if asking.agent is not None:
             service.switch.register(port)
         try:
@@ -103,18 +142,38 @@ class _Admitted:
                 try:
                     await link.run()
                 except LinkLostError as exc:
-                    detail = str(exc)
+                    detail, broken = str(exc), _is_breach(exc.__cause__)
                 nursery.cancel_scope.cancel()
         finally:
             if asking.agent is not None:
                 service.switch.unregister(port)
             who = "client" if asking.agent is None else f"agent {asking.agent!r}"
             port.lose(f"the {who}'s connection is lost")
-            service.notify(LinkClosed(user, asking.agent, str(self._fault or detail)))
+            service.notify(
+                LinkClosed(
+                    origin=origin,
+                    user=user,
+                    agent=asking.agent,
+                    detail=str(self._fault or detail),
+                    duration=trio.current_time() - began,
+                    cause=self._cause(),
+                    broken=broken,
+                )
+            )
+
+    def go_away(self) -> None:
+        """Tell the other end that this relay is of no use any more."""
+        self._link.send(Frame(FrameType.GOAWAY, payload=write(GoAway(lost=False, detail=LEAVING))))
+
+    def _cause(self) -> Cause | None:
+        if self._fault is None:
+            return None
+        return CAUSES[self._fault.fault] if isinstance(self._fault, TokenError) else Cause.SCOPE
 
     def _heed(self, port: Port, frame: Frame) -> None:
         if frame.session == LINK and frame.type is FrameType.REFRESH:
             self._refresh(bytes(frame.payload))
+            port.tier = self.claims.tier
         else:
             port.heed(frame)
 
@@ -130,6 +189,7 @@ class _Admitted:
             raise RelayProtocolError("a token was refreshed by somebody else's")
         self.asking, self.claims = asking, claims
         self._changed.set()
+        self.service.notify(TokenRefreshed(origin=self.origin, user=claims.user))
 
     async def _watch_token(self) -> None:
         """Close the link when its token holds no more."""
@@ -144,3 +204,10 @@ class _Admitted:
             with trio.move_on_after(min(max(left, 0.0) + 1, LOOK) if left < math.inf else LOOK):
                 await self._changed.wait()
         await self.websocket.aclose(UNAUTHORIZED, str(self._fault))
+
+
+def _is_breach(cause: BaseException | None) -> bool:
+    """Whether a link was lost since its other end broke the rules."""
+    if isinstance(cause, WebSocketClosedError):
+        return cause.code in BREACHES
+    return isinstance(cause, RelayProtocolError)

@@ -18,18 +18,15 @@ from tunnel_relay.protocol.greetings import Hello, read_go_away, write
 from tunnel_relay.protocol.tokens import Claims, Fault, Scope, TokenError, Verifier, issue, read_keys
 from tunnel_relay.protocol.upgrade import SUBPROTOCOL, UNAUTHORIZED
 from tunnel_relay.server.admission import AdmissionError, Asking
-from tunnel_relay.server.service import (
-    LinkClosed,
-    LinkOpened,
-    RelayEvent,
-    RelayService,
-)
+from tunnel_relay.server.events import Cause, LinkClosed, LinkOpened, Origin, RelayEvent, TokenRefreshed
+from tunnel_relay.server.service import GOING_AWAY, LEAVING, RelayService
 from tunnel_relay.websocket import WebSocket, request_websocket
 
 KEYS = read_keys("a secret that nobody guesses, for it is long", ["HS256"])
 EPOCH = 1_800_000_000.0
 LABEL = 1
 TOKEN = "0123456789abcdef" * 2
+ORIGIN = Origin(connection="c1", address="203.0.113.9")
 
 
 def token(user: str, *scopes: Scope, seconds: float = 600, token_id: str = "id") -> str:
@@ -51,7 +48,7 @@ class Relay:
         """Link somebody who asks so."""
         claims = self.service.admit(asking)
         near, far = memory_stream_pair()
-        self.nursery.start_soon(self.service.serve, far, b"", asking, claims)
+        self.nursery.start_soon(self.service.serve, far, b"", asking, claims, ORIGIN)
         async with request_websocket(near, "relay.example", subprotocol=SUBPROTOCOL) as websocket:
             yield websocket
 
@@ -76,10 +73,14 @@ async def test_what_is_told_of_a_link(autojump_clock: MockClock) -> None:
     async with open_relay() as relay:
         async with relay.link(Asking(token("alice"), "nas", "one")):
             await trio.testing.wait_all_tasks_blocked()
-            assert relay.told == [LinkOpened("alice", "nas")]
+            assert relay.told == [LinkOpened(origin=ORIGIN, user="alice", agent="nas")]
             assert relay.service.switch.find("alice", "nas", None) is not None
         await trio.testing.wait_all_tasks_blocked()
-        assert relay.told[1:] == [LinkClosed("alice", "nas", "the WebSocket was closed with code 1000")]
+        [_, closed] = relay.told
+        assert isinstance(closed, LinkClosed)
+        assert (closed.origin, closed.user, closed.agent) == (ORIGIN, "alice", "nas")
+        assert closed.detail == "the WebSocket was closed with code 1000"
+        assert (closed.cause, closed.broken) == (None, False)
         assert relay.service.switch.find("alice", "nas", None) is None
 
 
@@ -106,6 +107,11 @@ async def test_a_link_ends_with_its_token(autojump_clock: MockClock) -> None:
             await stay(websocket)
         assert caught.value.code == UNAUTHORIZED
         assert 130 <= trio.current_time() - began <= 136
+        await trio.testing.wait_all_tasks_blocked()
+        closed = relay.told[-1]
+        assert isinstance(closed, LinkClosed)
+        assert closed.cause is Cause.EXPIRED
+        assert closed.duration >= 130
 
 
 async def test_a_link_ends_soon_after_its_token_is_revoked(autojump_clock: MockClock) -> None:
@@ -124,7 +130,7 @@ async def test_a_fresh_token_keeps_a_link(autojump_clock: MockClock) -> None:
         await websocket.send_binary(encode([Frame(FrameType.REFRESH, payload=fresh)]))
         with trio.move_on_after(900):
             await stay(websocket)
-        assert len(relay.told) == 1
+        assert relay.told[1:] == [TokenRefreshed(origin=ORIGIN, user="alice")]
 
 
 @pytest.mark.parametrize(
@@ -141,6 +147,40 @@ async def test_a_bad_token_ends_a_link(autojump_clock: MockClock, fresh: str, co
         with pytest.raises(WebSocketClosedError, match=words) as caught:
             await websocket.receive()
         assert caught.value.code == code
+
+
+async def test_who_breaks_the_rules_is_told_of(autojump_clock: MockClock) -> None:
+    async with open_relay() as relay, relay.link(Asking(token("alice"))) as websocket:
+        await websocket.send_binary(b"nonsense")
+        with pytest.raises(WebSocketClosedError):
+            await websocket.receive()
+        await trio.testing.wait_all_tasks_blocked()
+        closed = relay.told[-1]
+        assert isinstance(closed, LinkClosed)
+        assert closed.broken
+
+
+async def test_all_are_asked_to_go_before_the_end(autojump_clock: MockClock) -> None:
+    async with (
+        open_relay() as relay,
+        relay.link(Asking(token("alice"))) as websocket,
+        relay.link(Asking(token("mallory"))) as other,
+    ):
+        await trio.testing.wait_all_tasks_blocked()
+        assert relay.service.links == 2
+        relay.nursery.start_soon(relay.service.drain, 10)
+        for each in (websocket, other):
+            [frame] = decode(await _binary(each))
+            assert (frame.type, frame.session) == (FrameType.GOAWAY, 0)
+            assert read_go_away(frame.payload).detail == LEAVING
+        await websocket.aclose()
+        began = trio.current_time()
+        with pytest.raises(WebSocketClosedError) as caught:
+            await other.receive()
+        assert caught.value.code == GOING_AWAY
+        assert 9 < trio.current_time() - began < 11
+        await trio.testing.wait_all_tasks_blocked()
+        assert relay.service.links == 0
 
 
 async def test_users_do_not_see_each_other(autojump_clock: MockClock) -> None:
