@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import attrs
 
 from tunnel_relay.errors import RelayProtocolError
 from tunnel_relay.link import FrameCarrier
+from tunnel_relay.policy.access import Denial
 from tunnel_relay.protocol.frames import LINK, Frame, FrameType
-from tunnel_relay.protocol.greetings import GoAway, read_hello, read_resume, write
+from tunnel_relay.protocol.greetings import GoAway, Mode, read_hello, read_resume, write
+from tunnel_relay.protocol.multiplexer import Reason
 
 # What may wait for a link that is slower than the one it comes from: a session's own bound, and a little.
 MOST_WAITING = 12 * 1024 * 1024
@@ -66,6 +68,7 @@ class Port:
       user: Whose it is.
       agent: The agent's name, or None for a client.
       instance: Which of the agents of that name.
+      tier: What the user's token says of it at the moment.
       link: What carries its frames.
 
     """
@@ -74,6 +77,7 @@ class Port:
     user: str
     agent: str | None = None
     instance: str = ""
+    tier: str = ""
     link: FrameCarrier = attrs.field(init=False)
     # Where what comes with a label goes.
     _ways: dict[int, _Way] = attrs.field(factory=dict[int, _Way], init=False)
@@ -108,9 +112,9 @@ class Port:
             self.go_away(frame.session, detail)
             way.port.go_away(way.label, detail)
 
-    def go_away(self, label: int, detail: str) -> None:
-        """Tell the end of this link that its session leads nowhere for now."""
-        self.link.send(Frame(FrameType.GOAWAY, label, payload=write(GoAway(lost=False, detail=detail))))
+    def go_away(self, label: int, detail: str, *, lost: bool = False) -> None:
+        """Tell the end of this link that its session leads nowhere: for now, or for good where it is *lost*."""
+        self.link.send(Frame(FrameType.GOAWAY, label, payload=write(GoAway(lost=lost, detail=detail))))
 
     def lose(self, detail: str) -> None:
         """The link is lost: tell the other ends."""
@@ -135,15 +139,22 @@ class Port:
             # The client begins anew; the agent finds out by the fence.
             self._part(label)
         if frame.type is FrameType.HELLO:
-            name, instance = read_hello(frame.payload).agent, None
+            hello = read_hello(frame.payload)
+            name, instance, mode = hello.agent, None, hello.mode
         else:
             resume = read_resume(frame.payload)
-            name, instance = resume.agent, resume.instance
-        agent = self.switch.find(self.user, name, instance)
-        if agent is None:
+            name, instance, mode = resume.agent, resume.instance, resume.mode
+        if mode is Mode.RELAY_SSH:
+            far = self.switch.keep(self, name)
+            if isinstance(far, Denial):
+                self.go_away(label, far.detail, lost=True)
+                return
+        else:
+            far = self.switch.find(self.user, name, instance)
+        if far is None:
             self.go_away(label, f"no agent {name!r} is connected")
             return
-        self._join(label, agent)
+        self._join(label, far)
         self._ways[label].put(frame)
 
     def _join(self, label: int, agent: Port) -> None:
@@ -164,8 +175,15 @@ class Port:
 
 @attrs.define(eq=False)
 class Switch:
-    """The links that there are, by user."""
+    """The links that there are, by user.
 
+    Attributes:
+      keeper: Gives the far end of a client's sessions that the relay keeps itself (`Mode.RELAY_SSH`), for the agent
+        of that name, or says why not.
+
+    """
+
+    keeper: Callable[[Port, str], Port | Denial] | None = None
     _agents: dict[tuple[str, str], dict[str, Port]] = attrs.field(
         factory=dict[tuple[str, str], dict[str, Port]]
     )
@@ -191,3 +209,9 @@ class Switch:
         if instance is not None:
             return instances.get(instance)
         return min(instances.values(), key=lambda agent: agent.sessions, default=None)
+
+    def keep(self, client: Port, name: str) -> Port | Denial:
+        """Return the relay's own far end for *client*'s sessions behind the agent of that name."""
+        if self.keeper is None:
+            return Denial(Reason.NOT_ALLOWED, f"this relay has no mode {Mode.RELAY_SSH.value!r}")
+        return self.keeper(client, name)
