@@ -74,6 +74,7 @@ class TunnelStatistics:
     received: int
     round_trip: float | None
     streams: int
+    associations: int
     rejections: Mapping[Rejection, int]
 
 
@@ -142,6 +143,7 @@ class Tunnel:
             received=self._peer.rx_bytes,
             round_trip=None if connection is None else connection.statistics().round_trip or None,
             streams=0 if connection is None else connection.open_streams - len(self._associations),
+            associations=len(self._associations),
             rejections=Counter(self._device.rejections),
         )
 

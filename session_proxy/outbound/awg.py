@@ -234,6 +234,15 @@ class AwgTransport:
         """Wait until the tunnel is not known to be down; it is being seen to."""
         await self._tunnel.wait_usable()
 
+    async def wait_changed(self) -> None:
+        """Wait until the tunnel is in another state."""
+        await self._tunnel.wait_change()
+
+    def streams(self) -> int:
+        """Return how many connections and associations it carries."""
+        statistics = self._tunnel.statistics()
+        return statistics.streams + statistics.associations
+
     def health(self) -> Health:
         """Return the state; READY means that the server was heard of lately, unasked if need be."""
         tunnel = self._tunnel

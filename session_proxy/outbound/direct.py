@@ -82,9 +82,17 @@ class DirectTransport:
         """Return at once: it always is."""
         await trio.lowlevel.checkpoint()
 
+    async def wait_changed(self) -> None:
+        """Wait for ever."""
+        await trio.sleep_forever()
+
     def health(self) -> Health:
         """Return that it is ready, always: each destination is a matter of its own."""
         return Health(HealthState.READY)
+
+    def streams(self) -> int:
+        """Return 0: there is nothing to close that its connections need."""
+        return 0
 
 
 def _socket_name(name: tuple[object, ...]) -> tuple[str, int] | tuple[str, int, int, int]:

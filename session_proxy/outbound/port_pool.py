@@ -147,6 +147,10 @@ class PortTransport(RotatingTransport):
         """Return the state; READY means that the last session that was tried came up."""
         return self._health
 
+    def streams(self) -> int:
+        """Return how many connections its sessions carry, those being opened included."""
+        return sum(session.streams + session.waiting for session in self._sessions)
+
     async def run(self) -> None:
         """Find an instance, and prove it now and then, until cancelled."""
         while True:

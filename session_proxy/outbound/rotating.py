@@ -49,6 +49,10 @@ class RotatingTransport:
                 self._check_not_down()
             await self._changed.wait()
 
+    async def wait_changed(self) -> None:
+        """Wait until something has changed: the state, its reason, or a detail."""
+        await self._changed.wait()
+
     async def wait_settled(self) -> None:
         """Return when the upstream works.
 

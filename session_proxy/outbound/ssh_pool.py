@@ -82,6 +82,10 @@ class PoolTransport(RotatingTransport):
         """
         return self._health
 
+    def streams(self) -> int:
+        """Return how many streams its links carry."""
+        return sum(link.streams for link in self._links.values())
+
     async def run(self) -> None:
         """Make, keep and close links until cancelled."""
         async with trio.open_nursery() as nursery:

@@ -118,8 +118,16 @@ class Transport(Protocol):
         """
         ...
 
+    async def wait_changed(self) -> None:
+        """Return when `health` may say something else than it does now; it may turn out to be the same."""
+        ...
+
     def health(self) -> Health:
         """Return the state of this transport, without waiting."""
+        ...
+
+    def streams(self) -> int:
+        """Return how many connections and UDP associations it carries, where closing it would end them."""
         ...
 
 

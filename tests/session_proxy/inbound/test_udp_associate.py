@@ -125,8 +125,14 @@ class FakeTransport:
     async def wait_usable(self) -> None:
         await trio.lowlevel.checkpoint()
 
+    async def wait_changed(self) -> None:
+        await trio.sleep_forever()
+
     def health(self) -> Health:
         return Health(HealthState.READY)
+
+    def streams(self) -> int:
+        return len(self.opened)
 
 
 @pytest.mark.parametrize("host", [LOOPBACK, "::1"])

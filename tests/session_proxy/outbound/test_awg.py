@@ -324,6 +324,7 @@ async def test_early_bytes_save_a_round_trip(
         began, first = trio.current_time(), EarlyBytes(early)
         stream = await transport.connect_tcp_early(Target.of("127.0.0.1", port), first)
         assert first.sent == bool(early)
+        assert transport.streams() == 1
         if not early:
             await stream.send_all(b"early")
         assert await read_exactly(stream, 5) == b"early"

@@ -88,6 +88,13 @@ async def test_it_is_ready_always() -> None:
     transport = DirectTransport()
     await transport.wait_usable()
     assert transport.health().state is HealthState.READY
+    with trio.move_on_after(0) as waiting:
+        await transport.wait_changed()
+    assert waiting.cancelled_caught
+
+
+async def test_closing_it_would_end_nothing() -> None:
+    assert DirectTransport().streams() == 0
 
 
 async def test_a_slow_resolver_does_not_outlive_its_caller(monkeypatch: pytest.MonkeyPatch) -> None:

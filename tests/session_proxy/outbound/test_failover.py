@@ -38,6 +38,7 @@ class FakeTransport:
     reason: str = ""
     asked: list[Target] = attrs.field(factory=list[Target])
     returns: trio.Event = attrs.field(factory=trio.Event)
+    changed: trio.Event = attrs.field(factory=trio.Event)
     hopeless: bool = False
 
     async def connect_tcp(self, target: Target) -> trio.abc.Stream:
@@ -59,12 +60,22 @@ class FakeTransport:
             raise TransportDownError(self.reason)
         await self.returns.wait()
 
+    async def wait_changed(self) -> None:
+        await self.changed.wait()
+
     def health(self) -> Health:
         return Health(self.state, self.reason)
 
-    def come_back(self) -> None:
-        self.state = HealthState.READY
-        self.returns.set()
+    def streams(self) -> int:
+        return 0
+
+    def become(self, state: HealthState, reason: str = "") -> None:
+        self.state, self.reason = state, reason
+        self.changed.set()
+        self.changed = trio.Event()
+        if state is not HealthState.DOWN:
+            self.returns.set()
+            self.returns = trio.Event()
 
 
 @attrs.define(eq=False)
@@ -229,7 +240,7 @@ async def test_when_all_are_down_the_first_to_come_back_is_used(
 
     async def recover() -> None:
         await trio.sleep(7)
-        edge.come_back()
+        edge.become(HealthState.READY)
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(recover)

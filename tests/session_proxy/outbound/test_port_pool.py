@@ -103,6 +103,7 @@ async def test_one_session_per_destination_carries_all_its_connections(autojump_
         assert len(watched.source.asked[1:]) == 2
         assert set(watched.source.asked[1:]) == {("i-1", DB), ("i-1", WEB)}
         assert sorted(link.streams for link in watched.source.links) == [1, 3]
+        assert transport.streams() == 4
         assert transport.health().details[-1] == ("sessions", "2")
     assert watched.source.open_now == 0
     links = [event.links for event in watched.events if isinstance(event, LinksChanged)]

@@ -63,6 +63,7 @@ async def test_who_waits_for_a_way_that_is_down_asks_for_the_next_attempt(autoju
     assert caught.value.exit_code is ExitCode.NOT_PERMITTED
     async with trio.open_nursery() as nursery:
         nursery.start_soon(transport.wait_usable)
+        nursery.start_soon(transport.wait_changed)
         await trio.testing.wait_all_tasks_blocked()
         assert transport.asked
         transport.work()

@@ -92,7 +92,7 @@ async def test_a_stream_goes_over_the_first_link(autojump_clock: MockClock) -> N
         stream = await transport.connect_tcp(DB)
 
         assert isinstance(stream, trio.abc.HalfCloseableStream)
-        assert watched.source.links[0].streams == 1
+        assert watched.source.links[0].streams == transport.streams() == 1
         health = transport.health()
         assert health.state is HealthState.READY
         assert health.details == (("via", "i-1"), ("links", "1"))
