@@ -168,6 +168,12 @@ class LiveSession:
                 raise RequestLostError(self.session.lost)
             await self.wait_room()
 
+    async def wait_lost(self) -> str:
+        """Return why the session is lost, once it is."""
+        while self.session.lost is None:
+            await self.wait_room()
+        return self.session.lost
+
     # -- what the link calls
 
     def frames_to_send(self, most: int, now: float) -> list[Frame]:

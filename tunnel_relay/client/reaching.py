@@ -63,6 +63,25 @@ class Reaching:
     _link: FrameCarrier | None = attrs.field(default=None, init=False)
     why_not: str | None = attrs.field(default=None, init=False)
     """Why there is no way to the agent now, in the relay's or the agent's word."""
+    _changed: trio.Event = attrs.field(factory=trio.Event, init=False)
+
+    @property
+    def attached(self) -> bool:
+        """Whether there is a way to the agent now."""
+        return self._begun is not None and self._begun.live.session.attached
+
+    async def wait_change(self) -> None:
+        """Wait until `attached` or `why_not` may have changed."""
+        await self._changed.wait()
+
+    def begin(self) -> LiveSession:
+        """Return the session; a new one where there is none (any more)."""
+        if self._begun is None or self._begun.live.session.lost is not None:
+            live = LiveSession.new(initiator=True, settings=self.settings, opened=_refuse)
+            self._begun = _Begun(live, secrets.token_hex(TOKEN_LENGTH // 2))
+            self.nursery.start_soon(self._run, live)
+            self._greet()
+        return self._begun.live
 
     def attach(self, link: FrameCarrier) -> None:
         """Use *link* from now on."""
@@ -72,9 +91,10 @@ class Reaching:
 
     def detach(self) -> None:
         """The link is lost."""
-        self._link = None
+        self._link, self.why_not = None, None
         if self._begun is not None:
             self._begun.live.detach()
+        self._change()
 
     def heed(self, frame: Frame) -> None:
         """Heed what came over the link.
@@ -97,13 +117,13 @@ class Reaching:
 
     def open_stream(self, service: str) -> RelayStream:
         """Open a stream to a service of the agent, or HOST:PORT; use it after `RelayStream.wait_accepted`."""
-        return self._live().open_stream(service.encode())
+        return self.begin().open_stream(service.encode())
 
     async def wait_ready(self) -> None:
         """Wait until there is a way to the agent."""
         while True:
             try:
-                await self._live().wait_attached()
+                await self.begin().wait_attached()
             except RequestLostError:
                 await trio.sleep(PAUSE)
             else:
@@ -116,16 +136,15 @@ class Reaching:
           RequestLostError: the session ended first.
 
         """
-        return await self._live().ask(request)
+        return await self.begin().ask(request)
 
-    def _live(self) -> LiveSession:
-        """Return the session; a new one where there is none (any more)."""
-        if self._begun is None or self._begun.live.session.lost is not None:
-            live = LiveSession.new(initiator=True, settings=self.settings, opened=_refuse)
-            self._begun = _Begun(live, secrets.token_hex(TOKEN_LENGTH // 2))
-            self.nursery.start_soon(live.run)
-            self._greet()
-        return self._begun.live
+    async def _run(self, live: LiveSession) -> None:
+        await live.run()
+        self._change()
+
+    def _change(self) -> None:
+        self._changed.set()
+        self._changed = trio.Event()
 
     def _greet(self) -> None:
         begun, link = self._begun, self._link
@@ -155,6 +174,7 @@ class Reaching:
             begun.live.attach(self._link, LABEL, welcome.received)
         except RelayProtocolError as exc:
             begun.live.lose(str(exc))
+        self._change()
 
     def _gone(self, begun: _Begun, word: GoAway) -> None:
         self.why_not = word.detail
@@ -163,6 +183,7 @@ class Reaching:
             begun.live.lose(word.detail)
         else:
             self.nursery.start_soon(self._greet_later, self._link)
+        self._change()
 
     async def _greet_later(self, link: FrameCarrier | None) -> None:
         await trio.sleep(PAUSE)
