@@ -95,6 +95,19 @@ class Limits:
 
 
 @attrs.frozen(kw_only=True)
+class Failover:
+    """How routes that list several upstreams go from one to another.
+
+    Attributes:
+      back_after: How long an upstream that was down has to be ready before new connections go back to it from those
+          behind it, in seconds.
+
+    """
+
+    back_after: float = attrs.field(default=60.0, metadata={"minimum": 0, "maximum": DAY})
+
+
+@attrs.frozen(kw_only=True)
 class Aws:
     """Which AWS credentials to use: a profile, inline keys, or boto3's own chain where nothing is said.
 
@@ -323,6 +336,7 @@ class Profile:
       auth: The credentials that clients must present; absent, none.
       admin: The admin listener; absent, there is none.
       limits: Bounds of the front door.
+      failover: How routes go from one upstream to another.
       upstreams: The ways out, by name.
       routes: Which destinations go where: the first that matches, in file order, decides.
 
@@ -336,6 +350,7 @@ class Profile:
     auth: Auth | None = None
     admin: Admin | None = None
     limits: Limits = Limits()
+    failover: Failover = Failover()
     upstreams: dict[str, Upstream] = attrs.field(factory=dict[str, Upstream])
     routes: tuple[Rule, ...] = ()
     file: Path | None = attrs.field(default=None, metadata={"key": None})

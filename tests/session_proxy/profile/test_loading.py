@@ -64,6 +64,9 @@ connect = 2.5
 idle = 3
 drain = 0
 
+[failover]
+back_after = 5
+
 [upstreams.dev]
 instances = ["i-0123456789abcdef0", "tag:Role=bastion", "name:web-1"]
 sessions = 8
@@ -133,6 +136,7 @@ def test_every_key_is_read(tmp_path: Path) -> None:
 
     assert profile.listen == (ListenAddress("127.0.0.1", 28881), ListenAddress("::1", 0))
     assert attrs.astuple(profile.limits) == (10, 1, 2.5, 3, 0)
+    assert profile.failover.back_after == 5
     assert profile.admin is not None
     assert str(profile.admin.listen) == "127.0.0.1:28890"
     dev, db, bastion = profile.upstreams.values()
