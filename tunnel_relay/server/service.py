@@ -62,7 +62,9 @@ class RelayService:
     switch: Switch = attrs.field(factory=Switch)
     access: Access = attrs.field(factory=Access)
     rates: RateLimits = attrs.field(
-        default=attrs.Factory(lambda self: RateLimits(self.access.rates()), takes_self=True)
+        default=attrs.Factory(
+            lambda self: RateLimits(self.access.rates(), self.access.tier("").rates), takes_self=True
+        )
     )
     _links: dict[_Admitted, None] = attrs.field(factory=dict["_Admitted", None], init=False)
     _left: trio.Event = attrs.field(factory=trio.Event, init=False)
