@@ -112,13 +112,16 @@ async def _serve_bounded(
 
 
 async def serve_http_stream(
-    routes: HttpRoutes, stream: trio.abc.Stream, *, limits: HttpLimits = HttpLimits()
+    routes: HttpRoutes, stream: trio.abc.Stream, *, limits: HttpLimits = HttpLimits(), once: bool = False
 ) -> None:
-    """Answer the requests of one client until it leaves, errs or is too slow. Does not close *stream*."""
+    """Answer the requests of one client until it leaves, errs or is too slow. Does not close *stream*.
+
+    With *once*, there is one request, and the client is told so.
+    """
     connection = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD)
     try:
         while True:
-            await _serve_one(connection, routes, stream, limits)
+            await _serve_one(connection, routes, stream, limits, once=once)
             if not _is_reusable(connection):
                 return
             connection.start_next_cycle()
@@ -131,7 +134,12 @@ def _is_reusable(connection: h11.Connection) -> bool:
 
 
 async def _serve_one(
-    connection: h11.Connection, routes: HttpRoutes, stream: trio.abc.Stream, limits: HttpLimits
+    connection: h11.Connection,
+    routes: HttpRoutes,
+    stream: trio.abc.Stream,
+    limits: HttpLimits,
+    *,
+    once: bool,
 ) -> None:
     try:
         request = await _receive_request(connection, stream, limits)
@@ -145,10 +153,9 @@ async def _serve_one(
             answer = await _answer(routes, request)
     if connection.our_state not in {h11.IDLE, h11.SEND_RESPONSE}:
         return
+    head_only = request is not None and request.method == "HEAD"
     with trio.fail_after(limits.answer):
-        await stream.send_all(
-            _encode(connection, answer, head_only=request is not None and request.method == "HEAD")
-        )
+        await stream.send_all(_encode(connection, answer, head_only=head_only, once=once))
 
 
 async def _receive_request(
@@ -213,7 +220,7 @@ def _encode_continue(connection: h11.Connection) -> bytes:
     return connection.send(h11.InformationalResponse(status_code=HTTPStatus.CONTINUE, headers=[])) or b""
 
 
-def _encode(connection: h11.Connection, answer: HttpAnswer, *, head_only: bool) -> bytes:
+def _encode(connection: h11.Connection, answer: HttpAnswer, *, head_only: bool, once: bool) -> bytes:
     headers = [
         ("Content-Type", answer.content_type),
         ("Content-Length", str(len(answer.body))),
@@ -221,7 +228,7 @@ def _encode(connection: h11.Connection, answer: HttpAnswer, *, head_only: bool) 
         ("Date", formatdate(usegmt=True)),
         *answer.headers,
     ]
-    if connection.their_state is h11.ERROR:
+    if once or connection.their_state is h11.ERROR:
         headers.append(("Connection", "close"))
     reason = HTTPStatus(answer.status).phrase
     data = connection.send(h11.Response(status_code=answer.status, headers=headers, reason=reason)) or b""

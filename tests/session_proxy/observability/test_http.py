@@ -45,13 +45,13 @@ async def read_all(stream: trio.abc.ReceiveStream) -> bytes:
     return b"".join([bytes(chunk) async for chunk in stream])
 
 
-async def exchange(*pieces: bytes) -> bytes:
+async def exchange(*pieces: bytes, once: bool = False) -> bytes:
     """Return everything that a server says to a client that sends *pieces*."""
     near, far = trio.testing.memory_stream_pair()
 
     async def serve() -> None:
         async with far:
-            await serve_http_stream(ROUTES, far)
+            await serve_http_stream(ROUTES, far, once=once)
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(serve)
@@ -75,6 +75,13 @@ async def test_a_request_in_single_bytes_is_the_same_request() -> None:
     bytewise = await exchange(*(bytes([byte]) for byte in GET))
 
     assert bytewise.endswith(b"GET /echo a=1 \n")
+
+
+async def test_a_client_may_be_answered_once() -> None:
+    answer = await exchange(GET + GET, once=True)
+
+    assert answer.count(b"HTTP/1.1 200 OK") == 1
+    assert b"\r\nConnection: close\r\n" in answer
 
 
 async def test_requests_follow_each_other_on_one_connection() -> None:
