@@ -84,23 +84,28 @@ class LinkOpened:
     tier: str = ""
 
 
+class Ending(enum.Enum):
+    """How a link came to its end."""
+
+    LEFT = "left"
+    LOST = "lost"
+    TOKEN = "token"
+    """Its token has ceased to hold."""
+    BROKEN = "broken"
+    """Its other end broke the rules of the protocol."""
+
+
 @attrs.frozen(kw_only=True)
 class LinkClosed:
-    """Somebody no longer is, after *duration* seconds.
-
-    Attributes:
-      cause: Set where its token has ceased to hold.
-      broken: Whether it broke the rules of the protocol.
-
-    """
+    """Somebody no longer is, after *duration* seconds; *cause* says what is wrong with its token, if anything is."""
 
     origin: Origin
     user: str
     agent: str | None
+    ending: Ending
     detail: str
     duration: float
     cause: Cause | None = None
-    broken: bool = False
 
 
 @attrs.frozen(kw_only=True)

@@ -20,6 +20,7 @@ from tunnel_relay.server.admission import AdmissionError, Asking, check_scope
 from tunnel_relay.server.events import (
     CAUSES,
     Cause,
+    Ending,
     LinkClosed,
     LinkOpened,
     Origin,
@@ -32,8 +33,9 @@ from tunnel_relay.websocket import WebSocket, accept_websocket
 # Seconds between two looks at whether tokens still hold.
 LOOK = 5.0
 
-# Codes of RFC 6455, section 7.4.1: that we go, and what is wrong with what the other end sends.
+# Codes of RFC 6455, section 7.4.1: that we go, that somebody does, and what is wrong with what the other end sends.
 GOING_AWAY = 1001
+PARTINGS = frozenset({1000, GOING_AWAY})
 BREACHES = frozenset({1002, 1003, 1007, 1009})
 
 LEAVING = "the relay is being shut down"
@@ -134,7 +136,7 @@ class _Admitted:
         link = port.link = self._link = Link(
             self.websocket, lambda frame: self._heed(port, frame), service.settings
         )
-        detail, broken, began = "", False, trio.current_time()
+        ending, detail, began = Ending.LEFT, "", trio.current_time()
         service.notify(LinkOpened(origin=origin, user=user, agent=asking.agent, tier=self.claims.tier))
         if asking.agent is not None:
             service.switch.register(port)
@@ -144,7 +146,7 @@ class _Admitted:
                 try:
                     await link.run()
                 except LinkLostError as exc:
-                    detail, broken = str(exc), _is_breach(exc.__cause__)
+                    ending, detail = _ending(exc.__cause__), str(exc)
                 nursery.cancel_scope.cancel()
         finally:
             if asking.agent is not None:
@@ -156,10 +158,10 @@ class _Admitted:
                     origin=origin,
                     user=user,
                     agent=asking.agent,
+                    ending=Ending.TOKEN if self._fault else ending,
                     detail=str(self._fault or detail),
                     duration=trio.current_time() - began,
                     cause=self._cause(),
-                    broken=broken,
                 )
             )
 
@@ -208,8 +210,10 @@ class _Admitted:
         await self.websocket.aclose(UNAUTHORIZED, str(self._fault))
 
 
-def _is_breach(cause: BaseException | None) -> bool:
-    """Whether a link was lost since its other end broke the rules."""
+def _ending(cause: BaseException | None) -> Ending:
+    """Return what it means that a link was lost for this *cause*."""
     if isinstance(cause, WebSocketClosedError):
-        return cause.code in BREACHES
-    return isinstance(cause, RelayProtocolError)
+        if cause.code in PARTINGS:
+            return Ending.LEFT
+        return Ending.BROKEN if cause.code in BREACHES else Ending.LOST
+    return Ending.BROKEN if isinstance(cause, RelayProtocolError) else Ending.LOST

@@ -18,7 +18,15 @@ from tunnel_relay.protocol.greetings import Hello, read_go_away, write
 from tunnel_relay.protocol.tokens import Claims, Fault, Scope, TokenError, Verifier, issue, read_keys
 from tunnel_relay.protocol.upgrade import SUBPROTOCOL, UNAUTHORIZED
 from tunnel_relay.server.admission import AdmissionError, Asking
-from tunnel_relay.server.events import Cause, LinkClosed, LinkOpened, Origin, RelayEvent, TokenRefreshed
+from tunnel_relay.server.events import (
+    Cause,
+    Ending,
+    LinkClosed,
+    LinkOpened,
+    Origin,
+    RelayEvent,
+    TokenRefreshed,
+)
 from tunnel_relay.server.service import GOING_AWAY, LEAVING, RelayService
 from tunnel_relay.websocket import WebSocket, request_websocket
 
@@ -80,7 +88,7 @@ async def test_what_is_told_of_a_link(autojump_clock: MockClock) -> None:
         assert isinstance(closed, LinkClosed)
         assert (closed.origin, closed.user, closed.agent) == (ORIGIN, "alice", "nas")
         assert closed.detail == "the WebSocket was closed with code 1000"
-        assert (closed.cause, closed.broken) == (None, False)
+        assert (closed.cause, closed.ending) == (None, Ending.LEFT)
         assert relay.service.switch.find("alice", "nas", None) is None
 
 
@@ -110,7 +118,7 @@ async def test_a_link_ends_with_its_token(autojump_clock: MockClock) -> None:
         await trio.testing.wait_all_tasks_blocked()
         closed = relay.told[-1]
         assert isinstance(closed, LinkClosed)
-        assert closed.cause is Cause.EXPIRED
+        assert (closed.cause, closed.ending) == (Cause.EXPIRED, Ending.TOKEN)
         assert closed.duration >= 130
 
 
@@ -157,7 +165,7 @@ async def test_who_breaks_the_rules_is_told_of(autojump_clock: MockClock) -> Non
         await trio.testing.wait_all_tasks_blocked()
         closed = relay.told[-1]
         assert isinstance(closed, LinkClosed)
-        assert closed.broken
+        assert closed.ending is Ending.BROKEN
 
 
 async def test_all_are_asked_to_go_before_the_end(autojump_clock: MockClock) -> None:

@@ -1,0 +1,99 @@
+"""What happens at a relay server, as log lines with the fields that everything about a relay has.
+
+``message`` is for people; ``userId``, ``connectionId`` and ``correlationId`` say whose matter it is, and whatever else
+there is to know stands in ``context``.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import assert_never
+
+import attrs
+
+from session_proxy.observability.logging import Log, quote
+from tunnel_relay.server.events import (
+    Answered,
+    Ending,
+    LimitReached,
+    LinkClosed,
+    LinkOpened,
+    RateExceeded,
+    RelayEvent,
+    SessionRefused,
+    TokenRefreshed,
+    TurnedAway,
+)
+
+
+class Context(dict[str, object]):
+    """An object in JSON, and words in a line of text."""
+
+    def __str__(self) -> str:
+        return " ".join(f"{key}={quote(value)}" for key, value in self.items())
+
+
+@attrs.frozen
+class RelayLine:
+    """What a line is to say of an event."""
+
+    level: str
+    event: str
+    message: str
+    user: str
+    context: Context
+
+
+@attrs.frozen(eq=False)
+class RelayLog:
+    """Writes what happens at a relay server to a log."""
+
+    log: Log
+
+    def __call__(self, event: RelayEvent) -> None:
+        """Write the line that *event* deserves, if the level lets it through."""
+        line, origin = relay_line(event), event.origin
+        self.log.log(
+            logging.getLevelNamesMapping()[line.level.upper()],
+            line.event,
+            message=line.message,
+            userId=line.user,
+            connectionId=origin.connection,
+            correlationId=origin.correlation,
+            context=Context(address=origin.address, **line.context),
+        )
+
+
+def relay_line(event: RelayEvent) -> RelayLine:
+    """Return what to say of *event*."""
+    match event:
+        case TurnedAway(cause=cause, status=status, detail=detail, user=user):
+            context = Context(cause=cause.value, status=status)
+            return RelayLine("warning", "turned away", detail, user, context)
+        case LinkOpened(user=user, agent=agent, tier=tier):
+            return RelayLine(
+                "info", "link opened", f"{_who(agent)} is linked", user, Context(agent=agent or "", tier=tier)
+            )
+        case LinkClosed(user=user, agent=agent, ending=ending, detail=detail):
+            level = "info" if ending is Ending.LEFT else "warning"
+            context = Context(agent=agent or "", ending=ending.value, duration=round(event.duration, 3))
+            return RelayLine(level, "link closed", detail, user, context)
+        case TokenRefreshed(user=user):
+            return RelayLine("debug", "token refreshed", "the link goes on", user, Context())
+        case RateExceeded(user=user, act=act, wait=wait, refused=refused):
+            message = "was refused" if refused else "has to wait"
+            context = Context(act=act.value, wait=round(wait, 3))
+            return RelayLine("warning", "rate exceeded", message, user, context)
+        case LimitReached(user=user, detail=detail):
+            return RelayLine("warning", "limit reached", detail, user, Context())
+        case SessionRefused(user=user, detail=detail):
+            return RelayLine("warning", "session refused", detail, user, Context())
+        case Answered(user=user, kind=kind, ok=ok, seconds=seconds):
+            message = "done" if ok else "refused"
+            return RelayLine("debug", kind.value, message, user, Context(seconds=round(seconds, 6)))
+        case _:
+            assert_never(event)
+
+
+def _who(agent: str | None) -> str:
+    return "a client" if agent is None else f"the agent {agent!r}"
