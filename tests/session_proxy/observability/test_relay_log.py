@@ -9,81 +9,45 @@ import pytest
 from session_proxy.observability.log_settings import LogFormat, LogLevel, LogSettings
 from session_proxy.observability.logging import make_logger
 from session_proxy.observability.relay_log import RelayLog
-from tunnel_relay.policy.rate import Act
-from tunnel_relay.server.events import (
-    Answered,
-    Cause,
-    Ending,
-    Kind,
-    LimitReached,
-    LinkClosed,
-    LinkOpened,
-    Origin,
-    RateExceeded,
-    RelayEvent,
-    SessionRefused,
-    TokenRefreshed,
-    TurnedAway,
+from tests.support.relay_events import (
+    ANSWERED,
+    LIMIT,
+    OPENED,
+    REFRESHED,
+    SESSION_REFUSED,
+    closed,
+    rate_exceeded,
+    turned_away,
 )
+from tunnel_relay.server.events import Cause, Ending, RelayEvent
 
-ORIGIN = Origin(connection="c1", address="203.0.113.9", correlation="r1")
-
-EVENTS: list[tuple[RelayEvent, str, str, str, dict[str, object]]] = [
+EXPIRED = turned_away(Cause.EXPIRED, 401)
+LINES: list[tuple[RelayEvent, str, str, str, dict[str, object]]] = [
+    (EXPIRED, "warning", "turned away", "it is expired", {"cause": "expired", "status": 401}),
+    (OPENED, "info", "link opened", "the agent 'nas' is linked", {"agent": "nas", "tier": "free"}),
     (
-        TurnedAway(origin=ORIGIN, cause=Cause.EXPIRED, status=401, detail="the token is expired"),
-        "warning",
-        "turned away",
-        "the token is expired",
-        {"cause": "expired", "status": 401},
-    ),
-    (
-        LinkOpened(origin=ORIGIN, user="alice", agent="nas", tier="free"),
-        "info",
-        "link opened",
-        "the agent 'nas' is linked",
-        {"agent": "nas", "tier": "free"},
-    ),
-    (
-        LinkClosed(origin=ORIGIN, user="alice", agent=None, ending=Ending.LEFT, detail="bye", duration=1.5),
+        closed(Ending.LEFT),
         "info",
         "link closed",
-        "bye",
+        "it left",
         {"agent": "", "ending": "left", "duration": 1.5},
     ),
     (
-        LinkClosed(origin=ORIGIN, user="alice", agent=None, ending=Ending.BROKEN, detail="no", duration=1.5),
+        closed(Ending.BROKEN),
         "warning",
         "link closed",
-        "no",
+        "it broken",
         {"agent": "", "ending": "broken", "duration": 1.5},
     ),
-    (TokenRefreshed(origin=ORIGIN, user="alice"), "debug", "token refreshed", "the link goes on", {}),
-    (
-        RateExceeded(origin=ORIGIN, user="alice", act=Act.OPEN, wait=0.5, refused=False),
-        "warning",
-        "rate exceeded",
-        "has to wait",
-        {"act": "open", "wait": 0.5},
-    ),
-    (
-        LimitReached(origin=ORIGIN, user="alice", detail="too many"),
-        "warning",
-        "limit reached",
-        "too many",
-        {},
-    ),
-    (SessionRefused(origin=ORIGIN, user="alice", detail="old"), "warning", "session refused", "old", {}),
-    (
-        Answered(origin=ORIGIN, user="alice", kind=Kind.OPEN, ok=True, seconds=0.25),
-        "debug",
-        "open",
-        "done",
-        {"seconds": 0.25},
-    ),
+    (REFRESHED, "debug", "token refreshed", "the link goes on", {}),
+    (rate_exceeded(), "warning", "rate exceeded", "has to wait", {"act": "open", "wait": 0.5}),
+    (LIMIT, "warning", "limit reached", "too many", {}),
+    (SESSION_REFUSED, "warning", "session refused", "old", {}),
+    (ANSWERED, "debug", "open", "done", {"seconds": 0.25}),
 ]
 
 
-@pytest.mark.parametrize(("event", "level", "name", "message", "context"), EVENTS)
+@pytest.mark.parametrize(("event", "level", "name", "message", "context"), LINES)
 def test_a_line_in_json(
     event: RelayEvent, level: str, name: str, message: str, context: dict[str, object]
 ) -> None:
@@ -105,8 +69,8 @@ def test_a_line_in_json(
 
 def test_a_line_of_text() -> None:
     lines: list[str] = []
-    RelayLog(make_logger(lines.append, LogSettings()))(EVENTS[0][0])
+    RelayLog(make_logger(lines.append, LogSettings()))(EXPIRED)
     assert lines[0].endswith(
-        'turned away message="the token is expired" userId="" connectionId=c1 correlationId=r1'
+        'turned away message="it is expired" userId="" connectionId=c1 correlationId=r1'
         ' context="address=203.0.113.9 cause=expired status=401"'
     )
