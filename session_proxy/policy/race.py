@@ -68,10 +68,12 @@ class Wait:
     until: float
 
 
-def next_move(runners: Sequence[Runner], began: float, now: float) -> Use | Wait | None:
+def next_move(
+    runners: Sequence[Runner], began: float, now: float, latest: float = math.inf
+) -> Use | Wait | None:
     """Return what to do about a connection that has been wanted since *began*; `None`: all that is left is down.
 
-    *runners* are in the order of the route.
+    *runners* are in the order of the route. From *latest* on nobody is waited for where one is ready.
     """
     turn = began
     coming = False
@@ -80,7 +82,7 @@ def next_move(runners: Sequence[Runner], began: float, now: float) -> Use | Wait
         match runner.standing:
             case Standing.READY:
                 if not runner.rests:
-                    return Use(runner.name) if turn <= now else Wait(turn)
+                    return _in_turn(runner, min(turn, latest), now)
                 spare = spare or runner
             case Standing.COMING:
                 coming = True
@@ -91,8 +93,12 @@ def next_move(runners: Sequence[Runner], began: float, now: float) -> Use | Wait
             case Standing.DOWN:
                 pass
     if spare is not None:
-        return Use(spare.name) if turn <= now else Wait(turn)
+        return _in_turn(spare, min(turn, latest), now)
     return Wait(math.inf) if coming else None
+
+
+def _in_turn(runner: Runner, turn: float, now: float) -> Use | Wait:
+    return Use(runner.name) if turn <= now else Wait(turn)
 
 
 @attrs.define
@@ -145,14 +151,12 @@ class Memory:
         record = self._record(name)
         return not record.settled and not record.passed
 
-    def next_timer(self) -> float:
-        """Return when an upstream that is ready is gone back to; then it is to be observed."""
-        times = [
-            record.ready_since + self.failback
-            for record in self._records.values()
-            if record.failed and record.ready_since is not None
-        ]
-        return min(times, default=math.inf)
+    def back_at(self, name: str) -> float:
+        """Return when an upstream that was down is gone back to if it stays ready; then it is to be observed."""
+        record = self._record(name)
+        if not record.failed or record.ready_since is None:
+            return math.inf
+        return record.ready_since + self.failback
 
     def forget(self, name: str) -> None:
         """Remember nothing of an upstream that is no more, or another one of the same name."""

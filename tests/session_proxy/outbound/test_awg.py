@@ -33,7 +33,7 @@ from session_proxy.outbound.failover import open_dialer
 from session_proxy.outbound.links import LinkFailedError
 from session_proxy.outbound.transport import EarlyBytes, EarlyTransport, HealthState, Services
 from session_proxy.policy.rules import Rule
-from session_proxy.profile.model import AwgUpstream, Profile, Startup
+from session_proxy.profile.model import AwgUpstream, Failover, Profile, Startup
 from session_proxy.profile.secret import Secret
 from session_proxy.target import Target
 from tests.support.awg_events import PEER
@@ -399,7 +399,9 @@ async def test_the_next_upstream_of_a_route_takes_over() -> None:
     async with open_watched() as watched, open_destination() as port:
         watched.world.relay.blackout(True)
         profile = Profile(
-            upstreams={"edge": watched.upstream("background")}, routes=(Rule.of("*", ["edge", "direct"]),)
+            upstreams={"edge": watched.upstream("background")},
+            routes=(Rule.of("*", ["edge", "direct"]),),
+            failover=Failover(back_after=0),
         )
         target = Target.of("127.0.0.1", port)
         async with open_dialer(profile, Services()) as dialer:

@@ -20,8 +20,9 @@ from session_proxy.errors import (
     UdpUnsupportedError,
     UnreachableError,
 )
-from session_proxy.outbound.failover import LOOKUP_LIMIT, PATIENCE, Dialer, system_addresses
+from session_proxy.outbound.failover import LOOKUP_LIMIT, Dialer, system_addresses
 from session_proxy.outbound.transport import DatagramAssociation, EarlyBytes, Health, HealthState
+from session_proxy.policy.race import STAGGER, START_PATIENCE
 from session_proxy.policy.route_table import RouteTable
 from session_proxy.policy.rules import Address, Decision, Rule
 from session_proxy.target import Target
@@ -201,21 +202,174 @@ async def test_an_upstream_that_is_coming_up_is_waited_for_a_while_where_another
     connected = await dialer({"dev": dev, "edge": edge}).connect(DB, via("dev", "edge"))
 
     assert connected.upstream == "edge"
-    assert trio.current_time() - began == pytest.approx(PATIENCE)
+    assert trio.current_time() - began == pytest.approx(START_PATIENCE)
 
 
-async def test_an_upstream_in_doubt_is_given_as_long_as_one_that_is_coming_up(
+async def test_an_upstream_in_doubt_is_waited_for_a_moment_where_another_is_ready(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    doubtful = FakeTransport([math.inf, math.inf], reason="resuming the session: cut")
-    ways = dialer({"dev": doubtful, "edge": FakeTransport()})
+    doubtful, edge = FakeTransport(), FakeTransport()
+    ways = dialer({"dev": doubtful, "edge": edge})
+    assert (await ways.connect(DB, via("dev", "edge"))).upstream == "dev"
+    doubtful.become(HealthState.READY, "resuming the session: cut")
+    doubtful.answers = [math.inf]
     began = trio.current_time()
 
     assert (await ways.connect(DB, via("dev", "edge"))).upstream == "edge"
-    assert trio.current_time() - began == pytest.approx(PATIENCE)
+    assert trio.current_time() - began == pytest.approx(STAGGER)
+    assert len(doubtful.asked) == 1
 
     with trio.move_on_after(5), pytest.raises(TransportDownError, match=r"dev: not ready .*: resuming the"):
         await ways.connect(DB, via("dev"))
+
+
+async def test_one_that_lost_the_race_is_not_waited_for_again_until_it_is_ready(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    dev, edge = FakeTransport(), FakeTransport()
+    ways = dialer({"dev": dev, "edge": edge})
+    assert (await ways.connect(DB, via("dev", "edge"))).upstream == "dev"
+    dev.become(HealthState.STARTING, "connection lost")
+    assert (await ways.connect(DB, via("dev", "edge"))).upstream == "edge"
+    began = trio.current_time()
+
+    assert (await ways.connect(DB, via("dev", "edge"))).upstream == "edge"
+    assert trio.current_time() == began
+
+    dev.become(HealthState.READY)
+    assert (await ways.connect(DB, via("dev", "edge"))).upstream == "dev"
+
+
+async def test_whichever_is_ready_first_in_its_turn_is_used(autojump_clock: trio.testing.MockClock) -> None:
+    """The destination is opened once, whoever is ready meanwhile."""
+    ways = {name: FakeTransport() for name in "abc"}
+    connecting = dialer(ways)
+    assert (await connecting.connect(DB, via("a", "b", "c"))).upstream == "a"
+    for transport in ways.values():
+        transport.become(HealthState.STARTING, "connection lost")
+        transport.asked.clear()
+
+    async def recover() -> None:
+        await trio.sleep(STAGGER / 2)
+        ways["c"].become(HealthState.READY)
+        await trio.sleep(STAGGER)
+        ways["b"].become(HealthState.READY)
+
+    began = trio.current_time()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(recover)
+        connected = await connecting.connect(DB, via("a", "b", "c"))
+
+    assert connected.upstream == "b"
+    assert trio.current_time() - began == pytest.approx(1.5 * STAGGER)
+    assert (ways["a"].asked, ways["c"].asked) == ([], [])
+
+
+async def test_a_connection_under_way_leaves_an_upstream_that_falls(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    dev, edge = FakeTransport([math.inf]), FakeTransport()
+    ways = dialer({"dev": dev, "edge": edge})
+
+    async def fall() -> None:
+        await trio.sleep(1)
+        dev.become(HealthState.STARTING, "connection lost")
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(ways.lookout.watch, "dev", dev)
+        nursery.start_soon(fall)
+        began = trio.current_time()
+        assert (await ways.connect(DB, via("dev", "edge"))).upstream == "edge"
+        assert trio.current_time() - began == pytest.approx(1 + STAGGER)
+        nursery.cancel_scope.cancel()
+
+
+async def test_connections_go_back_to_the_better_one_when_it_has_been_ready_for_a_while(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    ways = {"awg": FakeTransport(), "relay": FakeTransport(), "dev": FakeTransport()}
+    connecting = dialer(ways)
+    route = via("awg", "relay", "dev")
+    connecting.lookout.memory.failback = 10.0
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(connecting.lookout.watch, "awg", ways["awg"])
+        assert (await connecting.connect(DB, route)).upstream == "awg"
+        ways["awg"].become(HealthState.DOWN, "gone")
+        assert (await connecting.connect(DB, route)).upstream == "relay"
+        await trio.sleep(100)
+        ways["awg"].become(HealthState.READY)
+        await trio.sleep(9)
+        assert (await connecting.connect(DB, route)).upstream == "relay"
+        await trio.sleep(1)
+        assert (await connecting.connect(DB, route)).upstream == "awg"
+        nursery.cancel_scope.cancel()
+
+
+async def test_one_that_has_just_come_back_is_used_where_nothing_else_is_ready(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    dev, edge = FakeTransport(state=HealthState.DOWN), FakeTransport()
+    ways = dialer({"dev": dev, "edge": edge})
+    assert (await ways.connect(DB, via("dev", "edge"))).upstream == "edge"
+    dev.become(HealthState.READY)
+    edge.become(HealthState.DOWN, "gone")
+
+    assert (await ways.connect(DB, via("dev", "edge"))).upstream == "dev"
+
+
+class FallingTransport(FakeTransport):
+    """Goes down under its first connection."""
+
+    async def connect_tcp(self, target: Target) -> trio.abc.Stream:
+        if not self.asked:
+            self.answers = [TransportDownError("lost")]
+            self.become(HealthState.DOWN, "lost")
+        return await super().connect_tcp(target)
+
+
+async def test_an_upstream_that_breaks_under_a_connection_may_come_back_to_it(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    dev = FallingTransport()
+
+    async def recover() -> None:
+        await trio.sleep(3)
+        dev.become(HealthState.READY)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(recover)
+        assert (await dialer({"dev": dev}).connect(DB, via("dev"))).upstream == "dev"
+    assert len(dev.asked) == 2
+
+
+async def test_a_route_may_end_in_a_refusal() -> None:
+    ways = dialer({"dev": FakeTransport([UnreachableError("no route")])})
+    with pytest.raises(NotAllowedError, match=r"^db.internal:5432: rejected by routes\[0\]$"):
+        await ways.connect(DB, via("dev", "reject"))
+
+
+async def test_what_a_change_of_the_profile_takes_away_is_passed_over() -> None:
+    ways = dialer({"edge": FakeTransport()})
+    assert (await ways.connect(DB, via("dev", "edge"))).upstream == "edge"
+    with pytest.raises(TransportDownError, match="dev: is no longer part of the profile"):
+        await ways.connect(DB, via("dev"))
+
+
+async def test_who_waits_for_an_upstream_gets_the_one_that_takes_its_place(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    down = FakeTransport(state=HealthState.DOWN, reason="wrong key")
+    ways = dialer({"dev": down})
+
+    async def change() -> None:
+        await trio.sleep(3)
+        ways.adopt({"dev": FakeTransport()})
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(change)
+        began = trio.current_time()
+        assert (await ways.connect(DB, via("dev"))).upstream == "dev"
+    assert trio.current_time() - began == pytest.approx(3)
 
 
 async def test_an_upstream_known_to_be_down_costs_no_time(autojump_clock: trio.testing.MockClock) -> None:

@@ -42,6 +42,13 @@ def test_one_that_comes_up_for_the_first_time_has_its_time_from_its_start_on() -
     assert next_move(race, 10 + START_PATIENCE, 10 + START_PATIENCE) == Use("edge")
 
 
+def test_who_has_little_time_waits_no_longer_than_that() -> None:
+    race = [Runner("dev", COMING, since=10, fresh=True), Runner("edge", READY)]
+
+    assert next_move(race, 10, 10, latest=11) == Wait(11)
+    assert next_move(race, 10, 11, latest=11) == Use("edge")
+
+
 def test_nobody_waits_for_one_that_rests() -> None:
     assert next_move([Runner("dev", COMING, rests=True), Runner("edge", READY)], 10, 10) == Use("edge")
     assert next_move([Runner("dev", READY, rests=True), Runner("edge", READY)], 10, 10) == Use("edge")
@@ -90,19 +97,19 @@ def test_nothing_rests_that_has_not_failed() -> None:
     memory.observe("dev", COMING, 1)
 
     assert not memory.rests("dev")
-    assert memory.next_timer() == math.inf
+    assert memory.back_at("dev") == math.inf
 
 
 def test_one_that_was_down_rests_until_it_was_ready_for_long_enough() -> None:
     memory = Memory(60)
     memory.observe("dev", DOWN, 0)
     assert memory.rests("dev")
-    assert memory.next_timer() == math.inf
+    assert memory.back_at("dev") == math.inf
 
     memory.observe("dev", READY, 100)
     memory.observe("dev", READY, 130)
     assert memory.rests("dev")
-    assert memory.next_timer() == 160
+    assert memory.back_at("dev") == 160
 
     memory.observe("dev", READY, 160)
     assert not memory.rests("dev")
@@ -118,7 +125,7 @@ def test_one_that_comes_and_goes_rests_on(standing: Standing) -> None:
     memory.observe("dev", READY, 170)
 
     assert memory.rests("dev")
-    assert memory.next_timer() == 215
+    assert memory.back_at("dev") == 215
 
 
 def test_without_a_delay_it_is_gone_back_to_at_once() -> None:

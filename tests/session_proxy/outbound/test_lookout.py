@@ -1,0 +1,176 @@
+"""What is known of upstreams, in virtual time; test_failover.py has the connections that are made of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+import attrs
+import pytest
+import trio
+import trio.testing
+
+from session_proxy.errors import TransportDownError
+from session_proxy.events import Event, Notice
+from session_proxy.outbound.lookout import Attempt, Lookout, raced_upstreams, standing_of
+from session_proxy.outbound.transport import DatagramAssociation, EarlyBytes, Health, HealthState
+from session_proxy.policy.race import PROBE_INTERVAL, STAGGER, Memory, Standing
+from session_proxy.policy.rules import Rule
+from session_proxy.target import Target
+
+
+@attrs.define(eq=False)
+class FakeTransport:
+    """Is as a test says, and counts who would like to use it."""
+
+    state: HealthState = HealthState.READY
+    reason: str = ""
+    wanted: int = 0
+    hopeless: bool = False
+    changed: trio.Event = attrs.field(factory=trio.Event)
+
+    async def connect_tcp(self, target: Target) -> trio.abc.Stream:
+        raise AssertionError(target)
+
+    async def open_udp(self) -> DatagramAssociation:
+        raise AssertionError
+
+    async def wait_usable(self) -> None:
+        self.wanted += 1
+        if self.hopeless:
+            raise TransportDownError(self.reason)
+        await self.changed.wait()
+
+    async def wait_changed(self) -> None:
+        await self.changed.wait()
+
+    def health(self) -> Health:
+        return Health(self.state, self.reason)
+
+    def streams(self) -> int:
+        return 0
+
+    def become(self, state: HealthState) -> None:
+        self.state = state
+        self.changed.set()
+        self.changed = trio.Event()
+
+
+@asynccontextmanager
+async def watching(lookout: Lookout, transport: FakeTransport) -> AsyncGenerator[None]:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(lookout.watch, "dev", transport)
+        await trio.testing.wait_all_tasks_blocked()
+        yield
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize(
+    ("state", "reason", "standing"),
+    [
+        (HealthState.READY, "", Standing.READY),
+        (HealthState.READY, "in doubt", Standing.COMING),
+        (HealthState.STARTING, "", Standing.COMING),
+        (HealthState.DOWN, "gone", Standing.DOWN),
+    ],
+)
+def test_what_health_is_worth(state: HealthState, reason: str, standing: Standing) -> None:
+    assert standing_of(Health(state, reason)) is standing
+
+
+def test_only_upstreams_beside_others_are_raced() -> None:
+    rules = [Rule.of("a.b", "alone"), Rule.of("c.d", ["one", "two", "direct"]), Rule.of("e.f", ["x", "x"])]
+
+    assert raced_upstreams(rules) == {"one", "two"}
+
+
+@pytest.mark.parametrize("hopeless", [False, True])
+async def test_one_that_is_down_is_asked_for_now_and_then(
+    autojump_clock: trio.testing.MockClock, hopeless: bool
+) -> None:
+    transport = FakeTransport(HealthState.DOWN, hopeless=hopeless)
+    async with watching(Lookout(Memory(60), raced=frozenset({"dev"})), transport):
+        await trio.sleep(1)
+        assert transport.wanted == 1
+        await trio.sleep(PROBE_INTERVAL)
+        assert transport.wanted == 2
+        for _ in range(5):
+            transport.become(HealthState.STARTING)
+            await trio.sleep(1)
+            transport.become(HealthState.DOWN)
+            await trio.sleep(1)
+        assert transport.wanted == 2
+
+
+async def test_one_that_nothing_else_stands_in_for_is_left_to_itself(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    transport = FakeTransport(HealthState.DOWN)
+    async with watching(Lookout(Memory(60)), transport):
+        await trio.sleep(10 * PROBE_INTERVAL)
+        assert transport.wanted == 0
+
+
+async def test_it_is_told_when_connections_go_back(autojump_clock: trio.testing.MockClock) -> None:
+    told: list[Event] = []
+    lookout = Lookout(Memory(60), told.append, frozenset({"dev"}))
+    transport = FakeTransport()
+    async with watching(lookout, transport):
+        transport.become(HealthState.DOWN)
+        await trio.sleep(1)
+        transport.become(HealthState.READY)
+        await trio.sleep(59)
+        assert lookout.runner("dev", transport).rests
+        assert told == []
+        await trio.sleep(2)
+        assert not lookout.runner("dev", transport).rests
+        assert told == [Notice("dev", "ready again: new connections go back to it")]
+
+
+async def test_one_that_comes_and_goes_unasked_is_seen_to(autojump_clock: trio.testing.MockClock) -> None:
+    lookout, transport = Lookout(Memory(60)), FakeTransport()
+    async with watching(lookout, transport):
+        transport.become(HealthState.DOWN)
+        await trio.sleep(1)
+        transport.become(HealthState.READY)
+        await trio.sleep(50)
+        transport.become(HealthState.STARTING)
+        await trio.sleep(1)
+        transport.become(HealthState.READY)
+        await trio.sleep(50)
+        assert lookout.runner("dev", transport).rests
+
+
+async def hurried(attempt: Attempt, state: HealthState) -> bool:
+    """Return whether *attempt* has less time once its upstream is in *state*."""
+    lookout, transport = Lookout(Memory(60)), FakeTransport()
+    async with watching(lookout, transport):
+        lookout.begin(transport, attempt)
+        assert lookout.attempts(transport) == 1
+        transport.become(state)
+        await trio.testing.wait_all_tasks_blocked()
+        lookout.end(transport, attempt)
+        assert lookout.attempts(transport) == 0
+    if attempt.scope.deadline < math.inf:
+        assert attempt.scope.deadline == pytest.approx(trio.current_time() + STAGGER)
+        return True
+    return False
+
+
+async def test_an_attempt_is_hurried_where_another_upstream_could_take_over(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    def yes() -> bool:
+        return True
+
+    def no() -> bool:
+        return False
+
+    spent = EarlyBytes(b"once")
+    spent.sent = True
+    assert await hurried(Attempt(trio.CancelScope(), yes, None), HealthState.DOWN)
+    assert await hurried(Attempt(trio.CancelScope(), yes, EarlyBytes(b"")), HealthState.STARTING)
+    assert not await hurried(Attempt(trio.CancelScope(), yes, None), HealthState.READY)
+    assert not await hurried(Attempt(trio.CancelScope(), no, None), HealthState.DOWN)
+    assert not await hurried(Attempt(trio.CancelScope(), yes, spent), HealthState.DOWN)
