@@ -14,7 +14,7 @@ from tunnel_relay.protocol.frames import LINK, Frame, FrameType
 from tunnel_relay.protocol.greetings import GoAway, Resume, Welcome, read_hello, read_resume, write
 from tunnel_relay.protocol.multiplexer import Reason
 from tunnel_relay.protocol.session import SessionSettings
-from tunnel_relay.sessions import LiveSession, RelayStream, StreamRefusedError, StreamResetError
+from tunnel_relay.sessions import LiveSession, RelayStream, StreamRefusedError
 
 # Seconds that connecting may take.
 CONNECT_LIMIT = 10.0
@@ -158,15 +158,21 @@ class FarEnd:
             return
         stream.accept()
         async with stream, far, trio.open_nursery() as nursery:
-            nursery.start_soon(_carry, stream, far)
-            nursery.start_soon(_carry, far, stream)
+            nursery.start_soon(_carry, stream, far, stream, far)
+            nursery.start_soon(_carry, far, stream, stream, far)
 
 
-async def _carry(source: trio.abc.HalfCloseableStream, sink: trio.abc.HalfCloseableStream) -> None:
+async def _carry(
+    source: trio.abc.HalfCloseableStream,
+    sink: trio.abc.HalfCloseableStream,
+    stream: RelayStream,
+    far: trio.abc.HalfCloseableStream,
+) -> None:
+    """Carry one direction; where it breaks, end both."""
     try:
         while data := await source.receive_some(READ):
             await sink.send_all(data)
         await sink.send_eof()
-    except (trio.BrokenResourceError, trio.ClosedResourceError, StreamResetError):
-        await trio.aclose_forcefully(source)
-        await trio.aclose_forcefully(sink)
+    except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
+        stream.reset(Reason.BROKEN, str(exc))
+        await trio.aclose_forcefully(far)

@@ -328,6 +328,15 @@ class RelayStream(trio.abc.HalfCloseableStream):
                 raise trio.ClosedResourceError("the stream was closed here")
             return self._take(max_bytes or MOST_AT_ONCE)
 
+    def reset(self, reason: Reason, detail: str = "") -> None:
+        """End both directions at once, so that the peer does not take it for the end of what was to be sent."""
+        if not self._closed:
+            self._closed = True
+            self._live.session.streams.reset(self.number, reason, detail)
+            self._live.forget(self)
+            self._live.poke()
+            self._wake()
+
     async def aclose(self) -> None:
         """Close both directions; where they have not ended, the peer hears of a reset, after all that was sent."""
         if not self._closed:

@@ -74,21 +74,40 @@ class World:
         return self.wire.said()
 
 
+@attrs.define(eq=False)
+class Breaking(trio.abc.ReceiveStream):
+    """A stream that breaks after the first piece."""
+
+    stream: trio.abc.ReceiveStream
+    taken: bool = False
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        if self.taken:
+            raise trio.BrokenResourceError("it broke")
+        self.taken = True
+        return await self.stream.receive_some(max_bytes)
+
+    async def aclose(self) -> None:
+        await self.stream.aclose()
+
+
 @asynccontextmanager
 async def open_world() -> AsyncGenerator[World]:
-    """Run a far end that connects to "here", never to "nowhere", and to nothing else."""
+    """Run a far end that connects to "here" and "broken", never to "nowhere", and to nothing else."""
     asked: list[str] = []
 
     async def connect(name: str) -> trio.abc.HalfCloseableStream:
         asked.append(name)
         if name == "nowhere":
             await trio.sleep_forever()
-        if name != "here":
+        if name not in ("here", "broken"):
             raise StreamRefusedError(Reason.UNREACHABLE, f"there is no {name}")
         near, far = trio.testing.memory_stream_pair()
         await far.send_all(b"welcome")
-        await far.send_eof()
-        return near
+        if name == "here":
+            await far.send_eof()
+            return near
+        return trio.StapledStream(near.send_stream, Breaking(near.receive_stream))
 
     async with open_background() as nursery:
         far = FarEnd(nursery, connect, "one", SessionSettings(grace=100))
@@ -207,3 +226,12 @@ async def test_a_link_has_nothing_to_say_of_itself() -> None:
     async with open_world() as world:
         with pytest.raises(RelayProtocolError, match="does not concern a link"):
             world.far.heed(Frame(FrameType.GOAWAY, LINK))
+
+
+async def test_what_breaks_is_not_taken_for_the_end() -> None:
+    async with open_world() as world:
+        world.hello()
+        world.far.heed(Frame(FrameType.OPEN, 1, 1, 1, GRANT + b"broken"))
+        frames = await world.said()
+        assert kinds(frames)[-3:] == [FrameType.OPENED, FrameType.DATA, FrameType.RESET]
+        assert frames[-1].payload[0] == Reason.BROKEN
