@@ -145,7 +145,7 @@ class Port:
             resume = read_resume(frame.payload)
             name, instance, mode = resume.agent, resume.instance, resume.mode
         if mode is Mode.RELAY_SSH:
-            far = self.switch.keep(self, name)
+            far = self.switch.keep(self, name, instance)
             if isinstance(far, Denial):
                 self.go_away(label, far.detail, lost=True)
                 return
@@ -178,12 +178,13 @@ class Switch:
     """The links that there are, by user.
 
     Attributes:
-      keeper: Gives the far end of a client's sessions that the relay keeps itself (`Mode.RELAY_SSH`), for the agent
-        of that name, or says why not.
+      keeper: Gives the far end of a client's sessions that the relay keeps itself (`Mode.RELAY_SSH`): for the agent
+        of that name, and where a session is resumed, for what was this relay's instance when it began. Or it says
+        why there is none; nothing, where there is no such agent.
 
     """
 
-    keeper: Callable[[Port, str], Port | Denial] | None = None
+    keeper: Callable[[Port, str, str | None], Port | Denial | None] | None = None
     _agents: dict[tuple[str, str], dict[str, Port]] = attrs.field(
         factory=dict[tuple[str, str], dict[str, Port]]
     )
@@ -210,8 +211,8 @@ class Switch:
             return instances.get(instance)
         return min(instances.values(), key=lambda agent: agent.sessions, default=None)
 
-    def keep(self, client: Port, name: str) -> Port | Denial:
-        """Return the relay's own far end for *client*'s sessions behind the agent of that name."""
+    def keep(self, client: Port, name: str, instance: str | None) -> Port | Denial | None:
+        """Return the relay's own far end for *client*'s sessions behind the agent of that name (see `keeper`)."""
         if self.keeper is None:
             return Denial(Reason.NOT_ALLOWED, f"this relay has no mode {Mode.RELAY_SSH.value!r}")
-        return self.keeper(client, name)
+        return self.keeper(client, name, instance)
