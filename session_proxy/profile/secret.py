@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import attrs
@@ -11,12 +12,14 @@ import attrs
 class Secret:
     """A password, key or token, and where it came from.
 
-    *reference* is the variable, path or command that a person wrote, and "" for a literal.
+    *reference* is the variable, path or command that a person wrote, and "" for a literal. *again* reads it anew,
+    where that makes sense.
     """
 
     source: Literal["literal", "env", "file", "command"]
     reference: str
     _value: str = attrs.field(eq=True)
+    again: Callable[[], str] | None = attrs.field(default=None, eq=False)
 
     def reveal(self) -> str:
         """Return the secret itself, to hand it to what needs it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import attrs
@@ -44,6 +45,18 @@ def expand_path(text: str, base: Path, environ: Mapping[str, str]) -> Path:
         raise InvalidValueError(f"{text!r} names the home folder of an unknown user", fix) from exc
 
 
+def reread(secret: Secret) -> str:
+    """Return what *secret* is by now: its file is read again, or its command runs again; others do not change.
+
+    That may take up to `COMMAND_PATIENCE` seconds: call it in a thread where other tasks must go on.
+
+    Raises:
+      InvalidValueError: there is none any more. The message never holds a secret.
+
+    """
+    return secret.reveal() if secret.again is None else secret.again()
+
+
 @attrs.frozen
 class SecretSources:
     """Reads secrets for a file in the folder *base*, with the variables in *environ*."""
@@ -65,9 +78,11 @@ class SecretSources:
             case "env":
                 return Secret("env", reference, self._variable(reference))
             case "file":
-                return Secret("file", reference, self._file(reference))
+                return Secret("file", reference, self._file(reference), partial(self._file, reference))
             case "command":
-                return Secret("command", reference, self._command(reference))
+                return Secret(
+                    "command", reference, self._command(reference), partial(self._command, reference)
+                )
             case _:
                 if not text:
                     raise InvalidValueError(

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from session_proxy.profile import secret_sources
-from session_proxy.profile.secret_sources import InvalidValueError, SecretSources, expand_path
+from session_proxy.profile.secret_sources import InvalidValueError, SecretSources, expand_path, reread
 
 
 def test_a_secret_comes_from_where_the_text_says(tmp_path: Path) -> None:
@@ -87,3 +87,40 @@ def test_paths_are_relative_to_the_file() -> None:
     assert expand_path("~", Path("/base"), environ) == Path("/home/me")
     assert expand_path("~/a", Path("/base"), environ) == Path("/home/me/a")
     assert expand_path("~root", Path("/base"), {}) == Path("~root").expanduser()
+
+
+def test_what_a_file_or_a_command_gives_may_change(tmp_path: Path) -> None:
+    environ = {"NAME": "kept", "PATH": "/usr/bin:/bin"}
+    sources = SecretSources(tmp_path, environ)
+    token = tmp_path / "token"
+    token.write_text("old")
+    file, command = sources.read("file:token"), sources.read("command:cat token")
+    variable, literal = sources.read("env:NAME"), sources.read("text")
+
+    token.write_text("new\n")
+
+    assert [reread(file), reread(command)] == ["new", "new"]
+    assert [reread(variable), reread(literal)] == ["kept", "text"]
+    assert [file.reveal(), command.reveal()] == ["old", "old"]
+
+
+def test_a_secret_that_is_gone_says_so(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("hunter2")
+    sources = SecretSources(tmp_path, {"PATH": "/usr/bin:/bin"})
+    file, command = sources.read("file:token"), sources.read("command:cat token 2>/dev/null")
+
+    (tmp_path / "token").unlink()
+
+    with pytest.raises(InvalidValueError, match=r"cannot read .*token: no such file"):
+        reread(file)
+    with pytest.raises(InvalidValueError, match="failed with status 1") as info:
+        reread(command)
+    assert "hunter2" not in str(info.value)
+
+
+def test_secrets_are_the_same_where_they_say_the_same(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("t")
+
+    assert SecretSources(tmp_path, {}).read("file:token") == SecretSources(tmp_path, {"A": "1"}).read(
+        "file:token"
+    )
