@@ -10,7 +10,7 @@ import typer
 
 from awg_obfs.protocol.presets import Preset
 from session_proxy.cli.options import wrong_target
-from session_proxy.profile.checks import is_loopback
+from session_proxy.profile.addresses import is_loopback
 from session_proxy.profile.model import ListenAddress
 from session_proxy.target import InvalidTargetError, Target
 

@@ -21,10 +21,10 @@ from awg_obfs.protocol.parameters import Parameters
 from awg_obfs.protocol.presets import Preset, random_parameters, server_side
 from awg_obfs.protocol.randomness import Randomness
 from session_proxy.errors import Problem, ProfileError
+from session_proxy.profile.addresses import is_loopback
 from session_proxy.profile.awg_losses import imported_name
 from session_proxy.profile.awg_model import AwgClient, AwgServer
 from session_proxy.profile.awg_mtu import PathMtu, path_mtu_of, with_mtu
-from session_proxy.profile.checks import is_loopback
 from session_proxy.profile.model import ListenAddress
 from session_proxy.profile.secret import Secret
 from session_proxy.target import Target

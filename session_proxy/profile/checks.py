@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterator, Sequence
 
 import attrs
 
 from session_proxy.policy.rules import REJECT
 from session_proxy.policy.shadowing import find_shadows
+from session_proxy.profile.addresses import collide, is_loopback
 from session_proxy.profile.awg_checks import awg_warnings
-from session_proxy.profile.model import Admin, Auth, AwgUpstream, ListenAddress, Profile
+from session_proxy.profile.model import Admin, Auth, AwgUpstream, ListenAddress, Profile, RelayUpstream
+from session_proxy.profile.relay_upstream_checks import relay_upstream_warnings
 from session_proxy.profile.shape import path_text
 from session_proxy.profile.structuring import Structurer
 from session_proxy.profile.upstream_checks import check_upstream
 
 # RFC 1929, section 2: each of them is sent behind one octet that holds its length.
 MAX_CREDENTIAL = 255
-
-# By IP version: all addresses of this machine.
-WILDCARDS = {4: "0.0.0.0", 6: "::"}  # noqa: S104
 
 # The keys of a route that decide what it matches.
 REACH_KEYS = ("match", "ports", "resolve")
@@ -41,44 +39,21 @@ def check_profile(profile: Profile, notes: Structurer) -> None:
     _check_shadows(profile, notes)
 
 
-def profile_warnings(profile: Profile) -> Iterator[str]:
-    """Yield one line for each thing in *profile* that works but was probably not meant."""
+def profile_warnings(profile: Profile, now: float) -> Iterator[str]:
+    """Yield one line for each thing in *profile* that works but was probably not meant, at *now* in Unix time."""
     named = {name for rule in profile.routes for name in rule.upstream} | {profile.default}
     for name, upstream in profile.upstreams.items():
         if name not in named:
             yield f"upstreams.{name}: no route leads there, and the default does not either"
         if isinstance(upstream, AwgUpstream):
             yield from awg_warnings(f"{path_text(['upstreams', name])}.", upstream)
+        if isinstance(upstream, RelayUpstream):
+            yield from relay_upstream_warnings(path_text(["upstreams", name]), upstream, now)
     for position, rule in enumerate(profile.routes):
         if rule.resolve == "local" and not any(rule.networks()):
             yield f'routes[{position}].resolve: "local" does nothing here; it is for CIDRs'
     if profile.auth is not None and profile.allow_anonymous:
         yield "allow_anonymous: does nothing here; clients have to present the credentials of auth"
-
-
-def is_loopback(address: ListenAddress) -> bool:
-    """Tell whether only this machine can reach *address*; of names, only ``localhost`` surely is so."""
-    try:
-        return ipaddress.ip_address(address.host).is_loopback
-    except ValueError:
-        return address.host == "localhost" or address.host.endswith(".localhost")
-
-
-def collide(one: ListenAddress, other: ListenAddress) -> bool:
-    """Tell whether one address takes the port of the other, as far as that shows without looking names up."""
-    if one.port != other.port or not one.port:
-        return False
-    if one.host == other.host:
-        return True
-    hosts = {one.host, other.host}
-    if "localhost" in hosts:
-        return not hosts.isdisjoint({"127.0.0.1", "::1", *WILDCARDS.values()})
-    try:
-        versions = {ipaddress.ip_address(host).version for host in hosts}
-    except ValueError:
-        return False
-    # We listen on "::" without IPv4.
-    return len(versions) == 1 and WILDCARDS[versions.pop()] in hosts
 
 
 def _check_open_doors(profile: Profile, notes: Structurer) -> None:
@@ -96,8 +71,10 @@ def _check_open_doors(profile: Profile, notes: Structurer) -> None:
             )
 
 
-def check_listens(listen: Sequence[ListenAddress], admin: Admin | None, notes: Structurer) -> None:
-    """Note where an address to listen on is taken already."""
+def check_listens(
+    listen: Sequence[ListenAddress], admin: Admin | None, notes: Structurer, *, by: str = "the proxy"
+) -> None:
+    """Note where an address to listen on is taken already; *by* whom *listen* is."""
     seen: list[ListenAddress] = []
     for position, address in enumerate(listen if notes.sound("listen") else ()):
         if earlier := next((other for other in seen if collide(address, other)), None):
@@ -106,9 +83,7 @@ def check_listens(listen: Sequence[ListenAddress], admin: Admin | None, notes: S
         seen.append(address)
     if admin is not None and any(collide(admin.listen, address) for address in seen):
         other = ListenAddress(admin.listen.host, admin.listen.port % 65535 + 1)
-        notes.note(
-            "admin.listen", f"{admin.listen} is taken by the proxy itself", f'write "{other}", for example'
-        )
+        notes.note("admin.listen", f"{admin.listen} is taken by {by} itself", f'write "{other}", for example')
 
 
 def check_auth(auth: Auth, notes: Structurer) -> None:

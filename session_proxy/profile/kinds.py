@@ -1,4 +1,4 @@
-"""Which kind of file somebody has named, by its keys: a profile, or that of an awg server or client."""
+"""Which kind of file somebody has named, by its keys: a profile, or that of a server, a client or an agent."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from session_proxy.errors import Problem, ProfileError
 from session_proxy.profile import shape
 from session_proxy.profile.awg_model import AwgClient, AwgServer
 from session_proxy.profile.model import Profile
+from session_proxy.profile.relay_model import RelayAgent, RelayServer
 
 
 @attrs.frozen
@@ -37,9 +38,11 @@ class FileKind:
 PROFILE = FileKind(Profile, "a profile", "profile.toml", "sproxy run")
 AWG_SERVER = FileKind(AwgServer, "the file of an awg server", "server.toml", "sproxy awg-server")
 AWG_CLIENT = FileKind(AwgClient, "the file of an awg client", "client.toml", "sproxy awg-client")
+RELAY_SERVER = FileKind(RelayServer, "the file of a relay server", "relay.toml", "sproxy relay-server")
+RELAY_AGENT = FileKind(RelayAgent, "the file of a relay agent", "agent.toml", "sproxy relay-agent")
 
 # Where the keys leave it open, the first is meant.
-KINDS = (PROFILE, AWG_SERVER, AWG_CLIENT)
+KINDS = (PROFILE, AWG_SERVER, AWG_CLIENT, RELAY_SERVER, RELAY_AGENT)
 
 
 def kind_of(keys: Iterable[str]) -> FileKind:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import stat
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
@@ -16,7 +17,7 @@ from session_proxy.errors import Problem, ProfileError
 from session_proxy.policy.rules import RESERVED
 from session_proxy.profile import environment
 from session_proxy.profile.checks import check_profile, profile_warnings
-from session_proxy.profile.documents import read_document
+from session_proxy.profile.documents import Document, read_document
 from session_proxy.profile.kinds import PROFILE, FileKind, check_kind
 from session_proxy.profile.model import Profile
 from session_proxy.profile.secret_sources import SecretSources
@@ -64,7 +65,7 @@ def load_profile(
         warn=warn,
         kind=PROFILE,
     )
-    for warning in profile_warnings(profile):
+    for warning in profile_warnings(profile, time.time()):
         warn(f"{found}: {warning}")
     return _finished(attrs.evolve(profile, file=found, name=found.stem))
 
@@ -97,11 +98,12 @@ def load_file(
     check: Check[T] | None = None,
     warn: Warn = ignore_warning,
     kind: FileKind | None = None,
+    beneath: Callable[[Document], Document] | None = None,
 ) -> T:
     """Return the file at *path* as a *cls*, an attrs class whose fields are its keys.
 
     *check* notes what is wrong between values that are good by themselves; its value may have holes. A file of
-    another *kind* is refused as such.
+    another *kind* is refused as such. *beneath* gets what the file says, and lays defaults of its own beneath it.
 
     Raises:
       ProfileError: the file cannot be used; it lists every problem.
@@ -112,6 +114,8 @@ def load_file(
     else:
         document = read_document(path, kind.example)
         check_kind(path, document, kind)
+    if beneath is not None:
+        document = beneath(document)
     for warning in environment.unknown_variables(document, cls, environ):
         warn(warning)
     merged, labels = environment.override(document, cls, environ)

@@ -1,8 +1,9 @@
-"""The references of what people write, made from the classes that read it: ``docs/reference/{profile,awg}.md``."""
+"""The references of what people write, made from the classes that read it; they are kept in ``docs/reference/``."""
 
 from __future__ import annotations
 
 import inspect
+import json
 import re
 import typing
 from collections.abc import Iterator
@@ -25,6 +26,8 @@ from session_proxy.profile.model import (
     SsmUpstream,
     Upstream,
 )
+from session_proxy.profile.relay_model import RelayAgent, RelayAgentLimits, RelayServer
+from session_proxy.profile.relay_presets import PRESETS, as_document
 from session_proxy.profile.secret import Secret
 from session_proxy.target import Target
 
@@ -84,6 +87,28 @@ problem is reported at once: the key, what is wrong, and what to write instead.
 """
 
 AWG_FILES: tuple[tuple[str, type], ...] = (("`server.toml`", AwgServer), ("`client.toml`", AwgClient))
+
+RELAY_INTRODUCTION = """\
+# Server and agent of kind "relay"
+
+What `sproxy relay-server` and `sproxy relay-agent` read: TOML, or YAML with the same keys. This page is
+made from the program itself.
+
+Durations, addresses, paths, secrets and lists are written as in a [profile](profile.md); where a path is
+taken, `"file:PATH"` is too. Every problem is reported at once: the key, what is wrong, and what to write
+instead.
+"""
+
+PRESET_INTRODUCTION = """\
+### `profile`
+
+Defaults of `limits`, `pool` and `tiers` that belong together. What the file says of a key overrides them.
+A tier of another name has the defaults of `free` in production.
+"""
+
+RELAY_END = """\
+The tables `[admin]` and `ssh` are those of a [profile](profile.md).
+"""
 
 VARIABLES = """\
 ## Variables
@@ -146,6 +171,58 @@ def _awg_page() -> Iterator[str]:
                     yield from _section(f"`[{key}]`", table, level=3)
     yield "The tables `[awg]`, `[auth]`, `[admin]` and a client's `[limits]` are those of a [profile](profile.md)."
     yield ""
+
+
+def relay_reference() -> str:
+    """Return ``docs/reference/relay.md``, as Markdown."""
+    return "\n".join(_relay_page())
+
+
+def _relay_page() -> Iterator[str]:
+    yield RELAY_INTRODUCTION
+    yield from _section("`relay.toml`", RelayServer)
+    for key, attribute in shape.keys(RelayServer).items():
+        if key == "profile":
+            yield PRESET_INTRODUCTION
+            yield from _presets()
+        elif shape.is_table_of(attribute.type):
+            (_, item) = typing.get_args(attribute.type)
+            yield from _section(f"`[{key}.NAME]`", item, level=3)
+        elif key != "admin":
+            for table in shape.tables_in(attribute.type):
+                yield from _section(f"`[{key}]`", table, level=3)
+    yield from _section("`agent.toml`", RelayAgent)
+    yield from _section("`endpoints`", RelayEndpoint, level=3)
+    yield from _section("`[limits]`", RelayAgentLimits, level=3)
+    yield RELAY_END
+
+
+def _presets() -> Iterator[str]:
+    """Yield a table of what the presets differ in."""
+    rows: dict[str, list[object]] = {}
+    for preset in PRESETS.values():
+        for table, values in as_document(preset).items():
+            for path, value in _leaves([table], typing.cast("dict[str, object]", values)):
+                rows.setdefault(path, []).append(value)
+    yield f"| key | {' | '.join(PRESETS)} |"
+    yield f"|---|{'---|' * len(PRESETS)}"
+    for path, values in rows.items():
+        if len(set(map(str, values))) > 1 or path.startswith("tiers."):
+            yield f"| `{path}` | {' | '.join(f'`{_literal(value)}`' for value in values)} |"
+    yield ""
+
+
+def _leaves(path: list[str], table: typing.Mapping[str, object]) -> Iterator[tuple[str, object]]:
+    for key, value in table.items():
+        if isinstance(value, dict):
+            yield from _leaves([*path, key], typing.cast("dict[str, object]", value))
+        else:
+            yield ".".join([*path, key]), value
+
+
+def _literal(value: object) -> str:
+    """Return *value* as a file writes it."""
+    return f"{value:.12g}" if isinstance(value, float) else json.dumps(value)
 
 
 def _section(title: str, cls: type, level: int = 2) -> Iterator[str]:
@@ -215,7 +292,8 @@ def _named(kind: object) -> str:
     if shape.is_table(kind):
         return "table"
     if shape.is_table_of(kind):
-        return "tables"
+        (_, item) = typing.get_args(kind)
+        return f"{NAMES[item]}es by name" if item in NAMES else "tables"
     return NAMES[kind]
 
 
@@ -230,7 +308,7 @@ def _default(attribute: attrs.Attribute[object]) -> str:
         return ", ".join(f'`"{item}"`' for item in typing.cast("tuple[object, ...]", default))
     if isinstance(default, bool):
         return f"`{str(default).lower()}`"
-    return f"`{default:g}`" if isinstance(default, int | float) else f'`"{default}"`'
+    return f"`{default:.12g}`" if isinstance(default, int | float) else f'`"{default}"`'
 
 
 def _plain(default: object) -> bool:

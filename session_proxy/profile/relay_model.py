@@ -106,8 +106,8 @@ class TierConfig:
 
     """
 
-    requests_per_minute: float = attrs.field(default=100.0, metadata={"minimum": 1, "maximum": 1e9})
-    opens_per_second: float = attrs.field(default=50.0, metadata={"minimum": 1, "maximum": 1e9})
+    requests_per_minute: float = attrs.field(default=100.0, metadata={"minimum": 1, "maximum": 1_000_000_000})
+    opens_per_second: float = attrs.field(default=50.0, metadata={"minimum": 1, "maximum": 1_000_000_000})
     connections: int = attrs.field(default=10, metadata={"minimum": 1, "maximum": 1_000_000})
     sessions: int = attrs.field(default=10, metadata={"minimum": 1, "maximum": 1_000_000})
     streams: int = attrs.field(default=256, metadata={"minimum": 1, "maximum": 1_000_000})
@@ -184,7 +184,7 @@ class RelayLimits:
 
     connections: int = attrs.field(default=10_000, metadata={"minimum": 1, "maximum": 1_000_000})
     memory: int = attrs.field(default=512 * MIB, metadata={"minimum": MIB, "maximum": 1 << 40})
-    upgrades_per_minute: float = attrs.field(default=300.0, metadata={"minimum": 1, "maximum": 1e9})
+    upgrades_per_minute: float = attrs.field(default=300.0, metadata={"minimum": 1, "maximum": 1_000_000_000})
     upgrade_burst: int = attrs.field(default=100, metadata={"minimum": 1, "maximum": 1_000_000})
     handshake: float = attrs.field(default=10.0, metadata={"minimum": 0.1, "maximum": DAY})
     heartbeat: float = attrs.field(default=30.0, metadata={"minimum": 0.1, "maximum": DAY})
@@ -276,7 +276,7 @@ class RelayAgent:
       token: Says whose agent it is: a JWT, as `sproxy relay-token` issues them. It is read again before it expires.
       endpoints: The relay servers, one or a list; any of them has to do.
       ca: Certificates (PEM) of authorities that are believed, too, about the relay servers.
-      services: What may be reached here, by name: clients get to nothing else.
+      services: What may be reached here, by name, at least one: clients get to nothing else.
       admin: The admin listener; absent, there is none.
       limits: Bounds of the agent.
       state: The folder for what it remembers over a restart. Absent, `$XDG_STATE_HOME/session-proxy`.

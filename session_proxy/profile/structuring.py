@@ -24,11 +24,19 @@ from session_proxy.policy.ports import PortSet
 from session_proxy.policy.rules import Match, Network
 from session_proxy.profile import shape, values
 from session_proxy.profile.model import ListenAddress
+from session_proxy.profile.relay_model import RelayUser, TierConfig
 from session_proxy.profile.secret import Secret
 from session_proxy.profile.secret_sources import InvalidValueError, SecretSources, expand_path
 from session_proxy.target import Target
 
 T = TypeVar("T")
+
+# What the keys of a table that people choose have to be like, by what stands there; upstreams have names of their own.
+NAME_CHECKS: dict[object, Callable[[str], None]] = {
+    Target: values.check_plain_name,
+    TierConfig: values.check_plain_name,
+    RelayUser: values.check_user_name,
+}
 
 
 class BrokenValueError(Exception):
@@ -255,13 +263,14 @@ class Structurer:
 
     def _named_tables(self, value: object, kind: object) -> dict[str, object]:
         if not isinstance(value, Mapping):
-            raise InvalidValueError(f"is {values.describe(value)}", f"write [{self.here}.NAME] tables")
+            raise InvalidValueError(f"is {values.describe(value)}", _how_to_write(self.here, kind))
         _, item_kind = typing.get_args(kind)
+        check = NAME_CHECKS.get(item_kind, values.check_name)
         tables: dict[str, object] = {}
         for name, item in typing.cast("Mapping[str, object]", value).items():
             with self._at(name):
                 with self._noting():
-                    values.check_name(name)
+                    check(name)
                 with self._noting():
                     tables[name] = self._read(item, item_kind)
         return tables
@@ -306,7 +315,11 @@ class Structurer:
         return secret
 
     def _file_path(self, value: object) -> Path:
-        path = expand_path(values.read_text(value), self.sources.base, self.sources.environ)
+        # As secrets are written: no file's name begins like that.
+        text = values.read_text(value).removeprefix("file:")
+        if text.startswith(("env:", "command:")):
+            raise InvalidValueError("has to be a file", 'write its path, such as "file:PATH"')
+        path = expand_path(text, self.sources.base, self.sources.environ)
         self.files.append((self.here, path))
         return path
 
@@ -334,6 +347,13 @@ class Structurer:
             return values.read_ports(value)
         items = self._list(typing.cast("list[object]", value), tuple[PortSet, ...])
         return PortSet.union(item for item in items if isinstance(item, PortSet))
+
+
+def _how_to_write(path: str, kind: object) -> str:
+    (_, item_kind) = typing.get_args(kind)
+    if next(shape.tables_in(item_kind), None) is None:
+        return f'write [{path}] with lines such as NAME = "127.0.0.1:22"'
+    return f"write [{path}.NAME] tables"
 
 
 def _unknown_key(key: str, cls: type) -> tuple[str, str]:

@@ -16,6 +16,7 @@ from session_proxy.profile.model import (
     SsmUpstream,
     Upstream,
 )
+from session_proxy.profile.relay_upstream_checks import check_relay_upstream
 from session_proxy.profile.structuring import Structurer
 
 
@@ -25,12 +26,12 @@ def check_upstream(path: str, upstream: Upstream, notes: Structurer) -> None:
         case SsmUpstream():
             _check_instances(path, upstream.instances, notes)
             _check_aws(f"{path}.aws", upstream.aws, notes)
-            _check_ssh(f"{path}.ssh", upstream.ssh, notes)
+            check_ssh(f"{path}.ssh", upstream.ssh, notes)
         case SsmPortUpstream():
             _check_instances(path, upstream.instances, notes)
             _check_aws(f"{path}.aws", upstream.aws, notes)
         case SshUpstream():
-            _check_ssh(f"{path}.ssh", upstream.ssh, notes)
+            check_ssh(f"{path}.ssh", upstream.ssh, notes)
             if upstream.ssh.key == INSTANCE_CONNECT:
                 notes.note(
                     f"{path}.ssh.key",
@@ -47,7 +48,8 @@ def check_upstream(path: str, upstream: Upstream, notes: Structurer) -> None:
         case AwgUpstream():
             check_session(f"{path}.", upstream, notes)
         case RelayUpstream():
-            _check_ssh(f"{path}.ssh", upstream.ssh, notes)
+            check_relay_upstream(path, upstream, notes)
+            check_ssh(f"{path}.ssh", upstream.ssh, notes)
 
 
 def _check_instances(path: str, instances: tuple[str, ...], notes: Structurer) -> None:
@@ -89,7 +91,8 @@ def _check_aws(path: str, aws: Aws, notes: Structurer) -> None:
         notes.note(f"{path}.region", f"{aws.region!r} is no region", 'write it like "eu-west-1"')
 
 
-def _check_ssh(path: str, ssh: Ssh, notes: Structurer) -> None:
+def check_ssh(path: str, ssh: Ssh, notes: Structurer) -> None:
+    """Note every problem between the values of an SSH login, which stands at *path*."""
     if ssh.key == INSTANCE_CONNECT and ssh.user is None and notes.sound(f"{path}.user"):
         notes.note_missing(f"{path}.user", '"ec2-user", for example', beside=f'key = "{INSTANCE_CONNECT}"')
     if ssh.passphrase is not None and notes.sound(f"{path}.key") and ssh.key in (None, INSTANCE_CONNECT):

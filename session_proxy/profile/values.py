@@ -17,6 +17,9 @@ from session_proxy.target import Target, canonical_host, split_host_port
 # What an upstream is called: it stands in logs, metrics and names of variables.
 MAX_NAME = 64
 
+# What tokens may call a user.
+MAX_USER = 128
+
 
 def describe(value: object) -> str:
     """Return what *value* is, in a person's words; never the value itself, which may be a secret."""
@@ -146,8 +149,26 @@ def check_name(name: str) -> None:
     """Check that an upstream may be called *name*; raises `InvalidValueError`."""
     if name in ("direct", "reject"):
         raise InvalidValueError(f"the name {name!r} is reserved", f'call it "my-{name}", for example')
+    check_plain_name(name)
+
+
+def check_plain_name(name: str) -> None:
+    """Check that something people choose a name for may be called *name*; raises `InvalidValueError`."""
+    if fault := describe_name_fault(name):
+        raise InvalidValueError(*fault)
+
+
+def describe_name_fault(name: str) -> tuple[str, str] | None:
+    """Return why nothing can be called *name*, and what to do; None where it can."""
     plain = name.replace("-", "").replace("_", "").replace(".", "")
-    if not (plain.isascii() and plain.isalnum() and len(name) <= MAX_NAME):
+    if plain.isascii() and plain.isalnum() and len(name) <= MAX_NAME:
+        return None
+    return f"the name {name!r} cannot be used", f"use up to {MAX_NAME} letters, digits, '-', '_' and '.'"
+
+
+def check_user_name(name: str) -> None:
+    """Check that a token's user may be called *name*; raises `InvalidValueError`."""
+    if not 0 < len(name) <= MAX_USER or not name.isprintable():
         raise InvalidValueError(
-            f"the name {name!r} cannot be used", f"use up to {MAX_NAME} letters, digits, '-', '_' and '.'"
+            f"the name {name!r} is no user's", f"write the user as tokens do: up to {MAX_USER} characters"
         )

@@ -1,61 +1,14 @@
 from __future__ import annotations
 
-import pytest
-
-from session_proxy.profile.checks import collide, is_loopback, profile_warnings
-from session_proxy.profile.model import Auth, ListenAddress, Profile
+from session_proxy.profile.checks import profile_warnings
+from session_proxy.profile.model import Auth, Profile
 from session_proxy.profile.secret import Secret
-
-
-@pytest.mark.parametrize(
-    ("host", "loopback"),
-    [
-        ("127.0.0.1", True),
-        ("127.9.9.9", True),
-        ("::1", True),
-        ("localhost", True),
-        ("proxy.localhost", True),
-        ("0.0.0.0", False),
-        ("::", False),
-        ("10.0.0.1", False),
-        ("proxy", False),
-        ("localhost.example.com", False),
-    ],
-)
-def test_only_this_machine_reaches_loopback(host: str, loopback: bool) -> None:
-    assert is_loopback(ListenAddress(host, 1)) is loopback
-
-
-@pytest.mark.parametrize(
-    ("one", "other", "collides"),
-    [
-        ("127.0.0.1", "127.0.0.1", True),
-        ("127.0.0.1", "127.0.0.2", False),
-        ("127.0.0.1", "0.0.0.0", True),
-        ("10.0.0.1", "0.0.0.0", True),
-        ("::1", "0.0.0.0", False),
-        ("::1", "::", True),
-        ("127.0.0.1", "::", False),
-        ("0.0.0.0", "::", False),
-        ("localhost", "127.0.0.1", True),
-        ("localhost", "::1", True),
-        ("localhost", "127.0.0.2", False),
-        ("localhost", "0.0.0.0", True),
-        ("proxy", "127.0.0.1", False),
-        ("proxy", "0.0.0.0", False),
-    ],
-)
-def test_addresses_collide_however_they_are_written(one: str, other: str, collides: bool) -> None:
-    for first, second in ((one, other), (other, one)):
-        assert collide(ListenAddress(first, 80), ListenAddress(second, 80)) is collides
-        assert not collide(ListenAddress(first, 80), ListenAddress(second, 81))
-        assert not collide(ListenAddress(first, 0), ListenAddress(second, 0)), "any two free ports"
 
 
 def test_permission_that_does_nothing_is_warned_of() -> None:
     auth = Auth(user="u", password=Secret("literal", "", "p"))
 
-    assert list(profile_warnings(Profile(auth=auth, allow_anonymous=True))) == [
+    assert list(profile_warnings(Profile(auth=auth, allow_anonymous=True), 0.0)) == [
         "allow_anonymous: does nothing here; clients have to present the credentials of auth"
     ]
-    assert list(profile_warnings(Profile(auth=auth))) == []
+    assert list(profile_warnings(Profile(auth=auth), 0.0)) == []

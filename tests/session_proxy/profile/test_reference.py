@@ -8,8 +8,14 @@ import pytest
 from session_proxy.policy.rules import Rule
 from session_proxy.profile import shape
 from session_proxy.profile.awg_model import AwgClient, AwgPeer, AwgServer
-from session_proxy.profile.model import Aws, Profile, Upstream
-from session_proxy.profile.reference import awg_reference, descriptions, profile_reference
+from session_proxy.profile.model import Aws, Profile, RelayEndpoint, Upstream
+from session_proxy.profile.reference import (
+    awg_reference,
+    descriptions,
+    profile_reference,
+    relay_reference,
+)
+from session_proxy.profile.relay_model import RelayAgent, RelayServer, RelayUser, TierConfig
 
 PAGES = Path(__file__).parents[3] / "docs" / "reference"
 
@@ -18,7 +24,9 @@ python -c 'from session_proxy.profile.reference import {0}_reference as page; pr
     > docs/reference/{0}.md"""
 
 
-@pytest.mark.parametrize(("name", "page"), [("profile", profile_reference), ("awg", awg_reference)])
+@pytest.mark.parametrize(
+    ("name", "page"), [("profile", profile_reference), ("awg", awg_reference), ("relay", relay_reference)]
+)
 def test_the_page_is_what_the_program_reads(name: str, page: Callable[[], str]) -> None:
     assert (PAGES / f"{name}.md").read_text(encoding="utf-8") == page(), WRITE_IT.format(name)
 
@@ -29,7 +37,21 @@ def tables_below(cls: type) -> set[type]:
 
 
 @pytest.mark.parametrize(
-    "cls", [Profile, AwgServer, AwgClient, AwgPeer, Rule, *shape.tables_in(Upstream), *tables_below(Aws)]
+    "cls",
+    [
+        Profile,
+        AwgServer,
+        AwgClient,
+        AwgPeer,
+        Rule,
+        RelayServer,
+        RelayAgent,
+        RelayEndpoint,
+        TierConfig,
+        RelayUser,
+        *shape.tables_in(Upstream),
+        *tables_below(Aws),
+    ],
 )
 def test_every_key_is_described_and_nothing_else(cls: type) -> None:
     for table in tables_below(cls):

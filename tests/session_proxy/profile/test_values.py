@@ -115,3 +115,20 @@ def test_upstream_names(name: str) -> None:
 def test_names_that_cannot_be_used(name: str) -> None:
     with pytest.raises(InvalidValueError):
         values.check_name(name)
+
+
+@pytest.mark.parametrize("name", ["direct", "reject", "free", "a.b-c_1"])
+def test_other_names_are_not_reserved(name: str) -> None:
+    values.check_plain_name(name)
+    assert values.describe_name_fault(name) is None
+
+
+@pytest.mark.parametrize("name", ["alice", "alice@example.com", "Älice B", "x" * 128])
+def test_users_are_called_as_their_tokens_say(name: str) -> None:
+    values.check_user_name(name)
+
+
+@pytest.mark.parametrize("name", ["", "x" * 129, "a\nb"])
+def test_names_that_no_token_says(name: str) -> None:
+    with pytest.raises(InvalidValueError):
+        values.check_user_name(name)
