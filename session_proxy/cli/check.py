@@ -1,4 +1,4 @@
-"""``sproxy check``: is a profile, or a file of kind awg, good, and if not, what has to change?"""
+"""``sproxy check``: is a profile, or the file of a server, client or agent, good, and if not, what has to change?"""
 
 from __future__ import annotations
 
@@ -12,24 +12,29 @@ import typer
 
 from session_proxy.cli.options import JsonOption, ProfileArgument
 from session_proxy.errors import ExitCode, ProfileError
+from session_proxy.profile import relay_summary
 from session_proxy.profile.awg_loading import load_awg_file
 from session_proxy.profile.awg_model import AwgClient, AwgServer
 from session_proxy.profile.awg_summary import server_summary, session_summary
 from session_proxy.profile.loading import load_profile
 from session_proxy.profile.model import Profile
+from session_proxy.profile.relay_loading import load_relay_file
+from session_proxy.profile.relay_model import RelayAgent, RelayServer
 from session_proxy.supervision.places import state_dir
 from session_proxy.supervision.state_folder import find_problem
+
+Loaded = Profile | AwgServer | AwgClient | RelayServer | RelayAgent
 
 
 def check(profile: ProfileArgument = None, as_json: JsonOption = False) -> None:
     """Check a profile and report every problem in it: exit 0 if it is good, 78 if not.
 
-    A server.toml or client.toml of "sproxy awg-server" and "sproxy awg-client" is known by its keys. Of a server,
-    the state folder is tried, too; nothing is left there.
+    The files of awg-server, awg-client, relay-server and relay-agent are known by their keys. Of a server, or an
+    agent, the state folder is tried, too; nothing is left there.
     """
     warnings: list[str] = []
     error: ProfileError | None = None
-    loaded: Profile | AwgServer | AwgClient | None = None
+    loaded: Loaded | None = None
     try:
         loaded = _load(profile, warnings.append)
     except ProfileError as exc:
@@ -48,13 +53,17 @@ def check(profile: ProfileArgument = None, as_json: JsonOption = False) -> None:
     raise typer.Exit(ExitCode.CONFIGURATION if error is not None else ExitCode.OK)
 
 
-def _load(file: Path | None, warn: Callable[[str], None]) -> Profile | AwgServer | AwgClient:
-    found = None if file is None else load_awg_file(file, environ=os.environ, warn=warn)
-    if isinstance(found, AwgServer):
-        problem = find_problem(found.state or state_dir(os.environ))
+def _load(file: Path | None, warn: Callable[[str], None]) -> Loaded:
+    if file is None:
+        return load_profile(file, environ=os.environ, warn=warn)
+    loaded = load_awg_file(file, environ=os.environ, warn=warn)
+    if loaded is None:
+        loaded = load_relay_file(file, environ=os.environ, warn=warn)
+    if isinstance(loaded, AwgServer | RelayServer | RelayAgent):
+        problem = find_problem(loaded.state or state_dir(os.environ))
         if problem is not None:
             raise ProfileError(file, [problem])
-    return load_profile(file, environ=os.environ, warn=warn) if found is None else found
+    return load_profile(file, environ=os.environ, warn=warn) if loaded is None else loaded
 
 
 def _report(file: Path | None, error: ProfileError | None, warnings: list[str]) -> dict[str, object]:
@@ -66,10 +75,14 @@ def _report(file: Path | None, error: ProfileError | None, warnings: list[str]) 
     }
 
 
-def _summary(loaded: Profile | AwgServer | AwgClient) -> str:
+def _summary(loaded: Loaded) -> str:
     match loaded:
         case AwgServer():
             fields = server_summary(loaded)
+        case RelayServer():
+            fields = relay_summary.server_summary(loaded)
+        case RelayAgent():
+            fields = relay_summary.agent_summary(loaded)
         case AwgClient():
             listen = ", ".join(map(str, loaded.listen))
             fields = {"listen": listen, **session_summary(loaded.upstream())}

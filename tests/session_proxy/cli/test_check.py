@@ -9,6 +9,7 @@ from typer.testing import CliRunner, Result
 
 from session_proxy.cli.check import check
 from tests.support.awg_files import SOUND, ClientText, ServerText
+from tests.support.relay_files import JWKS, TOKEN, AgentText, RelayText, RelayUpstreamText
 
 GOOD = """\
 listen = ["127.0.0.1:1080", "[::1]:1080"]
@@ -79,6 +80,48 @@ def test_files_of_kind_awg_are_known_by_their_keys(text: object, line: str, tmp_
     first, *rest = result.stdout.splitlines()
     assert first == f"{tmp_path}/profile.toml: good"
     assert [words[0] for words in map(str.split, rest)][:2] == ["listen", line]
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        (RelayText(), ["listen", "tls", "profile"]),
+        (AgentText(), ["agent", "endpoints", "services"]),
+        (f'default = "home"\n{RelayUpstreamText()}', ["listen", "upstreams", "routes"]),
+    ],
+)
+def test_files_of_a_relay_are_known_by_their_keys(text: object, lines: list[str], tmp_path: Path) -> None:
+    (tmp_path / "jwks.json").write_text(JWKS)
+
+    result = invoke(tmp_path, str(text))
+
+    assert result.exit_code == 0, result.stdout
+    first, *rest = result.stdout.splitlines()
+    assert first == f"{tmp_path}/profile.toml: good"
+    assert [words[0] for words in map(str.split, rest)][:3] == lines
+    assert TOKEN not in result.output
+
+
+def test_every_problem_of_a_relay_is_a_line(tmp_path: Path) -> None:
+    result = invoke(tmp_path, 'listen = "0.0.0.0:1"\n[jwt]\nkeys = "hunter2"\n')
+
+    assert result.exit_code == 78
+    assert [line.split(": ")[1] for line in result.stdout.splitlines()] == ["tls", "jwt.keys"]
+    assert "hunter2" not in result.output
+
+
+@pytest.mark.parametrize("text", [RelayText(top='listen = "127.0.0.1:1"\nstate = "file"\n'), AgentText()])
+def test_a_state_folder_that_a_relay_could_not_use_is_a_problem(
+    text: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "jwks.json").write_text(JWKS)
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))
+
+    result = invoke(tmp_path, str(text))
+
+    assert result.exit_code == 78
+    assert f"state: {tmp_path}/file is a file, not a folder" in result.stdout
 
 
 def test_a_state_folder_that_a_server_could_not_use_is_a_problem(tmp_path: Path) -> None:
