@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-from contextlib import suppress
 from pathlib import Path
 
-import attrs
 import pytest
 import trio
 
 from session_proxy.lab.files import write_key
 from session_proxy.lab.world import LabSettings, open_world
+from tests.support.cable import serve_cable
 from tests.support.sproxy import Sproxy, clean_environ, open_sproxy, run_sproxy
 
 SSH_PROFILE = """\
@@ -143,36 +142,6 @@ async def test_an_upstream_in_the_background_keeps_nobody_waiting(tmp_path: Path
         assert await readiness(sproxy) == {"ready": True, "reasons": {}}
 
 
-@attrs.frozen(eq=False)
-class Cable:
-    """A way to *address* that can be cut."""
-
-    address: str
-    scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
-
-
-async def serve_cable(address: str, *, task_status: trio.TaskStatus[Cable]) -> None:
-    """Forward connections to *address* until the cable is cut."""
-
-    async def copy(source: trio.SocketStream, sink: trio.SocketStream) -> None:
-        with suppress(trio.BrokenResourceError):
-            async for chunk in source:
-                await sink.send_all(chunk)
-            await sink.send_eof()
-
-    async def forward(near: trio.SocketStream) -> None:
-        host, _, port = address.rpartition(":")
-        async with await trio.open_tcp_stream(host, int(port)) as far, trio.open_nursery() as nursery:
-            nursery.start_soon(copy, near, far)
-            nursery.start_soon(copy, far, near)
-
-    listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
-    cable = Cable(f"127.0.0.1:{listeners[0].socket.getsockname()[1]}")
-    task_status.started(cable)
-    with cable.scope:
-        await trio.serve_listeners(forward, listeners)
-
-
 async def test_a_required_upstream_that_breaks_is_a_reason_not_to_be_ready(tmp_path: Path) -> None:
     async with open_world(tmp_path / "lab", LabSettings()) as world, trio.open_nursery() as nursery:
         cable = await nursery.start(serve_cable, world.sshd)
@@ -180,7 +149,7 @@ async def test_a_required_upstream_that_breaks_is_a_reason_not_to_be_ready(tmp_p
         async with open_sproxy(str(profile), environ=clean_environ(tmp_path)) as sproxy:
             assert await readiness(sproxy) == {"ready": True, "reasons": {}}
 
-            cable.scope.cancel()
+            cable.cut()
             await sproxy.wait_for("upstream down", upstream="bastion")
 
             now = await readiness(sproxy)

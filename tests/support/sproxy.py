@@ -43,11 +43,11 @@ class Sproxy:
     _news: trio.Condition = attrs.field(factory=trio.Condition)
     _ended: bool = False
 
-    async def wait_for(self, event: str, **fields: object) -> dict[str, object]:
-        """Return the first line with that event and those fields, waiting for it."""
+    async def wait_for(self, event: str, since: int = 0, **fields: object) -> dict[str, object]:
+        """Return the first line after *since* others with that event and those fields, waiting for it."""
         async with self._news:
             while True:
-                for line in self.lines:
+                for line in self.lines[since:]:
                     if line["event"] == event and fields.items() <= line.items():
                         return line
                 assert not self._ended, f"sproxy ended without {event!r}: {self.lines} {self.plain}"
