@@ -101,6 +101,12 @@ def read_head(text: str) -> Head:
     return Head(int(match[1]), match[2])
 
 
+def head_after(line: bytes) -> Head | None:
+    """Return the head of a log that ends with *line*; None where that is no whole entry."""
+    entry = _read(line)
+    return entry.head if isinstance(entry, _Entry) else None
+
+
 def append(entry: AuditEntry, after: Head) -> tuple[bytes, Head]:
     """Return the line, newline included, that says *entry*, and the head from then on."""
     values = {

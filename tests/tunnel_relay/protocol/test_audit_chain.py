@@ -20,6 +20,7 @@ from tunnel_relay.protocol.audit_chain import (
     Intact,
     Result,
     append,
+    head_after,
     read_head,
     verify,
 )
@@ -73,6 +74,12 @@ def damaged(lines: list[bytes], noted: Head | None = None) -> tuple[int, Damage,
 
 
 LOG = chain(*(entry(f"host-{number}:22") for number in range(1, 8)))
+
+
+def test_a_log_goes_on_after_its_last_line() -> None:
+    assert head_after(LOG[-1]) == head_after(LOG[-1].rstrip()) == head_of(LOG)
+    assert head_after(LOG[-1][:-2]) is None
+    assert head_after(b"something else\n") is None
 
 
 def test_a_line_says_what_happened_and_what_it_follows() -> None:
