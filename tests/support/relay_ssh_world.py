@@ -21,7 +21,8 @@ from tunnel_relay.policy.access import Access
 from tunnel_relay.protocol.greetings import Mode
 from tunnel_relay.protocol.session import SessionSettings
 from tunnel_relay.record import Record
-from tunnel_relay.server.relay_ssh import RelaySsh, RelaySshEvent, RelaySshSettings, SshAccount
+from tunnel_relay.server.relay_ssh import RelaySsh, RelaySshSettings
+from tunnel_relay.server.ssh_login import RelaySshEvent, SshAccount
 from tunnel_relay.server.switch import Port, Switch
 from tunnel_relay.ssh.hostkeys import KnownHosts
 from tunnel_relay.ssh.keys import generate_identity
@@ -60,7 +61,7 @@ class RelaySshWorld:
                     self.relay = RelaySsh(
                         nursery,
                         self.switch,
-                        Access(),
+                        self.access,
                         lambda _user, _agent: self.account,
                         self.known_hosts,
                         self.told.append,
@@ -131,6 +132,7 @@ async def open_relay_ssh_world(
     tier: str = "premium",
     settings: RelaySshSettings | None = None,
     record: Record | None = None,
+    access: Access | None = None,
 ) -> AsyncGenerator[RelaySshWorld]:
     """Run it all; *user* is the client's, with that *tier*."""
     async with open_background() as nursery:
@@ -144,6 +146,7 @@ async def open_relay_ssh_world(
             SshAccount(sshd.user, [ME]),
             settings or RelaySshSettings(session=SETTINGS),
             record,
+            access or Access(),
         )
         nursery.start_soon(world.serve)
         await trio.testing.wait_all_tasks_blocked()

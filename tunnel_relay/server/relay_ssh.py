@@ -11,10 +11,10 @@ to end, and nobody should log in to them for nothing.
 
 from __future__ import annotations
 
-import math
 import secrets
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 
 import attrs
 import trio
@@ -22,38 +22,24 @@ import trio
 from tunnel_relay.answering import Answering
 from tunnel_relay.background import open_background
 from tunnel_relay.client.reaching import PAUSE, Reaching
-from tunnel_relay.errors import SshError
 from tunnel_relay.far_end import FarEnd
 from tunnel_relay.inner_link import InnerLink, carry
-from tunnel_relay.policy.access import Access, Denial
-from tunnel_relay.policy.access import Held as Counted
-from tunnel_relay.policy.breaker import Breakers, BreakerState, Held
+from tunnel_relay.policy.access import Access, Denial, Held
+from tunnel_relay.policy.breaker import Breakers, BreakerState
 from tunnel_relay.protocol.greetings import Mode
 from tunnel_relay.protocol.multiplexer import Reason
 from tunnel_relay.protocol.session import SessionSettings
 from tunnel_relay.record import Record
-from tunnel_relay.server.refusals import no_connection, not_done, read_target
+from tunnel_relay.server.refusals import not_done, read_target
+from tunnel_relay.server.ssh_login import LoginSettings, RelaySshEvent, SshAccount, SshLogin, host_name
 from tunnel_relay.server.ssh_pool import PoolSettings, SshPool
 from tunnel_relay.server.switch import Port, Switch
-from tunnel_relay.sessions import StreamRefusedError, StreamResetError
+from tunnel_relay.sessions import StreamRefusedError
 from tunnel_relay.ssh.hostkeys import HostKeyPolicy
-from tunnel_relay.ssh.keys import Identity
-from tunnel_relay.ssh.session import SshSession, open_ssh_session
-from tunnel_relay.ssh.settings import SshSettings
+from tunnel_relay.ssh.session import SshSession
 
 # Seconds that everything up to the answer to a stream may take: none of its parts takes as long.
 LIMIT = 40.0
-
-# What a name may have in a known_hosts file: patterns know no case, and some characters mean something there.
-_PLAIN = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-_.")
-
-
-@attrs.frozen
-class SshAccount:
-    """How to log in to an agent's SSH server: as whom, and with which keys, in this order."""
-
-    user: str
-    identities: Sequence[Identity] = attrs.field(repr=False)
 
 
 @attrs.frozen(kw_only=True)
@@ -61,76 +47,17 @@ class RelaySshSettings:
     """How the relay speaks SSH.
 
     Attributes:
-      service: What agents call their SSH server.
+      login: How to log in to agents.
       pool: How many connections there are to each.
       session: The bounds of the sessions, with clients and with agents.
-      ssh: How an SSH connection behaves. It may be silent for as long as a session may be without a link.
-      patience: Seconds to wait for an agent that is not connected.
-      setup: Seconds that connecting and logging in may take, once it is.
       linger: Seconds after which to look whether a far end has anything to do, and to give it up otherwise.
 
     """
 
-    service: str = "ssh"
+    login: LoginSettings = attrs.field(factory=LoginSettings)
     pool: PoolSettings = attrs.field(factory=PoolSettings)
     session: SessionSettings = attrs.field(factory=SessionSettings)
-    ssh: SshSettings = attrs.field(
-        default=attrs.Factory(
-            lambda self: SshSettings(keepalive_timeout=self.session.grace + 30), takes_self=True
-        )
-    )
-    patience: float = 5.0
-    setup: float = 15.0
     linger: float = 60.0
-
-
-@attrs.frozen(kw_only=True)
-class SshConnected:
-    """The relay has logged in to a user's agent, which took so many seconds.
-
-    Attributes:
-      new_host_key: The fingerprint of its host key, where that was not known and has been recorded.
-
-    """
-
-    user: str
-    agent: str
-    setup: float
-    new_host_key: str = ""
-
-
-@attrs.frozen(kw_only=True)
-class SshEnded:
-    """A connection to a user's agent has ended; *detail* is empty where nobody needed it."""
-
-    user: str
-    agent: str
-    detail: str
-
-
-@attrs.frozen(kw_only=True)
-class SshFailed:
-    """There is no connection to a user's agent; *opened* says that its breaker has opened."""
-
-    user: str
-    agent: str
-    detail: str
-    opened: bool = False
-
-
-RelaySshEvent = SshConnected | SshEnded | SshFailed
-
-
-def host_name(user: str, agent: str) -> str:
-    """Return what the SSH server of *user*'s agent is called in known_hosts."""
-    return f"{_plain(user)}/{_plain(agent)}"
-
-
-def _plain(name: str) -> str:
-    return "".join(
-        char if char in _PLAIN else "".join(f"%{byte:02x}" for byte in char.encode("utf8", "surrogatepass"))
-        for char in name
-    )
 
 
 @attrs.define(eq=False)
@@ -216,7 +143,7 @@ class RelaySsh:
           StreamRefusedError: all of them are.
 
         """
-        while (denial := self.access.take(side.user, side.tier, Counted.SSH_CONNECTIONS)) is not None:
+        while (denial := self.access.take(side.user, side.tier, Held.SSH_CONNECTIONS)) is not None:
             others = (each for each in self._sides.values() if each.user == side.user)
             if not any(each.pool.close_unused() for each in others):
                 raise StreamRefusedError(denial.reason, denial.detail)
@@ -224,13 +151,9 @@ class RelaySsh:
 
     def give_back(self, side: _Side) -> None:
         """Count one less."""
-        self.access.give_back(side.user, Counted.SSH_CONNECTIONS)
+        self.access.give_back(side.user, Held.SSH_CONNECTIONS)
         self._given_back.set()
         self._given_back = trio.Event()
-
-
-class _AwayError(Exception):
-    """The agent is not connected, or the relay cannot do its own part: that says nothing of the SSH server."""
 
 
 @attrs.define(eq=False)
@@ -245,6 +168,7 @@ class _Side:
     port: Port = attrs.field(init=False)
     _far_end: FarEnd = attrs.field(init=False)
     _reaching: Reaching = attrs.field(init=False)
+    _login: SshLogin = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
         relay, settings = self.relay, self.relay.settings
@@ -255,6 +179,16 @@ class _Side:
             asked = Answering(relay.nursery, relay.record, owner, self._connect_for_request).asked
         self._far_end = FarEnd(relay.nursery, self._connect, relay.instance, settings.session, asked, LIMIT)
         self._reaching = Reaching(relay.nursery, self.agent, settings.session)
+        self._login = SshLogin(
+            self.user,
+            self.agent,
+            self._reaching,
+            partial(relay.accounts, self.user, self.agent),
+            relay.host_keys,
+            relay.breakers,
+            relay.notify,
+            settings.login,
+        )
         self.port = Port(relay.switch, self.user, self.agent, relay.instance)
         self.port.link = InnerLink(self._far_end.heed)
 
@@ -308,83 +242,9 @@ class _Side:
           StreamRefusedError: that cannot be, or ends before it is; says why.
 
         """
-        relay = self.relay
-        account = relay.accounts(self.user, self.agent)
-        if account is None:
-            raise StreamRefusedError(
-                Reason.NOT_ALLOWED, f"the relay knows no way to log in to the agent {self.agent!r}"
-            )
-        await relay.take(self)
+        await self.relay.take(self)
         try:
-            async with self._admitted(account) as session:
+            async with self._login.connect() as session:
                 yield session
         finally:
-            relay.give_back(self)
-
-    @asynccontextmanager
-    async def _admitted(self, account: SshAccount) -> AsyncGenerator[SshSession]:
-        """Log in where that has not failed too often; take note of whether it works."""
-        breakers, began = self.relay.breakers, trio.current_time()
-        admitted = breakers.admit(self.user, self.agent, began)
-        if isinstance(admitted, Held):
-            raise StreamRefusedError(
-                Reason.UNREACHABLE,
-                f"no SSH connection to the agent {self.agent!r} came about of late; the next attempt is made in"
-                f" {math.ceil(admitted.retry_in)} s",
-            )
-        connected = False
-        try:
-            async with self._logged_in(account) as session:
-                connected = True
-                breakers.succeeded(admitted)
-                self._tell_of(session, trio.current_time() - began)
-                try:
-                    yield session
-                finally:
-                    detail = str(session.close_reason or "")
-                    self.relay.notify(SshEnded(user=self.user, agent=self.agent, detail=detail))
-        except _AwayError as exc:
-            raise self._failed(StreamRefusedError(Reason.UNREACHABLE, str(exc)), opened=False) from exc
-        except (SshError, StreamRefusedError, StreamResetError) as exc:
-            opened = not connected and breakers.failed(admitted, trio.current_time())
-            raise self._failed(exc, opened=opened) from exc
-        finally:
-            # Of one that was counted this takes no note.
-            breakers.abandoned(admitted)
-
-    def _tell_of(self, session: SshSession, setup: float) -> None:
-        new = session.host_key.fingerprint if session.host_key_is_new else ""
-        self.relay.notify(SshConnected(user=self.user, agent=self.agent, setup=setup, new_host_key=new))
-
-    def _failed(
-        self, exc: SshError | StreamRefusedError | StreamResetError, *, opened: bool
-    ) -> StreamRefusedError:
-        refused = no_connection(self.agent, exc)
-        self.relay.notify(SshFailed(user=self.user, agent=self.agent, detail=refused.detail, opened=opened))
-        return refused
-
-    @asynccontextmanager
-    async def _logged_in(self, account: SshAccount) -> AsyncGenerator[SshSession]:
-        settings = self.relay.settings
-        with trio.move_on_after(settings.patience) as patience:
-            await self._reaching.wait_ready()
-        if patience.cancelled_caught:
-            raise _AwayError(self._reaching.why_not or "it does not answer")
-        with trio.move_on_after(settings.setup) as setup:
-            async with self._reaching.open_stream(settings.service) as stream:
-                await stream.wait_accepted()
-                async with open_ssh_session(
-                    stream,
-                    user=account.user,
-                    identities=account.identities,
-                    host_keys=self.relay.host_keys,
-                    host=host_name(self.user, self.agent),
-                    settings=settings.ssh,
-                ) as session:
-                    await session.ping()
-                    setup.deadline = math.inf
-                    yield session
-        if setup.cancelled_caught and self._reaching.why_not is not None:
-            raise _AwayError(self._reaching.why_not)
-        if setup.cancelled_caught:
-            raise StreamRefusedError(Reason.TIMED_OUT, f"not logged in within {settings.setup:g} s")
+            self.relay.give_back(self)

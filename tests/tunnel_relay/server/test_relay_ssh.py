@@ -4,19 +4,33 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
+import attrs
 import pytest
 import trio
 import trio.testing
 
 from tests.support.relay_ssh_world import ME, SETTINGS, open_echo, open_relay_ssh_world
 from tests.support.sshd import HOST, SSHD, Sshd, start_sshd
-from tunnel_relay.client import reaching
+from tunnel_relay.agent.offering import Offering
+from tunnel_relay.client import forwarding, reaching
+from tunnel_relay.client.forwarding import open_forwarding
+from tunnel_relay.inner_link import InnerLink
+from tunnel_relay.policy.access import FREE, PREMIUM, Access, Held
+from tunnel_relay.policy.outbox import OutboxSettings
+from tunnel_relay.protocol.frames import Frame, FrameType
+from tunnel_relay.protocol.greetings import Mode
 from tunnel_relay.protocol.multiplexer import Reason
+from tunnel_relay.protocol.requests import Request, Status
+from tunnel_relay.record import RecordSettings, open_record
 from tunnel_relay.server import relay_ssh
-from tunnel_relay.server.relay_ssh import RelaySshSettings, SshConnected, SshFailed
+from tunnel_relay.server.relay_ssh import RelaySshSettings
+from tunnel_relay.server.ssh_login import LoginSettings, SshConnected, SshEnded, SshFailed
+from tunnel_relay.server.ssh_pool import PoolSettings
+from tunnel_relay.server.switch import Port
 from tunnel_relay.sessions import StreamRefusedError, StreamResetError
 
 pytestmark = pytest.mark.skipif(not SSHD, reason="sshd is not installed")
@@ -24,7 +38,7 @@ pytestmark = pytest.mark.skipif(not SSHD, reason="sshd is not installed")
 
 @pytest.fixture(autouse=True)
 def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (reaching, relay_ssh):
+    for module in (forwarding, reaching, relay_ssh):
         monkeypatch.setattr(module, "PAUSE", 0.01)
 
 
@@ -170,7 +184,7 @@ async def test_without_an_account_nobody_logs_in(sshd: Sshd, tmp_path: Path) -> 
 async def test_an_agent_that_is_away_is_waited_for_a_little(
     sshd: Sshd, tmp_path: Path, *, noticed: bool
 ) -> None:
-    settings = RelaySshSettings(session=SETTINGS, patience=0.2, setup=1)
+    settings = RelaySshSettings(session=SETTINGS, login=LoginSettings(patience=0.2, setup=1))
     with trio.fail_after(20):
         async with open_echo() as echo, open_relay_ssh_world(sshd, tmp_path, settings=settings) as world:
             assert await world.exchange(echo, b"here") == b"here"
@@ -184,3 +198,143 @@ async def test_an_agent_that_is_away_is_waited_for_a_little(
             assert world.relay.breaker_state() == 0
             world.back.set()
             assert await world.exchange(echo, b"again") == b"again"
+
+
+async def test_who_has_all_connections_that_the_tier_allows_gives_up_one(sshd: Sshd, tmp_path: Path) -> None:
+    tier = attrs.evolve(PREMIUM, most={Held.SSH_CONNECTIONS: 1})
+    with trio.fail_after(20):
+        async with (
+            open_echo() as echo,
+            open_relay_ssh_world(sshd, tmp_path, access=Access((FREE, tier))) as world,
+        ):
+            other_agent = Offering(world.nursery, {"ssh": (HOST, sshd.port)}, "two", SETTINGS)
+            pi = reaching.Reaching(world.nursery, "pi", SETTINGS, Mode.RELAY_SSH)
+            world.nursery.start_soon(
+                world.dial, "pi", other_agent, lambda: Port(world.switch, "alice", agent="pi", instance="two")
+            )
+            world.nursery.start_soon(
+                world.dial, "other", pi, lambda: Port(world.switch, "alice", tier="premium")
+            )
+            stream = world.client.open_stream(echo)
+            await stream.wait_accepted()
+            await refused(pi, echo, Reason.LIMIT, "1 SSH connections are the most that the tier allows")
+            await stream.aclose()
+            assert await world.exchange(echo, b"the first one's is free") == b"the first one's is free"
+            other = pi.open_stream(echo)
+            await other.wait_accepted()
+            assert world.relay.connections == 1
+            assert (tmp_path / "known_hosts").read_text().count("alice/pi") == 1
+
+
+async def test_an_agent_that_talks_nonsense_does_no_harm(sshd: Sshd, tmp_path: Path) -> None:
+    settings = RelaySshSettings(session=SETTINGS, login=LoginSettings(patience=0.3))
+    with trio.fail_after(20):
+        async with open_echo() as echo, open_relay_ssh_world(sshd, tmp_path, settings=settings) as world:
+            world.away.add("agent")
+            world.cut("agent")
+            await trio.testing.wait_all_tasks_blocked()
+            bad = Port(world.switch, "alice", agent="nas", instance="bad")
+
+            def answer(frame: Frame) -> None:
+                with suppress(KeyError):
+                    bad.heed(Frame(FrameType.WELCOME, frame.session, payload=b"welcome?"))
+
+            link = bad.link = InnerLink(answer)
+            world.nursery.start_soon(link.run)
+            world.switch.register(bad)
+            await refused(world.client, echo, Reason.UNREACHABLE, "no SSH connection to the agent 'nas'")
+            world.switch.unregister(bad)
+            bad.lose("gone")
+            world.back.set()
+            assert await world.exchange(echo, b"a good one") == b"a good one"
+
+
+async def test_what_nobody_needs_is_given_up(sshd: Sshd, tmp_path: Path) -> None:
+    settings = RelaySshSettings(
+        session=attrs.evolve(SETTINGS, grace=0.1), pool=PoolSettings(idle=0.1, check=0.05), linger=0.05
+    )
+    with trio.fail_after(20):
+        async with open_echo() as echo, open_relay_ssh_world(sshd, tmp_path, settings=settings) as world:
+            world.agent.settings = attrs.evolve(SETTINGS, grace=0.1)
+            assert await world.exchange(echo, b"once") == b"once"
+            world.away.add("client")
+            world.cut("client")
+            # The last thing that ends is its session with the agent.
+            while world.agent.sessions:
+                await trio.testing.wait_all_tasks_blocked(0.02)
+            assert world.relay.connections == world.relay.streams == 0
+            assert world.told[-1] == SshEnded(user="alice", agent="nas", detail="")
+            world.back.set()
+            with pytest.raises(StreamResetError, match="not known here"):
+                await world.exchange(echo, b"anew")
+            assert await world.exchange(echo, b"twice") == b"twice"
+
+
+async def test_requests_are_done_once_behind_ssh(sshd: Sshd, tmp_path: Path) -> None:
+    """Whatever is cut, and though the relay is started anew."""
+    rng = random.Random(3)
+    heard: list[bytes] = []
+
+    async def count(stream: trio.SocketStream) -> None:
+        read = bytearray()
+        async for data in stream:
+            read += data
+        heard.append(bytes(read))
+        await stream.send_all(read)
+
+    with trio.fail_after(60):
+        async with (
+            open_record(tmp_path / "record.db", RecordSettings()) as record,
+            open_relay_ssh_world(sshd, tmp_path, record=record) as world,
+            open_forwarding(
+                world.client, settings=OutboxSettings(), store=None, notify=lambda _event: None
+            ) as requests,
+            trio.open_nursery() as nursery,
+        ):
+            [listener] = await trio.open_tcp_listeners(0, host=HOST)
+            nursery.start_soon(trio.serve_listeners, count, [listener])
+            target = f"{HOST}:{listener.socket.getsockname()[1]}"
+
+            async def weather() -> None:
+                deeds = (partial(world.cut, "client"), partial(world.cut, "agent"))
+                while True:
+                    for _ in range(rng.randrange(100)):
+                        await trio.lowlevel.checkpoint()
+                    rng.choice(deeds)()
+                    await trio.sleep(0.02)
+
+            payloads = [rng.randbytes(20_000 * number) for number in range(8)]
+
+            async def ask(number: int, payload: bytes) -> None:
+                request = Request(id=str(number), target=target, payload=payload, most=len(payload))
+                response = await requests.forward(request)
+                assert (response.status, response.payload) == (Status.DONE, payload)
+
+            nursery.start_soon(weather)
+            async with trio.open_nursery() as asking:
+                for number, payload in enumerate(payloads):
+                    asking.start_soon(ask, number, payload)
+            assert sorted(heard) == sorted(payloads)
+            world.restart()
+            await ask(7, payloads[7])
+            assert len(heard) == len(payloads)
+            nursery.cancel_scope.cancel()
+
+
+async def test_why_a_request_is_not_done_is_said(sshd: Sshd, tmp_path: Path) -> None:
+    with trio.fail_after(20):
+        async with (
+            open_record(tmp_path / "record.db", RecordSettings()) as record,
+            open_relay_ssh_world(sshd, tmp_path, record=record) as world,
+        ):
+            response = await world.client.ask(Request(id="1", target=f"{HOST}:1", payload=b""))
+            assert response.status in (Status.REFUSED, Status.UNREACHABLE)
+            response = await world.client.ask(Request(id="2", target="db", payload=b""))
+            assert response.status is Status.NO_SUCH_TARGET
+
+
+async def test_without_a_record_no_request_is_done(sshd: Sshd, tmp_path: Path) -> None:
+    with trio.fail_after(20):
+        async with open_relay_ssh_world(sshd, tmp_path) as world:
+            response = await world.client.ask(Request(id="1", target="localhost:1", payload=b""))
+            assert response.status is Status.NOT_ALLOWED

@@ -1,0 +1,214 @@
+"""How the relay logs in to the SSH server of a user's agent: over a session of its own with the agent."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import asynccontextmanager
+
+import attrs
+import trio
+
+from tunnel_relay.client.reaching import Reaching
+from tunnel_relay.errors import KnownHostsError, SshError
+from tunnel_relay.policy.breaker import Breakers, Held
+from tunnel_relay.protocol.multiplexer import Reason
+from tunnel_relay.server.refusals import no_connection
+from tunnel_relay.sessions import StreamRefusedError, StreamResetError
+from tunnel_relay.ssh.hostkeys import HostKeyPolicy
+from tunnel_relay.ssh.keys import Identity
+from tunnel_relay.ssh.session import SshSession, open_ssh_session
+from tunnel_relay.ssh.settings import SshSettings
+
+# What a name may have in a known_hosts file: patterns know no case, and some characters mean something there.
+_PLAIN = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-_.")
+
+# Silence, in seconds, after which an SSH connection counts as dead: longer than a session may be without a link, whose
+# streams go on afterwards.
+KEEPALIVE = 150.0
+
+
+@attrs.frozen
+class SshAccount:
+    """How to log in to an agent's SSH server: as whom, and with which keys, in this order."""
+
+    user: str
+    identities: Sequence[Identity] = attrs.field(repr=False)
+
+
+@attrs.frozen(kw_only=True)
+class LoginSettings:
+    """How to log in.
+
+    Attributes:
+      service: What agents call their SSH server.
+      patience: Seconds to wait for an agent that is not connected.
+      setup: Seconds that connecting and logging in may take, once it is.
+      ssh: How an SSH connection behaves. It must bear to be silent while the session that carries it has no link.
+
+    """
+
+    service: str = "ssh"
+    patience: float = 5.0
+    setup: float = 15.0
+    ssh: SshSettings = attrs.field(factory=lambda: SshSettings(keepalive_timeout=KEEPALIVE))
+
+
+@attrs.frozen(kw_only=True)
+class SshConnected:
+    """The relay has logged in to a user's agent, which took so many seconds.
+
+    Attributes:
+      new_host_key: The fingerprint of its host key, where that was not known and has been recorded.
+
+    """
+
+    user: str
+    agent: str
+    setup: float
+    new_host_key: str = ""
+
+
+@attrs.frozen(kw_only=True)
+class SshEnded:
+    """A connection to a user's agent has ended; *detail* is empty where nobody needed it."""
+
+    user: str
+    agent: str
+    detail: str
+
+
+@attrs.frozen(kw_only=True)
+class SshFailed:
+    """There is no connection to a user's agent; *opened* says that its breaker has opened."""
+
+    user: str
+    agent: str
+    detail: str
+    opened: bool = False
+
+
+RelaySshEvent = SshConnected | SshEnded | SshFailed
+
+
+def host_name(user: str, agent: str) -> str:
+    """Return what the SSH server of *user*'s agent is called in known_hosts."""
+    return f"{_plain(user)}/{_plain(agent)}"
+
+
+def _plain(name: str) -> str:
+    return "".join(
+        char if char in _PLAIN else "".join(f"%{byte:02x}" for byte in char.encode("utf8", "surrogatepass"))
+        for char in name
+    )
+
+
+class _AwayError(Exception):
+    """The agent is not connected: that says nothing of its SSH server."""
+
+
+@attrs.define(eq=False)
+class SshLogin:
+    """Logs in to one agent of one user.
+
+    Attributes:
+      user: Whose agent it is.
+      agent: Its name.
+      reaching: The session with it.
+      account: Says as whom, and with which keys; None where nobody knows.
+      host_keys: Which host keys are accepted; the agent is called what `host_name` says.
+      breakers: Keep from trying what keeps failing.
+      notify: Called with what happens.
+      settings: How to.
+
+    """
+
+    user: str
+    agent: str
+    reaching: Reaching
+    account: Callable[[], SshAccount | None]
+    host_keys: HostKeyPolicy
+    breakers: Breakers
+    notify: Callable[[RelaySshEvent], None]
+    settings: LoginSettings = attrs.field(factory=LoginSettings)
+
+    @asynccontextmanager
+    async def connect(self) -> AsyncGenerator[SshSession]:
+        """Be logged in for the length of a block; where that has failed too often, don't try.
+
+        Raises:
+          StreamRefusedError: that cannot be; says why.
+
+        """
+        account = self.account()
+        if account is None:
+            raise StreamRefusedError(
+                Reason.NOT_ALLOWED, f"the relay knows no way to log in to the agent {self.agent!r}"
+            )
+        breakers, began = self.breakers, trio.current_time()
+        admitted = breakers.admit(self.user, self.agent, began)
+        if isinstance(admitted, Held):
+            raise StreamRefusedError(
+                Reason.UNREACHABLE,
+                f"no SSH connection to the agent {self.agent!r} came about of late; the next attempt is made in"
+                f" {math.ceil(admitted.retry_in)} s",
+            )
+        connected = False
+        try:
+            async with self._logged_in(account) as session:
+                connected = True
+                breakers.succeeded(admitted)
+                self._tell_of(session, trio.current_time() - began)
+                try:
+                    yield session
+                finally:
+                    detail = str(session.close_reason or "")
+                    self.notify(SshEnded(user=self.user, agent=self.agent, detail=detail))
+        except _AwayError as exc:
+            raise self._failed(StreamRefusedError(Reason.UNREACHABLE, str(exc)), opened=False) from exc
+        except KnownHostsError as exc:
+            # Our own file.
+            raise self._failed(exc, opened=False) from exc
+        except (SshError, StreamRefusedError, StreamResetError) as exc:
+            opened = not connected and breakers.failed(admitted, trio.current_time())
+            raise self._failed(exc, opened=opened) from exc
+        finally:
+            # Of one that was counted this takes no note.
+            breakers.abandoned(admitted)
+
+    def _tell_of(self, session: SshSession, setup: float) -> None:
+        new = session.host_key.fingerprint if session.host_key_is_new else ""
+        self.notify(SshConnected(user=self.user, agent=self.agent, setup=setup, new_host_key=new))
+
+    def _failed(
+        self, exc: SshError | StreamRefusedError | StreamResetError, *, opened: bool
+    ) -> StreamRefusedError:
+        refused = no_connection(self.agent, exc)
+        self.notify(SshFailed(user=self.user, agent=self.agent, detail=refused.detail, opened=opened))
+        return refused
+
+    @asynccontextmanager
+    async def _logged_in(self, account: SshAccount) -> AsyncGenerator[SshSession]:
+        settings = self.settings
+        with trio.move_on_after(settings.patience) as patience:
+            await self.reaching.wait_ready()
+        if patience.cancelled_caught:
+            raise _AwayError(self.reaching.why_not or "it does not answer")
+        with trio.move_on_after(settings.setup) as setup:
+            async with self.reaching.open_stream(settings.service) as stream:
+                await stream.wait_accepted()
+                async with open_ssh_session(
+                    stream,
+                    user=account.user,
+                    identities=account.identities,
+                    host_keys=self.host_keys,
+                    host=host_name(self.user, self.agent),
+                    settings=settings.ssh,
+                ) as session:
+                    await session.ping()
+                    setup.deadline = math.inf
+                    yield session
+        if setup.cancelled_caught and self.reaching.why_not is not None:
+            raise _AwayError(self.reaching.why_not)
+        if setup.cancelled_caught:
+            raise StreamRefusedError(Reason.TIMED_OUT, f"not logged in within {settings.setup:g} s")
