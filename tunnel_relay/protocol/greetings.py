@@ -38,7 +38,8 @@ class Mode(enum.Enum):
 class Hello:
     """A client begins a session with the agent of that name; any of them where there are several.
 
-    It says so again, with a higher fence, while no answer has come.
+    Without a name, it is the only agent of the user that is meant. A client says so again, with a higher fence, while
+    no answer has come.
     """
 
     agent: str
@@ -95,7 +96,10 @@ def read_hello(payload: Buffer) -> Hello:
     """Return what *payload* says; raises `RelayProtocolError` where it says nothing of the kind."""
     fields = _Fields.of(payload)
     return Hello(
-        agent=fields.name("agent"), token=fields.token(), fence=fields.number("fence"), mode=fields.mode()
+        agent=fields.name("agent", or_none=True),
+        token=fields.token(),
+        fence=fields.number("fence"),
+        mode=fields.mode(),
     )
 
 
@@ -103,7 +107,7 @@ def read_resume(payload: Buffer) -> Resume:
     """Return what *payload* says; raises `RelayProtocolError` where it says nothing of the kind."""
     fields = _Fields.of(payload)
     return Resume(
-        agent=fields.name("agent"),
+        agent=fields.name("agent", or_none=True),
         instance=fields.name("instance"),
         token=fields.token(),
         fence=fields.number("fence"),
@@ -149,8 +153,8 @@ class _Fields:
             raise RelayProtocolError(f"a greeting's {key!r} does not fit")
         return value
 
-    def name(self, key: str) -> str:
-        return str(self.get(key, _is_name))
+    def name(self, key: str, *, or_none: bool = False) -> str:
+        return str(self.get(key, lambda value: _is_name(value) or (or_none and value == "")))
 
     def token(self) -> str:
         return str(self.get("token", lambda value: isinstance(value, str) and len(value) == TOKEN_LENGTH))

@@ -22,6 +22,9 @@ from tunnel_relay.protocol.multiplexer import Reason
 # What may wait for a link that is slower than the one it comes from: a session's own bound, and a little.
 MOST_WAITING = 12 * 1024 * 1024
 
+# Names of agents in one message.
+MOST_NAMED = 5
+
 
 @attrs.define(eq=False)
 class _Way:
@@ -31,12 +34,15 @@ class _Way:
     label: int
     other: _Way | None = None
     _waiting: deque[Frame] = attrs.field(factory=deque[Frame], init=False)
-    _bytes: int = attrs.field(default=0, init=False)
+    bytes: int = attrs.field(default=0, init=False)
+
+    def __len__(self) -> int:
+        return len(self._waiting)
 
     def put(self, frame: Frame) -> bool:
         """Pass *frame* on; return whether there was room."""
-        self._bytes += len(frame)
-        if self._bytes > MOST_WAITING:
+        self.bytes += len(frame)
+        if self.bytes > MOST_WAITING:
             return False
         # The message that the payload is a view of need not be kept for it.
         self._waiting.append(attrs.evolve(frame, session=self.label, payload=bytes(frame.payload)))
@@ -51,7 +57,7 @@ class _Way:
             frame = self._waiting.popleft()
             taken.append(frame)
             most -= len(frame)
-            self._bytes -= len(frame)
+            self.bytes -= len(frame)
         return taken
 
     def next_timer(self) -> float | None:
@@ -87,6 +93,11 @@ class Port:
     def sessions(self) -> int:
         """How many sessions it carries."""
         return len(self._ways)
+
+    def waiting(self) -> tuple[int, int]:
+        """Return how many frames of its sessions wait here or at their other ends, and their bytes."""
+        ways = [each for way in self._ways.values() for each in (way, way.other) if each is not None]
+        return sum(len(way) for way in ways), sum(way.bytes for way in ways)
 
     def heed(self, frame: Frame) -> None:
         """Pass *frame* on.
@@ -144,7 +155,8 @@ class Port:
         else:
             resume = read_resume(frame.payload)
             name, instance, mode = resume.agent, resume.instance, resume.mode
-        if mode is Mode.RELAY_SSH:
+        name = name or self.switch.only_agent(self.user)
+        if mode is Mode.RELAY_SSH and name:
             far = self.switch.keep(self, name, instance)
             if isinstance(far, Denial):
                 self.go_away(label, far.detail, lost=True)
@@ -152,7 +164,7 @@ class Port:
         else:
             far = self.switch.find(self.user, name, instance)
         if far is None:
-            self.go_away(label, f"no agent {name!r} is connected")
+            self.go_away(label, self.switch.why_none(self.user, name))
             return
         self._join(label, far)
         self._ways[label].put(frame)
@@ -185,31 +197,57 @@ class Switch:
     """
 
     keeper: Callable[[Port, str, str | None], Port | Denial | None] | None = None
-    _agents: dict[tuple[str, str], dict[str, Port]] = attrs.field(
-        factory=dict[tuple[str, str], dict[str, Port]]
+    # By user, name and instance.
+    _agents: dict[str, dict[str, dict[str, Port]]] = attrs.field(
+        factory=dict[str, dict[str, dict[str, Port]]]
     )
 
     def register(self, agent: Port) -> None:
         """Let the clients of an agent's user reach it; one that was there under its name and instance is replaced."""
         assert agent.agent is not None
-        self._agents.setdefault((agent.user, agent.agent), {})[agent.instance] = agent
+        names = self._agents.setdefault(agent.user, {})
+        names.setdefault(agent.agent, {})[agent.instance] = agent
 
     def unregister(self, agent: Port) -> None:
         """It cannot be reached any more."""
         assert agent.agent is not None
-        key = agent.user, agent.agent
-        instances = self._agents.get(key, {})
-        if instances.get(agent.instance) is agent:
-            del instances[agent.instance]
-            if not instances:
-                del self._agents[key]
+        names = self._agents.get(agent.user, {})
+        instances = names.get(agent.agent, {})
+        if instances.get(agent.instance) is not agent:
+            return
+        del instances[agent.instance]
+        if not instances:
+            del names[agent.agent]
+        if not names:
+            del self._agents[agent.user]
 
     def find(self, user: str, name: str, instance: str | None) -> Port | None:
-        """Return an agent of *user*, that *instance* of it or the one that has least to do; None without one."""
-        instances = self._agents.get((user, name), {})
+        """Return an agent of *user*, that *instance* of it or the one that has least to do; None without one.
+
+        Without a *name* only the *instance* tells which.
+        """
+        names = self._agents.get(user, {})
+        wanted = [names.get(name, {})] if name else names.values()
+        found = [port for instances in wanted for port in instances.values()]
         if instance is not None:
-            return instances.get(instance)
-        return min(instances.values(), key=lambda agent: agent.sessions, default=None)
+            return next((port for port in found if port.instance == instance), None)
+        return min(found, key=lambda agent: agent.sessions, default=None) if name else None
+
+    def agents_of(self, user: str) -> list[str]:
+        """Return the names of the agents of *user* that are connected."""
+        return list(self._agents.get(user, {}))
+
+    def only_agent(self, user: str) -> str:
+        """Return the name that all agents of *user* have; "" where there is no such name."""
+        names = self.agents_of(user)
+        return names[0] if len(names) == 1 else ""
+
+    def why_none(self, user: str, name: str) -> str:
+        """Return why there is no agent of that name for *user*, or none that is meant without one."""
+        names = ", ".join(map(repr, sorted(self.agents_of(user))[:MOST_NAMED]))
+        if name:
+            return f"no agent {name!r} is connected" + (f"; there is {names}" if names else "")
+        return f"say which agent: there is {names}" if names else "no agent is connected"
 
     def keep(self, client: Port, name: str, instance: str | None) -> Port | Denial | None:
         """Return the relay's own far end for *client*'s sessions behind the agent of that name (see `keeper`)."""

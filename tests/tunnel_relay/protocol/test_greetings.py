@@ -70,7 +70,7 @@ def test_a_detail_is_fit_for_a_terminal() -> None:
         b"{}",
         b"[" * 4000,
         b"\xff",
-        json.dumps({"agent": "", "token": TOKEN, "fence": 1}).encode(),
+        json.dumps({"agent": 1, "token": TOKEN, "fence": 1}).encode(),
         json.dumps({"agent": "a\nb", "token": TOKEN, "fence": 1}).encode(),
         json.dumps({"agent": "x" * 65, "token": TOKEN, "fence": 1}).encode(),
         json.dumps({"agent": "nas", "token": TOKEN[:-1], "fence": 1}).encode(),
@@ -94,3 +94,8 @@ def test_anything_is_a_greeting_or_refused(payload: bytes) -> None:
     for read in (read_hello, read_resume, read_welcome, read_go_away):
         with pytest.raises(RelayProtocolError, match="a greeting"):
             read(payload)
+
+
+def test_an_agent_need_not_be_named() -> None:
+    hello = Hello(agent="", token="0123456789abcdef" * 2, fence=1)
+    assert read_hello(write(hello)) == hello
