@@ -75,6 +75,10 @@ class TokenSource(Protocol):
         ...
 
 
+def no_proxy(_url: str) -> None:
+    """Be a `DialSettings.proxy` for where there is none."""
+
+
 @attrs.frozen(kw_only=True)
 class DialSettings:
     """How to get to the relay.
@@ -83,7 +87,7 @@ class DialSettings:
       endpoints: Its servers.
       query: What the upgrade request says of us: an agent's name and instance; nothing of a client.
       ssl_context: How servers prove themselves; None for the system's way.
-      proxy: The URL of an HTTP proxy, where there is one.
+      proxy: Returns the URL of the HTTP proxy for that of a server; None where there is none.
       link: How a link notices that it is dead.
       selector: When to fail over, and back.
       connect: Seconds that a server may take until the link is up.
@@ -93,7 +97,7 @@ class DialSettings:
     endpoints: Sequence[Endpoint]
     query: Sequence[tuple[str, str]] = ()
     ssl_context: ssl.SSLContext | None = attrs.field(default=None, repr=False)
-    proxy: str | None = attrs.field(default=None, repr=False)
+    proxy: Callable[[str], str | None] = attrs.field(default=no_proxy, repr=False)
     link: LinkSettings = attrs.field(factory=LinkSettings)
     selector: SelectorSettings = attrs.field(factory=SelectorSettings)
     connect: float = 15.0
@@ -168,6 +172,7 @@ class Dialing:
       reason: Why there is no link; empty where there is one.
       since: When that changed last, by the clock of Trio.
       reconnections: How many links there were after the first.
+      category: What kind of trouble `reason` is.
 
     """
 
@@ -180,11 +185,14 @@ class Dialing:
     reason: str = attrs.field(default="connecting", init=False)
     since: float = attrs.field(factory=trio.current_time, init=False)
     reconnections: int = attrs.field(default=-1, init=False)
+    category: Category = attrs.field(default=Category.NETWORK, init=False)
     _selector: Selector = attrs.field(init=False)
     _held: _Held | None = attrs.field(default=None, init=False)
     _changed: trio.Event = attrs.field(factory=trio.Event, init=False)
     _is_asked_for: bool = attrs.field(default=False, init=False)
     """Whether somebody has been told to log in again, since there was a token that works."""
+    _failures: int = attrs.field(default=0, init=False)
+    """Since the last link."""
     _refused: bool = attrs.field(default=False, init=False)
     """Whether the relay did not accept the last token."""
 
@@ -197,13 +205,19 @@ class Dialing:
         return self._held is not None
 
     @property
+    def failing(self) -> bool:
+        """Whether there is no link, and every server has been tried in vain since the last one."""
+        return self._held is None and self._failures >= len(self.settings.endpoints)
+
+    @property
     def state(self) -> FailoverState:
         """Which server is used, and why not a better one."""
         return self._selector.state()
 
-    async def wait_change(self) -> None:
-        """Wait until `linked`, `reason` or `state` may have changed."""
-        await self._changed.wait()
+    @property
+    def changed(self) -> trio.Event:
+        """What is set when `linked`, `reason` or `state` may have changed; there is another one from then on."""
+        return self._changed
 
     def demand(self) -> None:
         """Somebody wants a link now: do not rest for longer than it takes servers to bear it."""
@@ -239,7 +253,7 @@ class Dialing:
             await self._changed.wait()
 
     async def _probe(self, endpoint: Endpoint) -> None:
-        healthy = await is_healthy(endpoint.url, self.settings.ssl_context, self.settings.proxy)
+        healthy = await is_healthy(endpoint.url, self.settings.ssl_context, self.settings.proxy(endpoint.url))
         self._selector.probed(endpoint, trio.current_time(), healthy=healthy)
         self._change()
 
@@ -281,7 +295,7 @@ class Dialing:
         async with open_websocket(
             connect_url(endpoint.url, settings.query),
             ssl_context=settings.ssl_context,
-            proxy=settings.proxy,
+            proxy=settings.proxy(endpoint.url),
             headers=[("Authorization", f"Bearer {token}")],
             subprotocol=SUBPROTOCOL,
         ) as websocket:
@@ -306,6 +320,7 @@ class Dialing:
         before, self._held = self._held, held
         self._selector.connected(held.endpoint, trio.current_time())
         self._refused = self._is_asked_for = False
+        self._failures = 0
         self.reconnections += 1
         self._set("")
         if before is not None:
@@ -326,6 +341,7 @@ class Dialing:
         if isinstance(cause, WebSocketClosedError) and cause.code == UNAUTHORIZED:
             self._refused = True
         self._selector.lost(held.endpoint, reason, trio.current_time())
+        self.category = category
         self._set(reason)
         self.notify(LinkLost(held.endpoint.url, reason, category))
 
@@ -345,9 +361,12 @@ class Dialing:
         )
         if slow and category_of(failure) is Category.AUTHENTICATION:
             self._ask_for_authentication(str(failure))
+        category = category_of(failure)
         if self._held is None:
+            self._failures += 1
+            self.category = category
             self._set(self._selector.state().reason)
-        self.notify(DialFailed(endpoint.url, str(failure), category_of(failure), rest))
+        self.notify(DialFailed(endpoint.url, str(failure), category, rest))
 
     async def _refresh(self, link: Link, token: str) -> None:
         """Give the relay another token in time, for as long as the link lives."""

@@ -168,6 +168,11 @@ class LiveSession:
                 raise RequestLostError(self.session.lost)
             await self.wait_room()
 
+    @property
+    def streams(self) -> int:
+        """How many streams there are."""
+        return len(self._streams)
+
     async def wait_lost(self) -> str:
         """Return why the session is lost, once it is."""
         while self.session.lost is None:

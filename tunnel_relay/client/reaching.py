@@ -70,9 +70,10 @@ class Reaching:
         """Whether there is a way to the agent now."""
         return self._begun is not None and self._begun.live.session.attached
 
-    async def wait_change(self) -> None:
-        """Wait until `attached` or `why_not` may have changed."""
-        await self._changed.wait()
+    @property
+    def changed(self) -> trio.Event:
+        """What is set when `attached` or `why_not` may have changed; there is another one from then on."""
+        return self._changed
 
     def begin(self) -> LiveSession:
         """Return the session; a new one where there is none (any more)."""
