@@ -4,8 +4,8 @@ Every default that a person can rely on stands here, and only here; the referenc
 from these classes and the "Attributes" of their docstrings. A field's metadata tell the loader what its type
 cannot: the *key* in the file where it differs (`None`: not a key), an *example*, the *minimum* and *maximum*,
 that text is a *path* (but for some *keywords*), that a list may be *empty*, that a secret may be *public* after
-all, that it *refers* to the names in another table, and the *hole* that stands for a needed value which cannot be
-read, so that the others can be checked.
+all, or is *renewed* while it is used, that it *refers* to the names in another table, and the *hole* that stands for a
+needed value which cannot be read, so that the others can be checked.
 """
 
 from __future__ import annotations
@@ -313,7 +313,7 @@ class RelayUpstream:
 
     kind: Literal["relay"] = "relay"
     endpoints: tuple[RelayEndpoint, ...] = attrs.field(metadata={"example": RELAY_ENDPOINTS_EXAMPLE})
-    token: Secret = attrs.field(metadata={"example": '"file:token"', "hole": NO_SECRET})
+    token: Secret = attrs.field(metadata={"example": '"file:token"', "hole": NO_SECRET, "renewed": True})
     agent: str | None = attrs.field(default=None, metadata={"example": '"nas"'})
     mode: RelayMode = "end-to-end"
     service: str = "ssh"
