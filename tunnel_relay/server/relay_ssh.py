@@ -136,16 +136,18 @@ class RelaySsh:
         """There is nothing to do for it."""
         del self._sides[side.user, side.agent]
 
-    async def take(self, side: _Side) -> None:
-        """Count one more SSH connection of a user; who has all that the tier allows gives up one that is not used.
+    async def take(self, side: _Side, *, needed: bool) -> None:
+        """Count one more SSH connection of a user.
+
+        Who has all that the tier allows, and needs one, gives up another that is not used.
 
         Raises:
-          StreamRefusedError: all of them are.
+          StreamRefusedError: there is none.
 
         """
         while (denial := self.access.take(side.user, side.tier, Held.SSH_CONNECTIONS)) is not None:
             others = (each for each in self._sides.values() if each.user == side.user)
-            if not any(each.pool.close_unused() for each in others):
+            if not needed or not any(each.pool.close_unused() for each in others):
                 raise StreamRefusedError(denial.reason, denial.detail)
             await self._given_back.wait()
 
@@ -172,7 +174,9 @@ class _Side:
 
     def __attrs_post_init__(self) -> None:
         relay, settings = self.relay, self.relay.settings
-        self.pool = SshPool(relay.nursery, self._connection, settings.pool)
+        self.pool = SshPool(
+            relay.nursery, self._connection, lambda: self._far_end.sessions > 0, settings.pool
+        )
         asked = None
         if relay.record is not None:
             owner = host_name(self.user, self.agent)
@@ -235,14 +239,14 @@ class _Side:
     # -- its SSH connections
 
     @asynccontextmanager
-    async def _connection(self) -> AsyncGenerator[SshSession]:
+    async def _connection(self, needed: bool) -> AsyncGenerator[SshSession]:
         """Be logged in to the agent's SSH server for the length of a block.
 
         Raises:
           StreamRefusedError: that cannot be, or ends before it is; says why.
 
         """
-        await self.relay.take(self)
+        await self.relay.take(self, needed=needed)
         try:
             async with self._login.connect() as session:
                 yield session

@@ -1,7 +1,7 @@
 """The relay's SSH connections to one agent's SSH server: few, shared by many streams, and made when they are needed.
 
-The first is made at once where a client begins a session (`SshPool.warm`), another one where all are busy. One that
-nobody uses for some time is closed; one that does not answer gets no new streams until it does.
+Some are made before anybody needs them, where a client begins a session (`SshPool.warm`), another one where all are
+busy. One that nobody uses for some time is closed; one that does not answer gets no new streams until it does.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ class PoolSettings:
 
     Attributes:
       most: Connections at a time.
+      warm: How many there are before they are needed, and though they are not used, where the pool is `wanted`.
       busy: Streams on each of them from which another one is made (guessed: each has a process of its own at the
         agent's, so that more of them carry more).
       open: Seconds that the SSH server may take to connect to a target.
@@ -38,6 +39,7 @@ class PoolSettings:
     """
 
     most: int = attrs.field(default=3, validator=attrs.validators.ge(1))
+    warm: int = attrs.field(default=1, validator=attrs.validators.ge(0))
     busy: int = attrs.field(default=16, validator=attrs.validators.ge(1))
     open: float = 10.0
     idle: float = 300.0
@@ -56,6 +58,7 @@ class _Held:
 
 @attrs.define(eq=False)
 class _Attempt:
+    needed: bool
     ended: trio.Event = attrs.field(factory=trio.Event)
     failure: StreamRefusedError | None = None
 
@@ -66,13 +69,16 @@ class SshPool:
 
     Attributes:
       nursery: Runs the connections.
-      connect: Makes one that lasts as long as the block, or raises `StreamRefusedError`.
+      connect: Makes one that lasts as long as the block, or raises `StreamRefusedError`; told whether it is needed at
+        once.
+      wanted: Says whether somebody may want a stream soon.
       settings: How many, and for how long.
 
     """
 
     nursery: trio.Nursery
-    connect: Callable[[], AbstractAsyncContextManager[SshSession]]
+    connect: Callable[[bool], AbstractAsyncContextManager[SshSession]]
+    wanted: Callable[[], bool]
     settings: PoolSettings = attrs.field(factory=PoolSettings)
     _held: list[_Held] = attrs.field(factory=list[_Held], init=False)
     _attempt: _Attempt | None = attrs.field(default=None, init=False)
@@ -94,15 +100,16 @@ class SshPool:
         return sum(held.session.channels for held in self._held)
 
     def warm(self) -> None:
-        """See to it that there is one soon."""
-        if self.idle:
-            self._grow()
+        """See to it that there are as many soon as there should be before they are needed."""
+        if len(self._held) < self.settings.warm:
+            self._grow(needed=False)
 
     def close_unused(self) -> bool:
-        """Close a connection that carries no stream; return whether there was one."""
+        """Close a connection that carries no stream, for others to use; return whether there was one."""
         for held in self._held:
             if not held.session.channels:
                 self._close(held)
+                self._rests_until = trio.current_time() + self.settings.rest
                 return True
         return False
 
@@ -134,7 +141,7 @@ class SshPool:
             well = [held for held in self._held if held.well]
             best = min(well, key=lambda held: held.session.channels, default=None)
             if best is None or best.session.channels >= self.settings.busy:
-                self._grow(wanted=best is None)
+                self._grow(needed=best is None)
             if best is not None:
                 return best
             if self._attempt is None:
@@ -142,23 +149,25 @@ class SshPool:
                 return min(self._held, key=lambda held: held.session.channels)
             attempt = self._attempt
             await attempt.ended.wait()
-            if attempt.failure is not None:
+            # What is needed may come about where what only might have been does not.
+            if attempt.failure is not None and (attempt.needed or attempt.failure.reason is not Reason.LIMIT):
                 raise attempt.failure
 
-    def _grow(self, *, wanted: bool = True) -> None:
-        """Make one more, where there may be one; soon after a failure, only where it is *wanted* badly."""
+    def _grow(self, *, needed: bool) -> None:
+        """Make one more, where there may be one; soon after a failure, only where it is *needed*."""
         resting = trio.current_time() < self._rests_until
-        if self._attempt is None and len(self._held) < self.settings.most and (wanted or not resting):
-            self._attempt = _Attempt()
+        if self._attempt is None and len(self._held) < self.settings.most and (needed or not resting):
+            self._attempt = _Attempt(needed)
             self.nursery.start_soon(self._hold, self._attempt)
 
     async def _hold(self, attempt: _Attempt) -> None:
         """Make a connection, and stay with it to its end."""
         try:
-            async with self.connect() as session:
+            async with self.connect(attempt.needed) as session:
                 held = _Held(session, trio.current_time())
                 self._held.append(held)
                 self._settle(attempt)
+                self._stay_warm()
                 try:
                     async with open_background() as nursery:
                         nursery.start_soon(self._watch, held)
@@ -171,11 +180,20 @@ class SshPool:
             self._rests_until = trio.current_time() + self.settings.rest
         finally:
             self._settle(attempt)
+        self._stay_warm()
+
+    def _stay_warm(self) -> None:
+        if self.wanted():
+            self.warm()
 
     def _settle(self, attempt: _Attempt) -> None:
         if self._attempt is attempt:
             self._attempt = None
             attempt.ended.set()
+
+    def _dispensable(self) -> bool:
+        """Whether there is one more than there should be."""
+        return not self.wanted() or len(self._held) > self.settings.warm
 
     def _drop(self, held: _Held) -> None:
         if held in self._held:
@@ -197,7 +215,7 @@ class SshPool:
             await trio.sleep(settings.check)
             if session.channels:
                 held.used_at = trio.current_time()
-            elif trio.current_time() - held.used_at >= settings.idle:
+            elif trio.current_time() - held.used_at >= settings.idle and self._dispensable():
                 self._close(held)
                 return
             try:

@@ -220,6 +220,8 @@ async def test_who_has_all_connections_that_the_tier_allows_gives_up_one(sshd: S
             await refused(pi, echo, Reason.LIMIT, "1 SSH connections are the most that the tier allows")
             await stream.aclose()
             assert await world.exchange(echo, b"the first one's is free") == b"the first one's is free"
+            while world.relay.streams:
+                await trio.testing.wait_all_tasks_blocked(0.02)
             other = pi.open_stream(echo)
             await other.wait_accepted()
             assert world.relay.connections == 1

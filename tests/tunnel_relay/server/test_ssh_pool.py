@@ -61,11 +61,15 @@ class World:
     sessions: list[FakeSession] = attrs.field(factory=list[FakeSession])
     attempts: int = 0
     failure: StreamRefusedError | None = None
+    failure_unless_needed: StreamRefusedError | None = None
     setup: float = 1.0
+    wanted: bool = False
 
     @asynccontextmanager
-    async def connect(self) -> AsyncGenerator[SshSession]:
+    async def connect(self, needed: bool) -> AsyncGenerator[SshSession]:
         self.attempts += 1
+        if not needed and self.failure_unless_needed is not None:
+            raise self.failure_unless_needed
         await trio.sleep(self.setup)
         if self.failure is not None:
             raise self.failure
@@ -83,10 +87,10 @@ class World:
 
 
 @asynccontextmanager
-async def open_world() -> AsyncGenerator[World]:
+async def open_world(settings: PoolSettings = SETTINGS) -> AsyncGenerator[World]:
     async with open_background() as nursery:
         world = World()
-        world.pool = SshPool(nursery, world.connect, SETTINGS)
+        world.pool = SshPool(nursery, world.connect, lambda: world.wanted, settings)
         yield world
         nursery.cancel_scope.cancel()
 
@@ -113,6 +117,45 @@ async def test_a_warm_pool_does_not_keep_a_stream_waiting(autojump_clock: MockCl
         began = trio.current_time()
         assert await world.open() == 1
         assert trio.current_time() == began
+
+
+async def test_as_many_are_kept_warm_as_should_be(autojump_clock: MockClock) -> None:
+    async with open_world(attrs.evolve(SETTINGS, warm=2)) as world:
+        world.wanted = True
+        world.pool.warm()
+        await trio.sleep(500)
+        assert (world.pool.connections, world.attempts) == (2, 2)
+        world.sessions[0].lost.set()
+        await trio.sleep(2)
+        assert (world.pool.connections, world.attempts) == (2, 3)
+        world.wanted = False
+        await trio.sleep(500)
+        assert world.pool.idle
+
+
+async def test_warming_that_fails_rests(autojump_clock: MockClock) -> None:
+    async with open_world() as world:
+        world.wanted = True
+        world.failure = StreamRefusedError(Reason.UNREACHABLE, "no way")
+        for _ in range(20):
+            world.pool.warm()
+            await trio.sleep(2)
+        assert world.attempts == 1
+
+
+async def test_what_is_needed_may_be_had_where_what_is_not_may_not(autojump_clock: MockClock) -> None:
+    async with open_world() as world:
+        world.failure_unless_needed = StreamRefusedError(Reason.LIMIT, "no more")
+        world.pool.warm()
+        assert await world.open() == 2
+
+
+async def test_a_pool_need_not_be_warm(autojump_clock: MockClock) -> None:
+    async with open_world(attrs.evolve(SETTINGS, warm=0)) as world:
+        world.wanted = True
+        world.pool.warm()
+        await trio.sleep(2)
+        assert world.pool.idle
 
 
 async def test_busy_connections_get_company_up_to_the_bound(autojump_clock: MockClock) -> None:
