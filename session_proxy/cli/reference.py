@@ -30,10 +30,19 @@ def cli_reference(app: typer.Typer) -> Iterator[str]:
     yield ""
     yield "What `sproxy --help` shows, command by command. This page is made from the program itself."
     yield "Exit codes and signals: [operating it](../operations.md)."
+    yield from _commands(app, "")
+
+
+def _commands(app: typer.Typer, prefix: str) -> Iterator[str]:
     for info in app.registered_commands:
         if info.callback is not None:
             yield ""
-            yield from _command(info.name or get_command_name(info.callback.__name__), info.callback)
+            yield from _command(
+                prefix + (info.name or get_command_name(info.callback.__name__)), info.callback
+            )
+    for group in app.registered_groups:
+        if group.typer_instance is not None:
+            yield from _commands(group.typer_instance, f"{prefix}{group.name} ")
 
 
 def _command(name: str, callback: Callable[..., object]) -> Iterator[str]:

@@ -51,6 +51,8 @@ def read_jwt_keys(text: str, algorithms: Sequence[str]) -> dict[str, Key]:
 
     if "HS256" not in algorithms and not looks_like_keys(text):
         raise TokenKeyError("this is neither a JWKS nor a key in PEM")
+    if not looks_like_keys(text) and "\n" in text.strip():
+        raise TokenKeyError("this is no key, and a secret is one line")
     keys = read_keys(text, algorithms)
     if text.lstrip().startswith("{"):
         # They are listed, or else there would be an error already.

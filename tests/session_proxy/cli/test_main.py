@@ -22,7 +22,7 @@ from session_proxy.errors import (
 )
 from tunnel_relay.errors import HostKeyError
 
-COMMANDS = ("run", "check", "explain", "status", "drain", "completion")
+COMMANDS = ("run", "check", "explain", "status", "drain", "completion", "relay-token")
 
 # What takes long to import and most commands do without.
 SLOW = ("boto3", "botocore", "paramiko", "cryptography", "trio_websocket", "prometheus_client")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -41,14 +42,24 @@ def test_parameters_are_described_as_one_writes_them() -> None:
     ]
 
 
+def names_of(group: typer.core.TyperGroup) -> Iterator[str]:
+    """Yield the commands, groups after all others."""
+    for name, command in group.commands.items():
+        if isinstance(command, typer.core.TyperGroup):
+            yield from (f"{name} {inner}" for inner in names_of(command))
+        else:
+            yield name
+
+
 def test_the_page_has_the_commands_by_the_names_that_one_types() -> None:
     group = typer.main.get_command(app)
     assert isinstance(group, typer.core.TyperGroup)
     lines = list(cli_reference(app))
 
     assert [line for line in lines if line.startswith("## ")] == [
-        f"## sproxy {name}" for name in group.commands
+        f"## sproxy {name}" for name in names_of(group)
     ]
+    assert "## sproxy relay-audit verify" in lines
     assert "sproxy awg-server [OPTION]… FILE" in lines
 
 

@@ -67,6 +67,8 @@ def test_a_secret_is_one_only_where_secrets_count() -> None:
     secret = "x" * 32
 
     assert read_jwt_keys(secret, ["EdDSA", "HS256"])[""].algorithm == "HS256"
+    with pytest.raises(TokenKeyError, match="a secret is one line"):
+        read_jwt_keys(f"{secret}\n{secret}\n", ["HS256"])
     with pytest.raises(TokenKeyError, match="neither a JWKS nor a key in PEM"):
         read_jwt_keys(secret, ["EdDSA"])
 
