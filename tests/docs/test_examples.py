@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import socket
 import subprocess
 import sys
@@ -16,8 +17,11 @@ from session_proxy.lab.targets import PAGE
 from session_proxy.profile.awg_loading import load_awg_client, load_awg_server
 from session_proxy.profile.awg_model import AwgClient, AwgServer
 from session_proxy.profile.loading import load_profile
+from session_proxy.profile.relay_loading import load_relay_agent, load_relay_server
+from session_proxy.profile.relay_model import RelayAgent, RelayServer
 from session_proxy.target import split_host_port
 from tests.support.programs import END, Lab, Program, start_lab
+from tests.support.relay_files import TOKEN, write_what_files_name
 
 EXAMPLES = Path(__file__).parent.parent.parent / "examples"
 FILES = EXAMPLES.parent / "docs" / "examples"
@@ -54,7 +58,9 @@ def test_a_program_is_short_and_says_how_to_run_it(program: Path) -> None:
     "file", [path for path in sorted(EXAMPLES.iterdir()) if path.suffix in (".toml", ".yaml")], ids=str
 )
 def test_a_profile_is_good(file: Path) -> None:
-    profile = load_profile(file, environ={"SPROXY_PASS": "x", "AWG_KEY": KEY, "AWG_PSK": KEY})
+    profile = load_profile(
+        file, environ={"SPROXY_PASS": "x", "AWG_KEY": KEY, "AWG_PSK": KEY, "RELAY_TOKEN": TOKEN}
+    )
 
     assert profile.listen
 
@@ -67,6 +73,20 @@ def test_files_of_kind_awg_are_good(name: str, load: Callable[..., AwgServer | A
     loaded = load(FILES / f"{name}.toml", environ=environ, warn=warnings.append)
 
     assert loaded.listen
+    assert not warnings
+
+
+@pytest.mark.parametrize(("name", "load"), [("relay", load_relay_server), ("agent", load_relay_agent)])
+def test_files_of_a_relay_are_good(
+    name: str, load: Callable[..., RelayServer | RelayAgent], tmp_path: Path
+) -> None:
+    warnings: list[str] = []
+    write_what_files_name(tmp_path)
+    shutil.copy(FILES / f"{name}.toml", tmp_path)
+
+    loaded = load(tmp_path / f"{name}.toml", environ={}, warn=warnings.append)
+
+    assert loaded.admin is None or loaded.admin.listen.host == "127.0.0.1"
     assert not warnings
 
 

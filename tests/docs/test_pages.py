@@ -18,11 +18,19 @@ from session_proxy.cli.main import app
 from session_proxy.errors import ProfileError
 from session_proxy.profile.awg_loading import load_awg_client, load_awg_server
 from session_proxy.profile.loading import load_profile
+from session_proxy.profile.relay_loading import load_relay_agent, load_relay_server
+from tests.support.relay_files import write_what_files_name
 
 ROOT = Path(__file__).parent.parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-LOADERS = {"profile": load_profile, "server": load_awg_server, "client": load_awg_client}
+LOADERS = {
+    "profile": load_profile,
+    "server": load_awg_server,
+    "client": load_awg_client,
+    "relay": load_relay_server,
+    "agent": load_relay_agent,
+}
 KEY = key_to_text(bytes(range(32)))
 LINK = re.compile(r"\[[^]]+\]\(([^)\s]+)\)")
 COMMAND = re.compile(r"^\$ (?:\S+=\S+ )*(sproxy [^|>&#\n]*)", re.MULTILINE)
@@ -60,8 +68,9 @@ def commands() -> list[str]:
 def test_profiles_in_pages_load(block: Block, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     # A block that is no profile says in its first line which file it is.
-    named = re.match(r"# (server|client)\.toml\n", block.text)
+    named = re.match(r"# (server|client|relay|agent)\.toml\n", block.text)
     load = LOADERS[named[1] if named else "profile"]
+    write_what_files_name(tmp_path)
     file = tmp_path / f"profile.{block.language}"
     file.write_text(block.text)
     environ = dict.fromkeys(("SPROXY_PASS", "KEY_PASS", "SOCKS_PASS"), "x")
@@ -93,7 +102,8 @@ def test_commands_in_pages_are_understood(
     assert isinstance(group, typer.core.TyperGroup)
     if words and words[0].startswith("-"):
         return
-    chosen = group.commands[words[0]]
+    while isinstance(chosen := group.commands[words[0]], typer.core.TyperGroup):
+        group, words = chosen, words[1:]
     chosen.make_context(words[0], words[1:]).close()
 
 

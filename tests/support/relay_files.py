@@ -15,6 +15,8 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 
+from tests.support.relay_tokens import make_certificate
+
 SIGNING = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 SIGNING_PEM = SIGNING.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
 VERIFYING_PEM = SIGNING.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
@@ -94,3 +96,12 @@ def write_file(folder: Path, text: object, name: str = "file.toml") -> Path:
     file.write_text(str(text))
     file.chmod(0o600)
     return file
+
+
+def write_what_files_name(folder: Path) -> None:
+    """Write to *folder* what the files of examples name: certificates, keys, tokens."""
+    make_certificate().write(folder)
+    (folder / "jwks.json").write_text(JWKS)
+    (folder / "revoked.txt").touch()
+    for name in ("token", "agent-token", "client-token"):
+        (folder / name).write_text(TOKEN)
