@@ -63,12 +63,6 @@ def _stamp(paths: Sequence[Path]) -> list[tuple[int, ...]]:
     return stamps
 
 
-def read_revoked(path: Path) -> frozenset[str]:
-    """Return the tokens that a file of revoked ones names: one a line, ``#`` begins a remark."""
-    lines = path.read_text(encoding="utf-8").splitlines()
-    return frozenset(word for line in lines if (word := line.partition("#")[0].strip()))
-
-
 def read_tls(certificate: Path, key: Path) -> ssl.SSLContext:
     """Return how to prove who we are with what is in these files: by TLS 1.3 only.
 

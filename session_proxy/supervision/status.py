@@ -77,6 +77,20 @@ class AwgServerStatus:
     rejections: dict[str, int]
 
 
+@attrs.frozen(kw_only=True)
+class RelayServerStatus:
+    """What a relay server adds to `ServiceStatus`: its *file*, who is linked, and the head of its audit log.
+
+    The head is worth noting down where the log's writer cannot change it: it proves what came before.
+    """
+
+    file: str
+    clients: int
+    agents: int
+    sessions: int
+    audit: str
+
+
 def file_of(status: Mapping[str, object]) -> Path | None:
     """Return the file that a service runs, from its whole *status* on the wire; `None` where it runs none."""
     file = status.get("profile") or status.get("file")

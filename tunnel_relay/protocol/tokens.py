@@ -168,11 +168,21 @@ class Verifier:
         not_before = values.get("nbf", 0)
         if not isinstance(not_before, int | float) or not_before > now + LEEWAY:
             raise TokenError(Fault.NOT_YET)
-        if claims.expires + LEEWAY <= now:
-            raise TokenError(Fault.EXPIRED)
-        if claims.token_id in revoked:
-            raise TokenError(Fault.REVOKED)
+        check_claims(claims, now, revoked)
         return claims
+
+
+def check_claims(claims: Claims, now: float, revoked: Collection[str]) -> None:
+    """See to it that *claims*, verified before, still hold; *revoked* is as for `Verifier.verify`.
+
+    Raises:
+      TokenError: they do not.
+
+    """
+    if claims.expires + LEEWAY <= now:
+        raise TokenError(Fault.EXPIRED)
+    if claims.token_id in revoked:
+        raise TokenError(Fault.REVOKED)
 
 
 def read_keys(text: str, algorithms: Sequence[str]) -> dict[str, Key]:

@@ -14,7 +14,7 @@ from tunnel_relay.policy.access import Access
 from tunnel_relay.policy.rate import RateLimits
 from tunnel_relay.protocol.frames import LINK, Frame, FrameType
 from tunnel_relay.protocol.greetings import GoAway, write
-from tunnel_relay.protocol.tokens import Claims, TokenError, Verifier
+from tunnel_relay.protocol.tokens import Claims, TokenError, Verifier, check_claims
 from tunnel_relay.protocol.upgrade import SUBPROTOCOL, UNAUTHORIZED
 from tunnel_relay.server.admission import AdmissionError, Asking, check_scope
 from tunnel_relay.server.events import (
@@ -39,6 +39,17 @@ PARTINGS = frozenset({1000, GOING_AWAY})
 BREACHES = frozenset({1002, 1003, 1007, 1009})
 
 LEAVING = "the relay is being shut down"
+
+
+@attrs.frozen(kw_only=True)
+class ServiceFigures:
+    """How many clients, agents and sessions there are, and how many *frames* of so many *bytes* wait."""
+
+    clients: int = 0
+    agents: int = 0
+    sessions: int = 0
+    frames: int = 0
+    bytes: int = 0
 
 
 @attrs.define(eq=False)
@@ -71,10 +82,17 @@ class RelayService:
     _links: dict[_Admitted, None] = attrs.field(factory=dict["_Admitted", None], init=False)
     _left: trio.Event = attrs.field(factory=trio.Event, init=False)
 
-    @property
-    def links(self) -> int:
-        """How many there are."""
-        return len(self._links)
+    def figures(self) -> ServiceFigures:
+        """Return how much there is to do."""
+        clients = [link.port for link in self._links if link.asking.agent is None]
+        waiting = [port.waiting() for port in clients]
+        return ServiceFigures(
+            clients=len(clients),
+            agents=len(self._links) - len(clients),
+            sessions=sum(port.sessions for port in clients),
+            frames=sum(frames for frames, _ in waiting),
+            bytes=sum(size for _, size in waiting),
+        )
 
     def admit(self, asking: Asking) -> Claims:
         """Return whose *asking* it is.
@@ -98,13 +116,16 @@ class RelayService:
 
         """
         async with accept_websocket(stream, initial=initial, subprotocol=SUBPROTOCOL) as websocket:
-            link = _Admitted(self, websocket, asking, claims, origin)
-            self._links[link] = None
-            try:
-                await link.run()
-            finally:
-                del self._links[link]
-                self._left.set()
+            await _Admitted(self, websocket, asking, claims, origin).run()
+
+    def joined(self, link: _Admitted) -> None:
+        """Note that there is a link more."""
+        self._links[link] = None
+
+    def left(self, link: _Admitted) -> None:
+        """Note that there is one less."""
+        del self._links[link]
+        self._left.set()
 
     async def drain(self, limit: float) -> None:
         """Ask all links to go elsewhere, and return when they have; those that have not in time are closed."""
@@ -126,18 +147,20 @@ class _Admitted:
     asking: Asking
     claims: Claims
     origin: Origin
+    port: Port = attrs.field(init=False)
     _link: Link = attrs.field(init=False)
     _fault: TokenError | AdmissionError | None = None
     _changed: trio.Event = attrs.field(factory=trio.Event)
 
     async def run(self) -> None:
         service, asking, user, origin = self.service, self.asking, self.claims.user, self.origin
-        port = Port(service.switch, user, asking.agent, asking.instance, self.claims.tier)
+        port = self.port = Port(service.switch, user, asking.agent, asking.instance, self.claims.tier)
         link = port.link = self._link = Link(
             self.websocket, lambda frame: self._heed(port, frame), service.settings
         )
         ending, detail, began = Ending.LEFT, "", trio.current_time()
         service.notify(LinkOpened(origin=origin, user=user, agent=asking.agent, tier=self.claims.tier))
+        service.joined(self)
         if asking.agent is not None:
             service.switch.register(port)
         try:
@@ -153,6 +176,7 @@ class _Admitted:
                 service.switch.unregister(port)
             who = "client" if asking.agent is None else f"agent {asking.agent!r}"
             port.lose(f"the {who}'s connection is lost")
+            service.left(self)
             service.notify(
                 LinkClosed(
                     origin=origin,
@@ -200,8 +224,8 @@ class _Admitted:
         while self._fault is None:
             self._changed = trio.Event()
             try:
-                self.service.admit(self.asking)
-            except (TokenError, AdmissionError) as exc:
+                check_claims(self.claims, self.service.unix_time(), self.service.revoked)
+            except TokenError as exc:
                 self._fault = exc
                 break
             left = self.claims.expires - self.service.unix_time()

@@ -11,8 +11,9 @@ import trio
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
+from session_proxy.profile.relay_keys import read_revoked
 from session_proxy.supervision import relay_files
-from session_proxy.supervision.relay_files import follow, read_revoked, read_tls
+from session_proxy.supervision.relay_files import follow, read_tls
 from tests.support.relay_tokens import make_certificate
 
 

@@ -33,6 +33,7 @@ from tunnel_relay.protocol.tokens import (
     TokenError,
     TokenKeyError,
     Verifier,
+    check_claims,
     expiry_of,
     issue,
     read_keys,
@@ -73,6 +74,14 @@ VERIFIERS = {
 def test_what_is_issued_is_believed(algorithm: str) -> None:
     token = issue(CLAIMS, SIGNERS[algorithm], audience="us", now=NOW)
     assert VERIFIERS[algorithm].verify(token, NOW) == CLAIMS
+
+
+def test_claims_hold_for_a_time_unless_they_are_revoked() -> None:
+    check_claims(CLAIMS, CLAIMS.expires + LEEWAY - 1, ["id-2"])
+    for now, revoked, fault in ((CLAIMS.expires + LEEWAY, [], Fault.EXPIRED), (NOW, ["id-1"], Fault.REVOKED)):
+        with pytest.raises(TokenError) as caught:
+            check_claims(CLAIMS, now, revoked)
+        assert caught.value.fault is fault
 
 
 def test_keys_of_a_set_are_found_by_their_number() -> None:

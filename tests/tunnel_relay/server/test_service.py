@@ -175,7 +175,7 @@ async def test_all_are_asked_to_go_before_the_end(autojump_clock: MockClock) -> 
         relay.link(Asking(token("mallory"))) as other,
     ):
         await trio.testing.wait_all_tasks_blocked()
-        assert relay.service.links == 2
+        assert relay.service.figures().clients == 2
         relay.nursery.start_soon(relay.service.drain, 10)
         for each in (websocket, other):
             [frame] = decode(await _binary(each))
@@ -188,7 +188,7 @@ async def test_all_are_asked_to_go_before_the_end(autojump_clock: MockClock) -> 
         assert caught.value.code == GOING_AWAY
         assert 9 < trio.current_time() - began < 11
         await trio.testing.wait_all_tasks_blocked()
-        assert relay.service.links == 0
+        assert relay.service.figures().clients == 0
 
 
 async def test_users_do_not_see_each_other(autojump_clock: MockClock) -> None:

@@ -1,0 +1,50 @@
+"""Put a relay server together from its file. Imported when ``sproxy relay-server`` runs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import attrs
+
+from session_proxy.cli.daemons import Composition
+from session_proxy.observability.logging import Log
+from session_proxy.observability.sink import LineSink
+from session_proxy.profile.relay_loading import load_relay_server
+from session_proxy.supervision.lifecycle import Lifecycle, Phase
+from session_proxy.supervision.places import control_path, service_name, state_dir
+from session_proxy.supervision.relay_server import RelayServerDaemon
+from session_proxy.supervision.service import ServiceSettings
+
+
+@attrs.frozen(kw_only=True)
+class RelayServerComposer:
+    """The file of a relay server, and what its control socket is to be called."""
+
+    file: Path
+    name: str | None
+    environ: Mapping[str, str] = attrs.field(factory=os.environ.copy, repr=False)
+
+    def __call__(self, log: Log, sink: LineSink) -> Composition:
+        """Load the file and return its server, ready to run; raises `ProfileError`."""
+        server = load_relay_server(
+            self.file, environ=self.environ, warn=lambda text: log.warning("profile", message=text)
+        )
+        name = service_name(self.name or server.name)
+        lifecycle = Lifecycle()
+        state = server.state or state_dir(self.environ)
+
+        def is_ready() -> bool:
+            return lifecycle.phase is Phase.READY and not daemon.obstacles()
+
+        daemon = RelayServerDaemon(
+            attrs.evolve(server, name=name, state=state), log, lambda: sink.dropped, is_ready
+        )
+        settings = ServiceSettings(
+            name=name,
+            drain=server.limits.drain,
+            admin=None if server.admin is None else server.admin.listen,
+            control=control_path(name, self.environ),
+        )
+        return Composition(daemon=daemon, settings=settings, lifecycle=lifecycle)

@@ -1,0 +1,234 @@
+"""The daemon of ``sproxy relay-server``: joins clients to their users' agents, whoever can show a token for it."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import ssl
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+
+import attrs
+import trio
+
+from session_proxy.errors import Problem, ProfileError
+from session_proxy.inbound.sockets import open_listeners, socket_name
+from session_proxy.observability.audit_file import AuditFile, open_audit
+from session_proxy.observability.http import HttpLimits, serve_http_stream
+from session_proxy.observability.logging import Log
+from session_proxy.observability.relay_audit import RelayAudit
+from session_proxy.observability.relay_log import RelayLog
+from session_proxy.observability.relay_metrics import RelayFigures, RelayMetrics
+from session_proxy.profile.model import ListenAddress
+from session_proxy.profile.relay_keys import read_revoked, verifier_of
+from session_proxy.profile.relay_model import RelayServer
+from session_proxy.profile.relay_policy import access_of, rate_limits_of
+from session_proxy.supervision.relay_files import follow, read_tls
+from session_proxy.supervision.relay_pages import Routes, more_admin_routes, public_routes
+from session_proxy.supervision.status import RelayServerStatus
+from tunnel_relay.background import open_background
+from tunnel_relay.link import LinkSettings
+from tunnel_relay.server.events import RelayEvent
+from tunnel_relay.server.port import PortSettings, PublicPort
+from tunnel_relay.server.service import RelayService, ServiceFigures
+
+# Of the connections that a server may have, how many need not have said yet whose they are; and of one address.
+WAITING = 0.25
+WAITING_EACH = 64
+
+
+@attrs.define(eq=False)
+class RelayServerDaemon:
+    """One ``relay.toml``, served. Run it with `session_proxy.supervision.service.run_service`.
+
+    Attributes:
+      config: The file.
+      log: Where what happens is told.
+      dropped: How many lines of it nobody took.
+      is_ready: Whether clients are accepted, and served.
+
+    """
+
+    config: RelayServer
+    log: Log
+    dropped: Callable[[], int] = lambda: 0
+    is_ready: Callable[[], bool] = lambda: True
+    metrics: RelayMetrics = attrs.field(init=False)
+    _consumers: list[Callable[[RelayEvent], None]] = attrs.field(init=False)
+    _service: RelayService | None = attrs.field(default=None, init=False)
+    _audit: AuditFile | None = attrs.field(default=None, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.metrics = RelayMetrics(self._figures)
+        self._consumers = [RelayLog(self.log), self.metrics]
+
+    async def serve(self, stop: trio.Event, *, task_status: trio.TaskStatus[Sequence[ListenAddress]]) -> None:
+        """Serve clients and agents; when *stop* is set, ask them to leave, and return when they have or time is up.
+
+        Raises:
+          ListenError: an address cannot be listened on.
+          AuditError: the audit log cannot be continued.
+          ProfileError: the file asks for what there is not.
+
+        """
+        config = self.config
+        self.log.info("starting", file=str(config.file or "-"), **_summary(config))
+        if config.store.redis is not None:
+            problem = Problem(
+                "store.redis", "cannot be used yet", "leave it out: the memory of this server does"
+            )
+            raise ProfileError(config.file, [problem])
+        with contextlib.ExitStack() as stack:
+            if config.audit is not None:
+                self._audit = stack.enter_context(open_audit(config.audit.file))
+            async with open_background() as background:
+                if self._audit is not None:
+                    background.start_soon(self._audit.run, self._report("audit"))
+                    self._begin_audit(self._audit)
+                service = await self._open_service(background)
+                port = await self._open_port(background, service)
+                await self._accept(port, stop, task_status)
+
+    def _begin_audit(self, audit: AuditFile) -> None:
+        if audit.cut:
+            self.log.warning(
+                "audit", message=f"the last {audit.cut} bytes were no whole entry, and are taken away"
+            )
+        entering = RelayAudit(audit.add, time.time)
+        self._consumers.append(entering)
+        # Secrets show in it as where they come from.
+        digest = hashlib.sha256(repr(self.config).encode()).hexdigest()
+        entering.configured(digest=digest, resource=str(self.config.file or ""), cut=audit.cut)
+
+    async def _open_service(self, background: trio.Nursery) -> RelayService:
+        config, limits = self.config, self.config.limits
+        verifier = await trio.to_thread.run_sync(verifier_of, config.jwt)
+        service = RelayService(
+            verifier,
+            time.time,
+            self.notify,
+            LinkSettings(heartbeat=limits.heartbeat, silence=limits.silence),
+            access=access_of(config),
+            rates=rate_limits_of(config),
+        )
+        path = config.jwt.revoked
+        if path is not None:
+
+            def revoke(revoked: frozenset[str]) -> None:
+                service.revoked = revoked
+                self.log.info("revoked", file=str(path), tokens=len(revoked))
+
+            await background.start(
+                follow, [path], lambda: read_revoked(path), revoke, self._report("revoked")
+            )
+        self._service = service
+        return service
+
+    async def _open_port(self, background: trio.Nursery, service: RelayService) -> PublicPort:
+        config, limits = self.config, self.config.limits
+        settings = PortSettings(
+            trusted=config.trusted_proxies,
+            proxy_protocol=config.proxy_protocol,
+            handshake=limits.handshake,
+            connections=limits.connections,
+            waiting=max(1, round(limits.connections * WAITING)),
+            waiting_each=WAITING_EACH,
+        )
+        token = None if config.metrics_token is None else config.metrics_token.reveal()
+        routes = public_routes(self.is_ready, self.metrics.render, token)
+        times = HttpLimits(request=limits.handshake, answer=limits.handshake, idle=limits.handshake)
+
+        async def show(stream: trio.abc.Stream) -> None:
+            await serve_http_stream(routes, stream, limits=times, once=True)
+
+        port = PublicPort(service, show, settings)
+        tls = config.tls
+        if tls is not None:
+
+            def prove(context: ssl.SSLContext) -> None:
+                port.settings = attrs.evolve(port.settings, tls=lambda: context)
+                self.log.debug("certificate", file=str(tls.certificate))
+
+            await background.start(
+                follow,
+                [tls.certificate, tls.key],
+                lambda: read_tls(tls.certificate, tls.key),
+                prove,
+                self._report("certificate"),
+            )
+        return port
+
+    async def _accept(
+        self, port: PublicPort, stop: trio.Event, task_status: trio.TaskStatus[Sequence[ListenAddress]]
+    ) -> None:
+        sockets = await open_listeners(self.config.listen)
+        listeners = [trio.SocketListener(trio.socket.from_stdlib_socket(sock)) for sock in sockets]
+        async with open_background() as connections:
+            async with open_background() as accepting:
+                serve = partial(trio.serve_listeners, handler_nursery=connections)
+                await accepting.start(serve, port.serve_socket, listeners)
+                task_status.started([socket_name(sock) for sock in sockets])
+                await stop.wait()
+                port.draining = True
+            await port.service.drain(self.config.limits.drain)
+
+    def notify(self, event: RelayEvent) -> None:
+        """Tell everybody who logs, counts, or enters what happens into the audit log."""
+        for consume in self._consumers:
+            consume(event)
+
+    def obstacles(self) -> Mapping[str, str]:
+        """Return why clients would not be served now: what is done here has to be entered into the audit log."""
+        trouble = "" if self._audit is None else self._audit.trouble
+        return {"audit": trouble} if trouble else {}
+
+    def status(self) -> Mapping[str, object]:
+        """Return a `RelayServerStatus` as JSON values."""
+        config, figures = self.config, self._service_figures()
+        status = RelayServerStatus(
+            file="" if config.file is None else str(config.file.absolute()),
+            clients=figures.clients,
+            agents=figures.agents,
+            sessions=figures.sessions,
+            audit="" if self._audit is None else str(self._audit.head),
+        )
+        return attrs.asdict(status)
+
+    def pages(self) -> Routes:
+        """Return health and metrics under the names that they have on the public port."""
+        return more_admin_routes(self.metrics.render)
+
+    def render_metrics(self, accept: str) -> tuple[bytes, str]:
+        """Return the metrics of this server."""
+        return self.metrics.render(accept)
+
+    def _service_figures(self) -> ServiceFigures:
+        return ServiceFigures() if self._service is None else self._service.figures()
+
+    def _figures(self) -> RelayFigures:
+        figures, audit = self._service_figures(), self._audit
+        return RelayFigures(
+            sessions=figures.sessions,
+            queue=figures.frames,
+            queue_bytes=figures.bytes,
+            audited=0 if audit is None else audit.written,
+            audit_lost=0 if audit is None else audit.lost,
+            ready=self.is_ready(),
+            dropped=self.dropped(),
+        )
+
+    def _report(self, event: str) -> Callable[[str], None]:
+        return lambda problem: self.log.warning(event, message=problem)
+
+
+def _summary(server: RelayServer) -> dict[str, object]:
+    """Return what is configured, in a few words: never a key."""
+    return {
+        "profile": server.profile,
+        "listen": ",".join(map(str, server.listen)),
+        "tls": "no" if server.tls is None else "1.3",
+        "audit": "none" if server.audit is None else str(server.audit.file),
+        "tiers": ",".join(server.tiers),
+        "trusted_proxies": ",".join(map(str, server.trusted_proxies)) or "none",
+    }
