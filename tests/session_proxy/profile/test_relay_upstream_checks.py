@@ -208,3 +208,25 @@ def test_an_expiry_beyond_all_dates_is_none(tmp_path: Path) -> None:
         )
 
     assert [line.partition("token: ")[2][:11] for line in warnings] == ["has expired"]
+
+
+def test_variables_override_an_upstream(tmp_path: Path) -> None:
+    file = write_file(tmp_path, f"{RelayUpstreamText()}{ROUTE}")
+    token = claims_token(exp=4e9, scope="client")
+    environ = {
+        "SPROXY_UPSTREAMS_HOME_TOKEN": token,
+        "SPROXY_UPSTREAMS_HOME_MODE": "relay-ssh",
+        "SPROXY_UPSTREAMS_HOME_AGENT": "laptop",
+    }
+
+    upstream = load_profile(file, environ=environ).upstreams["home"]
+
+    assert isinstance(upstream, RelayUpstream)
+    assert (upstream.token.reveal(), upstream.mode, upstream.agent) == (token, "relay-ssh", "laptop")
+
+
+def test_a_token_of_a_variable_that_is_none_is_the_variables_problem(tmp_path: Path) -> None:
+    file = write_file(tmp_path, f"{RelayUpstreamText()}{ROUTE}")
+
+    with pytest.raises(ProfileError, match="SPROXY_UPSTREAMS_HOME_TOKEN: is no JWT; copy the whole line"):
+        load_profile(file, environ={"SPROXY_UPSTREAMS_HOME_TOKEN": "hunter2"})
