@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from session_proxy.errors import ProfileError
+from session_proxy.profile import relay_keys
 from session_proxy.profile.relay_loading import load_relay_agent, load_relay_server
 from tests.support.relay_files import (
     JWKS,
@@ -176,6 +177,7 @@ BAD = [
     # Bounds.
     Bad(more("[limits]\nheartbeat = 60"), "limits.silence", "45 leaves no time", "write more than 60"),
     Bad(more("[limits]\nsilence = 30"), "limits.silence", "30 leaves no time", "a smaller heartbeat"),
+    Bad(more("[limits]\nheartbeat = 0\nsilence = 1"), "limits.heartbeat", "0 is out of range", "from 0.1"),
     Bad(more("[limits]\nmemory = 1"), "limits.memory", "1 is out of range", "1048576"),
     Bad(more("[pool]\nwarm = 4"), "pool.warm", "4 is out of range", "from 0 to 3"),
     # Agents.
@@ -337,6 +339,15 @@ def test_public_keys_may_be_read_by_everybody(tmp_path: Path) -> None:
     load_relay_server(file, environ={}, warn=warnings.append)
 
     assert not warnings
+
+
+def test_a_revocation_list_has_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relay_keys, "MAX_REVOKED", 1)
+
+    with pytest.raises(
+        ProfileError, match=r"jwt\.revoked: .*/binary is larger than 1 bytes; take tokens out"
+    ):
+        load(tmp_path, jwt('keys = "file:jwks.json"\nrevoked = "binary"'))
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
