@@ -1,8 +1,7 @@
 """Choose a way out by the routes, and try the ways in order within one deadline.
 
-Which of them is ready is a race with staggered starts (`session_proxy.policy.race`); the destination is opened through
-one at a time. An upstream that is known to be down costs nothing while another one works: it is passed over. Only
-where no other way gave an answer is it waited for.
+An upstream that is known to be down costs nothing while another one works: it is passed over. Only where no
+other way gave an answer is it waited for.
 """
 
 from __future__ import annotations
@@ -10,29 +9,27 @@ from __future__ import annotations
 import ipaddress
 import math
 import socket
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 import attrs
 import trio
 
-from session_proxy.errors import DialError, DialTimeoutError, NotAllowedError, TransportDownError
-from session_proxy.outbound.lookout import Attempt, Lookout, raced_upstreams, standing_of
-from session_proxy.outbound.opening import open_transports
+from session_proxy.outbound.fleet import Berth, Fleet, open_fleet
+from session_proxy.outbound.lookout import Lookout, raced_upstreams
+from session_proxy.outbound.search import Connected, Search
 from session_proxy.outbound.transport import (
     EarlyBytes,
-    EarlyTransport,
     Health,
-    HealthState,
     Services,
     Transport,
 )
-from session_proxy.policy.race import Memory, Runner, Standing, Use, Wait, next_move
+from session_proxy.policy.changes import Changes
+from session_proxy.policy.race import Memory
 from session_proxy.policy.route_table import RouteTable
-from session_proxy.policy.rules import REJECT, Address, Decision
+from session_proxy.policy.rules import Address, Decision
 from session_proxy.profile.model import Failover, Profile
 from session_proxy.target import Target
-from tunnel_relay.background import open_background
 
 # A name that is looked up for a rule's sake only (`resolve = "local"`) may hold a connection this long; after
 # that it matches no address rule. A resolver's own time-out (5 s a try, resolv.conf(5)) is about as long.
@@ -44,14 +41,6 @@ MOST_LOOKUPS = 32
 # Finish this long before the caller's own deadline, so that it learns who was tried instead of a bare
 # time-out.
 MARGIN = 0.1
-
-
-@attrs.frozen
-class Connected:
-    """A stream to the destination, and the upstream that carries it."""
-
-    upstream: str
-    stream: trio.abc.Stream
 
 
 def system_addresses(name: str) -> tuple[Address, ...]:
@@ -115,7 +104,7 @@ class Dialer:
             `upstream` the one whose answer this is.
 
         """
-        return await _Search(self, target, decision, self._deadline(), early).run()
+        return await Search(self, target, decision, self._deadline(), early).run()
 
     def health(self) -> Mapping[str, Health]:
         """Return the state of every upstream by name, ``direct`` included, without waiting."""
@@ -129,192 +118,51 @@ class Dialer:
         return now + min(self.connect_limit, remaining - min(MARGIN, remaining / 20))
 
 
-@attrs.define(eq=False)
-class _Search:
-    """One connection to *target* being made, until *until*; *left* are the upstreams that may still be used."""
+@attrs.frozen
+class Preparation:
+    """What `Ways.prepare` has made ready for a change."""
+
+    profile: Profile
+    table: RouteTable
+    berths: Sequence[Berth]
+
+
+@attrs.frozen(eq=False)
+class Ways:
+    """The dialer of a profile, which may be exchanged for another one while connections go on."""
 
     dialer: Dialer
-    target: Target
-    decision: Decision
-    until: float
-    early: EarlyBytes | None
-    left: list[str] = attrs.field(init=False)
-    failures: dict[str, DialError] = attrs.field(factory=dict[str, DialError], init=False)
+    _fleet: Fleet
 
-    def __attrs_post_init__(self) -> None:
-        self.left = list(dict.fromkeys(self.decision.upstreams))
+    @asynccontextmanager
+    async def prepare(self, profile: Profile, changes: Changes) -> AsyncGenerator[Preparation]:
+        """Open what is new in *profile*, for a block in which `commit` may take it over; else it is closed again.
 
-    async def run(self) -> Connected:
-        """Return the connection; raises `DialError`."""
-        began = trio.current_time()
-        while True:
-            self._drop_removed()
-            match self._next_move(began):
-                case Use(name):
-                    if (stream := await self._try(name)) is not None:
-                        return Connected(name, stream)
-                case Wait(until):
-                    if not await self._wait_for_news(min(until, self.until)):
-                        raise self._given_up(began)
-                case None:
-                    asked = any(not isinstance(exc, TransportDownError) for exc in self.failures.values())
-                    if asked or not await self._wait_for_news(self.until):
-                        raise self._given_up(began)
+        Raises:
+          UpstreamStartError: an upstream that is new, or changed, and required does not work.
 
-    def _drop_removed(self) -> None:
-        """Leave out what a change of the profile has taken away since the decision."""
-        for name in [each for each in self.left if each != REJECT and each not in self.dialer.transports]:
-            self.left.remove(name)
-            self.failures[name] = TransportDownError("is no longer part of the profile", upstream=name)
-
-    def _next_move(self, began: float) -> Use | Wait | None:
-        if len(self.left) == 1 and not self._is_down(self.left[0]):
-            # It is waited for where it is used.
-            return Use(self.left[0])
-        runners = [self._runner(name) for name in self.left]
-        # Whoever is used in the end needs some of the time, too.
-        latest = began + (self.until - began) / max(1, len(runners))
-        return next_move(runners, began, trio.current_time(), latest)
-
-    async def _try(self, name: str) -> trio.abc.Stream | None:
-        """Return a stream through the upstream called *name*, or note why there is none; raises what is final."""
-        if name == REJECT:
-            raise self._summary(NotAllowedError(f"rejected by {self.decision.rule}", upstream=REJECT))
-        self._pass_over(name)
-        now = trio.current_time()
-        others = sum(not self._is_down(other) for other in self.left if other != name)
-        share = now + max(0.0, self.until - now) / (1 + others)
-        self.left.remove(name)
-        dialer = self.dialer
-        transport = dialer.transports[name]
-        # A scope of its own, for this happens per connection: `trio.fail_at` costs 6 µs more.
-        attempt = Attempt(trio.CancelScope(deadline=share), self._has_another, self.early)
-        dialer.lookout.begin(transport, attempt)
+        """
+        # With thousands of routes it takes a while.
+        table = await trio.to_thread.run_sync(RouteTable.build, profile.routes, profile.default)
+        coming = {name: profile.upstreams[name] for name in changes.coming}
+        berths = await self._fleet.stage(coming, changes.leaving)
         try:
-            with attempt.scope as scope:
-                return await _open(transport, self.target, self.early)
-            failure: DialError = _too_slow(name, transport, scope.deadline - now)
-        except DialError as exc:
-            exc.upstream = name
-            if exc.final:
-                raise self._summary(exc) from exc
-            failure = exc
+            yield Preparation(profile, table, berths)
         finally:
-            dialer.lookout.end(transport, attempt)
-        self.failures[name] = failure
-        if self.early is not None and self.early.is_spent:
-            raise self._summary()
-        if isinstance(failure, TransportDownError) and self._is_down(name):
-            # It has asked nobody, and may come back.
-            self.left = [each for each in self.decision.upstreams if each == name or each in self.left]
-        return None
+            self._fleet.discard([berth for berth in berths if not berth.taken.is_set()])
 
-    def _pass_over(self, name: str) -> None:
-        """Note why those before *name* are not used."""
-        for other in self.left[: self.left.index(name)]:
-            runner = self._runner(other)
-            if runner.standing is Standing.COMING:
-                self.dialer.lookout.memory.passed(other)
-            elif runner.standing is Standing.DOWN:
-                self.failures[other] = self._known_failure(other)
-
-    async def _wait_for_news(self, until: float) -> bool:
-        """Wait for a change of those that are left, or *until*; return whether there is still time, and hope."""
-        hope = until < self.until
-        waiting = {name: self.dialer.transports[name] for name in self.left if name != REJECT}
-        if not (waiting or hope):
-            await trio.lowlevel.checkpoint()
-            return False
-
-        def news() -> None:
-            nonlocal hope
-            hope = True
-            nursery.cancel_scope.cancel()
-
-        async def wait(name: str, transport: Transport) -> None:
-            down = transport.health().state is HealthState.DOWN
-            try:
-                await (transport.wait_usable() if down else transport.wait_changed())
-            except TransportDownError:
-                del waiting[name]
-                if not (waiting or hope):
-                    nursery.cancel_scope.cancel()
-            else:
-                news()
-
-        async def wait_for_others() -> None:
-            await self.dialer.changed.wait()
-            news()
-
-        async with trio.open_nursery() as nursery:
-            nursery.cancel_scope.deadline = until
-            nursery.start_soon(wait_for_others)
-            for name, transport in tuple(waiting.items()):
-                nursery.start_soon(wait, name, transport)
-        return hope
-
-    def _given_up(self, began: float) -> DialError:
-        self._drop_removed()
-        for name in self.left:
-            if self._is_down(name):
-                self.failures[name] = self._known_failure(name)
-            elif name != REJECT:
-                transport = self.dialer.transports[name]
-                self.failures[name] = _too_slow(name, transport, trio.current_time() - began)
-        return self._summary()
-
-    def _summary(self, final: DialError | None = None) -> DialError:
-        """Merge what went wrong into one; a *final* answer sets its class, else the last that is about the target."""
-        if final is not None:
-            self.failures[final.upstream] = final
-        failures = [self.failures[name] for name in self.decision.upstreams if name in self.failures]
-        about_target = [failure for failure in failures if not isinstance(failure, TransportDownError)]
-        told = final or (about_target or failures)[-1]
-        tried = "; ".join(f"through {failure.upstream}: {failure}" for failure in failures)
-        text = f"{self.target}: {told}" if told.upstream == REJECT else f"{self.target} {tried}"
-        return type(told)(text, upstream=told.upstream)
-
-    def _has_another(self) -> bool:
-        return any(self._standing(name) is Standing.READY for name in self.left if name != REJECT)
-
-    def _runner(self, name: str) -> Runner:
-        if name == REJECT:
-            return Runner(name, Standing.READY)
-        return self.dialer.lookout.runner(name, self.dialer.transports[name])
-
-    def _standing(self, name: str) -> Standing:
-        # While a connection is being opened, the profile may lose what it could go through else.
-        transport = self.dialer.transports.get(name)
-        return Standing.DOWN if transport is None else standing_of(transport.health())
-
-    def _is_down(self, name: str) -> bool:
-        return name != REJECT and self._standing(name) is Standing.DOWN
-
-    def _known_failure(self, name: str) -> DialError:
-        return TransportDownError(self.dialer.transports[name].health().reason or "down", upstream=name)
-
-
-def _too_slow(name: str, transport: Transport, waited: float) -> DialError:
-    health = transport.health()
-    if health.sure:
-        return DialTimeoutError(f"no answer within {waited:.1f} s", upstream=name)
-    why = f": {health.reason}" if health.reason else ""
-    state = "" if health.state is HealthState.READY else f"{health.state.value}, "
-    return TransportDownError(f"{state}not ready within {waited:.1f} s{why}", upstream=name)
-
-
-async def _open(transport: Transport, target: Target, early: EarlyBytes | None) -> trio.abc.Stream:
-    if early is None:
-        return await transport.connect_tcp(target)
-    early.sent = False
-    if not early.data or not isinstance(transport, EarlyTransport):
-        return await transport.connect_tcp(target)
-    return await transport.connect_tcp_early(target, early)
+    def commit(self, prepared: Preparation) -> None:
+        """Send new connections where the profile says; what leaves finishes what it has."""
+        profile, dialer = prepared.profile, self.dialer
+        dialer.table, dialer.connect_limit = prepared.table, profile.limits.connect
+        dialer.lookout.memory.failback = profile.failover.back_after
+        dialer.lookout.raced = raced_upstreams(profile.routes)
+        self._fleet.commit(prepared.berths, list(profile.upstreams), drain=profile.limits.drain)
 
 
 @asynccontextmanager
-async def open_dialer(profile: Profile, services: Services) -> AsyncGenerator[Dialer, None]:
-    """Open every upstream of *profile* and yield the dialer over them.
+async def open_ways(profile: Profile, services: Services) -> AsyncGenerator[Ways]:
+    """Open every upstream of *profile* and yield the ways out through them.
 
     Yields when all upstreams with ``startup = "required"`` are usable; the others come up in the background.
 
@@ -323,12 +171,25 @@ async def open_dialer(profile: Profile, services: Services) -> AsyncGenerator[Di
 
     """
     lookout = Lookout(Memory(profile.failover.back_after), services.notify, raced_upstreams(profile.routes))
-    async with open_transports(profile, services) as transports, open_background() as nursery:
-        for name, transport in transports.items():
-            nursery.start_soon(lookout.watch, name, transport)
-        yield Dialer(
+    async with open_fleet(services, lookout) as fleet:
+        upstreams = {
+            name: attrs.evolve(upstream, startup=profile.startup_of(name))
+            for name, upstream in profile.upstreams.items()
+        }
+        berths = await fleet.stage(upstreams)
+        dialer = Dialer(
             table=RouteTable.build(profile.routes, profile.default),
-            transports=transports,
+            transports=fleet.transports,
             connect_limit=profile.limits.connect,
             lookout=lookout,
         )
+        fleet.on_change = dialer.adopt
+        fleet.commit(berths, list(upstreams), drain=0)
+        yield Ways(dialer, fleet)
+
+
+@asynccontextmanager
+async def open_dialer(profile: Profile, services: Services) -> AsyncGenerator[Dialer]:
+    """Open every upstream of *profile* and yield the dialer over them, as `open_ways` does."""
+    async with open_ways(profile, services) as ways:
+        yield ways.dialer

@@ -6,26 +6,17 @@ upstream of the kind is opened.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 
-import attrs
-import trio
-
-from session_proxy.errors import SessionProxyError, UpstreamStartError
-from session_proxy.outbound.direct import DirectTransport
 from session_proxy.outbound.transport import Services, Transport
-from session_proxy.policy.rules import DIRECT
 from session_proxy.profile.model import (
     AwgUpstream,
-    Profile,
     RelayUpstream,
     SshUpstream,
     SsmPortUpstream,
     SsmUpstream,
     Upstream,
 )
-from tunnel_relay.background import open_background
 
 
 def open_transport(
@@ -60,39 +51,3 @@ def open_transport(
             from session_proxy.outbound.relay import open_relay_transport
 
             return open_relay_transport(name, upstream, services)
-
-
-@asynccontextmanager
-async def open_transports(
-    profile: Profile, services: Services
-) -> AsyncGenerator[Mapping[str, Transport], None]:
-    """Open every upstream of *profile* at the same time; ``direct`` is there always.
-
-    Raises:
-      UpstreamStartError: a required upstream does not work; the first to fail ends the start.
-
-    """
-    opened: dict[str, Transport] = {}
-    failures: list[UpstreamStartError] = []
-
-    async def hold(name: str, upstream: Upstream, *, task_status: trio.TaskStatus[None]) -> None:
-        try:
-            async with open_transport(name, upstream, services) as transport:
-                opened[name] = transport
-                task_status.started()
-                await trio.sleep_forever()
-        except SessionProxyError as exc:
-            failure = UpstreamStartError(name, str(exc), exc.exit_code)
-            failure.__cause__ = exc
-            failures.append(failure)
-            starting.cancel_scope.cancel()
-            task_status.started()
-
-    async with open_background() as nursery:
-        async with trio.open_nursery() as starting:
-            for name, upstream in profile.upstreams.items():
-                resolved = attrs.evolve(upstream, startup=profile.startup_of(name))
-                starting.start_soon(nursery.start, hold, name, resolved)
-        if failures:
-            raise failures[0]
-        yield {DIRECT: DirectTransport(services), **{name: opened[name] for name in profile.upstreams}}

@@ -6,55 +6,16 @@ import math
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
-import attrs
 import pytest
 import trio
 import trio.testing
 
-from session_proxy.errors import TransportDownError
 from session_proxy.events import Event, Notice
 from session_proxy.outbound.lookout import Attempt, Lookout, raced_upstreams, standing_of
-from session_proxy.outbound.transport import DatagramAssociation, EarlyBytes, Health, HealthState
+from session_proxy.outbound.transport import EarlyBytes, Health, HealthState
 from session_proxy.policy.race import PROBE_INTERVAL, STAGGER, Memory, Standing
 from session_proxy.policy.rules import Rule
-from session_proxy.target import Target
-
-
-@attrs.define(eq=False)
-class FakeTransport:
-    """Is as a test says, and counts who would like to use it."""
-
-    state: HealthState = HealthState.READY
-    reason: str = ""
-    wanted: int = 0
-    hopeless: bool = False
-    changed: trio.Event = attrs.field(factory=trio.Event)
-
-    async def connect_tcp(self, target: Target) -> trio.abc.Stream:
-        raise AssertionError(target)
-
-    async def open_udp(self) -> DatagramAssociation:
-        raise AssertionError
-
-    async def wait_usable(self) -> None:
-        self.wanted += 1
-        if self.hopeless:
-            raise TransportDownError(self.reason)
-        await self.changed.wait()
-
-    async def wait_changed(self) -> None:
-        await self.changed.wait()
-
-    def health(self) -> Health:
-        return Health(self.state, self.reason)
-
-    def streams(self) -> int:
-        return 0
-
-    def become(self, state: HealthState) -> None:
-        self.state = state
-        self.changed.set()
-        self.changed = trio.Event()
+from tests.support.transports import FakeTransport
 
 
 @asynccontextmanager
@@ -89,7 +50,7 @@ def test_only_upstreams_beside_others_are_raced() -> None:
 async def test_one_that_is_down_is_asked_for_now_and_then(
     autojump_clock: trio.testing.MockClock, hopeless: bool
 ) -> None:
-    transport = FakeTransport(HealthState.DOWN, hopeless=hopeless)
+    transport = FakeTransport(state=HealthState.DOWN, hopeless=hopeless)
     async with watching(Lookout(Memory(60), raced=frozenset({"dev"})), transport):
         await trio.sleep(1)
         assert transport.wanted == 1
@@ -106,7 +67,7 @@ async def test_one_that_is_down_is_asked_for_now_and_then(
 async def test_one_that_nothing_else_stands_in_for_is_left_to_itself(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    transport = FakeTransport(HealthState.DOWN)
+    transport = FakeTransport(state=HealthState.DOWN)
     async with watching(Lookout(Memory(60)), transport):
         await trio.sleep(10 * PROBE_INTERVAL)
         assert transport.wanted == 0
