@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import attrs
 
 from tunnel_relay.protocol.ssh_fields import FieldError, Fields, string, uint32
@@ -32,13 +34,50 @@ class AgentKey:
 
 
 def identities_request() -> bytes:
-    """Return the message that asks for the keys."""
-    return _message(REQUEST_IDENTITIES)
+    """Return the message that asks for the keys, without its length."""
+    return bytes([REQUEST_IDENTITIES])
 
 
 def sign_request(blob: bytes, data: bytes, flags: int) -> bytes:
-    """Return the message that asks for a signature of *data* by the key *blob*."""
-    return _message(SIGN_REQUEST, string(blob), string(data), uint32(flags))
+    """Return the message that asks for a signature of *data* by the key *blob*, without its length."""
+    return bytes([SIGN_REQUEST]) + string(blob) + string(data) + uint32(flags)
+
+
+def framed(message: bytes) -> bytes:
+    """Return *message*, which begins with its number, as it is sent."""
+    return string(message)
+
+
+def failure() -> bytes:
+    """Return the answer to what is not done, without its length."""
+    return bytes([FAILURE])
+
+
+def identities_answer(keys: Iterable[AgentKey]) -> bytes:
+    """Return the answer to `identities_request`, without its length."""
+    held = [string(key.blob) + string(key.comment.encode()) for key in keys]
+    return bytes([IDENTITIES_ANSWER]) + uint32(len(held)) + b"".join(held)
+
+
+def asks_for_identities(message: bytes) -> bool:
+    """Return whether a client asks for the keys."""
+    return message == bytes([REQUEST_IDENTITIES])
+
+
+def parse_sign_request(message: bytes) -> bytes | None:
+    """Return which key is to sign; `None` where *message* asks for something else.
+
+    Raises:
+      FieldError: it is cut off.
+
+    """
+    fields = Fields(message)
+    if fields.byte() != SIGN_REQUEST:
+        return None
+    blob = fields.string()
+    fields.string()
+    fields.uint32()
+    return blob
 
 
 def message_length(head: bytes) -> int:
@@ -75,7 +114,3 @@ def _expect(number: int, message: bytes) -> Fields:
     if fields.byte() != number:
         raise FieldError("the agent answered something else")
     return fields
-
-
-def _message(number: int, *fields: bytes) -> bytes:
-    return string(bytes([number]) + b"".join(fields))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import attrs
@@ -12,6 +13,7 @@ from tunnel_relay.protocol.ssh_agent_messages import (
     LENGTH,
     RSA_SHA2_256,
     RSA_SHA2_512,
+    framed,
     identities_request,
     message_length,
     parse_identities,
@@ -36,7 +38,7 @@ class AgentIdentity:
     async def sign(self, data: bytes, algorithm: str) -> bytes:
         """See `tunnel_relay.ssh.keys.Identity.sign`; waits as long as the agent does, for a person perhaps."""
         flags = _FLAGS.get(algorithm.removesuffix(CERTIFICATE), 0)
-        answer = await _ask(self.socket, sign_request(self.blob, data, flags))
+        answer = await ask_agent(self.socket, sign_request(self.blob, data, flags))
         try:
             signature = parse_signature(answer)
         except FieldError as exc:
@@ -53,7 +55,7 @@ async def agent_identities(socket: Path) -> list[AgentIdentity]:
       SshKeyError: no agent answers there.
 
     """
-    answer = await _ask(socket, identities_request())
+    answer = await ask_agent(socket, identities_request())
     try:
         keys = parse_identities(answer)
     except FieldError as exc:
@@ -63,11 +65,29 @@ async def agent_identities(socket: Path) -> list[AgentIdentity]:
     ]
 
 
-async def _ask(socket: Path, request: bytes) -> bytes:
+def find_agent(environ: Mapping[str, str], home: Path) -> Path | None:
+    """Return where an agent listens: what SSH_AUTH_SOCK says, else gpg-agent's socket for SSH; None without either."""
+    if said := environ.get("SSH_AUTH_SOCK"):
+        return Path(said)
+    # gpgconf(1), agent-ssh-socket: below /run where there is such a folder, else beside the keys.
+    folders = [Path(environ.get("GNUPGHOME") or home / ".gnupg")]
+    if "GNUPGHOME" not in environ and (runtime := environ.get("XDG_RUNTIME_DIR")):
+        folders.insert(0, Path(runtime) / "gnupg")
+    sockets = (folder / "S.gpg-agent.ssh" for folder in folders)
+    return next((socket for socket in sockets if socket.is_socket()), None)
+
+
+async def ask_agent(socket: Path, request: bytes) -> bytes:
+    """Return what the agent that listens on *socket* answers to *request*, both without their lengths.
+
+    Raises:
+      SshKeyError: no agent answers there.
+
+    """
     # One connection per question: nothing to keep open between them, and agents do not mind.
     try:
         async with await trio.open_unix_socket(socket) as stream:
-            await stream.send_all(request)
+            await stream.send_all(framed(request))
             head = await _receive_exactly(stream, LENGTH)
             return await _receive_exactly(stream, message_length(head))
     except FieldError as exc:

@@ -141,6 +141,14 @@ class SshChannel(SpliceableStream):
         else:
             self._state = _State.OPEN
 
+    def on_opening(self, remote: int, window: int, most: int) -> None:
+        """The peer opens the channel, and was not refused (SSH_MSG_CHANNEL_OPEN)."""
+        self._standing.remote = remote
+        self.sending.on_open(window, most)
+        self._standing.flowing = True
+        self._state = _State.OPEN
+        self._answered.set()
+
     def on_refusal(self, fields: Fields) -> None:
         """The peer would not open the channel (SSH_MSG_CHANNEL_OPEN_FAILURE)."""
         if self._answered.is_set():
@@ -164,6 +172,11 @@ class SshChannel(SpliceableStream):
         fields.string()
         if fields.boolean():
             self._carrier.send(_NUMBER.pack(CHANNEL_FAILURE, self._standing.remote))
+
+    def on_reply(self, *, success: bool) -> None:
+        """The peer answers a request about the channel (SSH_MSG_CHANNEL_SUCCESS, _FAILURE): we make none."""
+        del success
+        raise SshDisconnectedError("the server answered a request that nobody made")
 
     def on_disconnected(self) -> None:
         """The connection ended; its `Carrier.failure` says why."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections import deque
+from collections.abc import Callable
 
 import trio
 
@@ -12,6 +13,7 @@ from tunnel_relay.protocol import ssh_numbers as number
 from tunnel_relay.protocol.ssh_fields import FieldError, Fields, string, uint32
 from tunnel_relay.ssh.carrier import Flusher, Sender
 from tunnel_relay.ssh.channel import SshChannel
+from tunnel_relay.ssh.command import SshCommand
 from tunnel_relay.ssh.packets import Part, Read
 from tunnel_relay.ssh.settings import SshSettings
 from tunnel_relay.ssh.transport import SshTransport
@@ -22,6 +24,9 @@ from tunnel_relay.ssh.window import ReceiveWindow, WindowBudget
 OUTPUT_LIMIT = 256 * 1024
 # Requests are answered in order (RFC 4254, section 4); this many may be under way.
 MAX_PINGS = 100
+
+# OpenSSH's PROTOCOL.agent.
+AGENT_CHANNEL = b"auth-agent@openssh.com"
 
 _COUNT = struct.Struct(">II")
 _COUNT_AT = 1  # behind the message's number: channel, and how many bytes
@@ -39,6 +44,10 @@ class Connection:
         """The shortest that was measured, in seconds; 0: none yet."""
         self._transport = transport
         self._settings = settings
+        self.on_agent: Callable[[SshChannel], None] | None = None
+        """Takes the channels over which the server asks for our ssh-agent; without it, they are refused."""
+        self.agent_offered = False
+        """Whether the server has taken the offer of an agent: OpenSSH takes one per connection."""
         self._next_number = 0
         self._budget = WindowBudget(settings.window_budget)
         self._ready: deque[Sender] = deque()
@@ -67,6 +76,8 @@ class Connection:
                 number.CHANNEL_EOF: self._on_eof,
                 number.CHANNEL_CLOSE: self._on_close,
                 number.CHANNEL_REQUEST: self._on_request,
+                number.CHANNEL_SUCCESS: self._on_channel_reply,
+                number.CHANNEL_FAILURE: self._on_channel_reply,
             }
         )
 
@@ -82,20 +93,16 @@ class Connection:
 
     def open_direct_tcpip(self, host: str, port: int) -> SshChannel:
         """Ask the server to connect to *host* and *port* (RFC 4254, section 7.2)."""
-        settings = self._settings
-        window = ReceiveWindow(
-            settings.window, settings.window_limit, self._budget, trio.current_time, lambda: self.round_trip
-        )
-        channel = SshChannel(self, self._free_number(), window)
-        self.channels[channel.number] = channel
-        self.send(
-            bytes([number.CHANNEL_OPEN]),
-            string(b"direct-tcpip"),
-            uint32(channel.number) + uint32(settings.window) + uint32(settings.packet),
-            string(host.encode("utf-8")) + uint32(port),
-            # Who asks is a local matter, and none of the server's.
-            string(b"127.0.0.1") + uint32(0),
-        )
+        channel = SshChannel(self, self._free_number(), self._window())
+        # Who asks is a local matter, and none of the server's.
+        origin = string(b"127.0.0.1") + uint32(0)
+        self._open(channel, b"direct-tcpip", string(host.encode("utf-8")) + uint32(port) + origin)
+        return channel
+
+    def open_session(self) -> SshCommand:
+        """Ask the server for a channel to run a command over (RFC 4254, section 6.1)."""
+        channel = SshCommand(self, self._free_number(), self._window())
+        self._open(channel, b"session")
         return channel
 
     def ping(self) -> trio.Event:
@@ -162,6 +169,18 @@ class Connection:
         self._flushers[flusher] = None
 
     # -- internals
+
+    def _window(self) -> ReceiveWindow:
+        settings = self._settings
+        return ReceiveWindow(
+            settings.window, settings.window_limit, self._budget, trio.current_time, lambda: self.round_trip
+        )
+
+    def _open(self, channel: SshChannel, kind: bytes, about: bytes = b"") -> None:
+        settings = self._settings
+        self.channels[channel.number] = channel
+        numbers = uint32(channel.number) + uint32(settings.window) + uint32(settings.packet)
+        self.send(bytes([number.CHANNEL_OPEN]), string(kind), numbers, about)
 
     def _free_number(self) -> int:
         while self._next_number in self.channels:
@@ -243,11 +262,27 @@ class Connection:
         self._forget(channel)
 
     def _on_open(self, message: memoryview) -> None:
-        # A server has nothing to open towards us: we never asked it to listen for us.
         fields = Fields(bytes(message), 1)
-        fields.string()
+        if fields.string() == AGENT_CHANNEL and self.on_agent is not None:
+            self._accept(fields, self.on_agent)
+            return
+        # A server has nothing else to open towards us: we never asked it to listen for us.
         refusal = uint32(fields.uint32()) + uint32(1) + string(b"") + string(b"")
         self.send(bytes([number.CHANNEL_OPEN_FAILURE]), refusal)
+
+    def _accept(self, fields: Fields, take: Callable[[SshChannel], None]) -> None:
+        settings = self._settings
+        channel = SshChannel(self, self._free_number(), self._window())
+        remote = fields.uint32()
+        channel.on_opening(remote, fields.uint32(), fields.uint32())
+        self.channels[channel.number] = channel
+        numbers = uint32(remote) + uint32(channel.number) + uint32(settings.window) + uint32(settings.packet)
+        self.send(bytes([number.CHANNEL_OPEN_CONFIRMATION]), numbers)
+        take(channel)
+
+    def _on_channel_reply(self, message: memoryview) -> None:
+        fields = Fields(bytes(message), 1)
+        self._channel(fields.uint32()).on_reply(success=message[0] == number.CHANNEL_SUCCESS)
 
     def _on_global_request(self, message: memoryview) -> None:
         fields = Fields(bytes(message), 1)

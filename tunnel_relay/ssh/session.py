@@ -18,6 +18,7 @@ from tunnel_relay.errors import HostKeyError, SshDisconnectedError, SshError, Ss
 from tunnel_relay.ssh.algorithms import host_key_algorithms
 from tunnel_relay.ssh.authentication import authenticate
 from tunnel_relay.ssh.channel import SshChannel
+from tunnel_relay.ssh.command import SshCommand
 from tunnel_relay.ssh.connection import Connection
 from tunnel_relay.ssh.hostkeys import HostKey, HostKeyPolicy
 from tunnel_relay.ssh.keys import Identity
@@ -82,6 +83,34 @@ class SshSession:
             channel.close()
             raise
         return channel
+
+    async def run_command(self, command: str, *, forward_agent: bool = False) -> SshCommand:
+        """Run *command*; the stream that comes back is its input and output. What it says as errors is dropped.
+
+        With *forward_agent* it may use an ssh-agent of ours; see `tunnel_relay.ssh.agent_forwarding`. OpenSSH lets
+        all later commands of the session do so, too.
+
+        Raises:
+          ChannelRefusedError: the server would not run it, or not forward an agent.
+          SshDisconnectedError: the session has ended.
+
+        """
+        self._check()
+        channel = self._connection.open_session()
+        try:
+            await channel.wait_open()
+            if forward_agent and not self._connection.agent_offered:
+                await channel.request_agent()
+                self._connection.agent_offered = True
+            await channel.execute(command)
+        except BaseException:
+            channel.close()
+            raise
+        return channel
+
+    def on_agent(self, take: Callable[[SshChannel], None] | None) -> None:
+        """Hand the channels over which the server asks for our ssh-agent to *take*; without it, refuse them."""
+        self._connection.on_agent = take
 
     async def ping(self) -> float:
         """Ask the server for a sign of life; return the round trip in seconds.

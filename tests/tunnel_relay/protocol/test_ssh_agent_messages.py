@@ -9,9 +9,14 @@ from hypothesis import strategies as st
 from tunnel_relay.protocol.ssh_agent_messages import (
     MAX_MESSAGE,
     AgentKey,
+    asks_for_identities,
+    failure,
+    framed,
+    identities_answer,
     identities_request,
     message_length,
     parse_identities,
+    parse_sign_request,
     parse_signature,
     sign_request,
 )
@@ -19,8 +24,9 @@ from tunnel_relay.protocol.ssh_fields import FieldError, string, uint32
 
 
 def test_requests_are_spelled_as_the_draft_says() -> None:
-    assert identities_request() == b"\0\0\0\1\x0b"
-    assert sign_request(b"k", b"d", 4) == b"\0\0\0\x0f\x0d" + string(b"k") + string(b"d") + uint32(4)
+    assert framed(identities_request()) == b"\0\0\0\1\x0b"
+    signing = framed(sign_request(b"k", b"d", 4))
+    assert signing == b"\0\0\0\x0f\x0d" + string(b"k") + string(b"d") + uint32(4)
 
 
 def test_identities_are_parsed_with_their_comments_cleaned() -> None:
@@ -31,6 +37,22 @@ def test_identities_are_parsed_with_their_comments_cleaned() -> None:
 def test_a_signature_or_a_refusal() -> None:
     assert parse_signature(b"\x0e" + string(b"sig")) == b"sig"
     assert parse_signature(b"\x05") is None
+
+
+def test_an_answer_is_spelled_as_it_is_parsed() -> None:
+    keys = [AgentKey(b"one", "me@host"), AgentKey(b"two", "")]
+    assert parse_identities(identities_answer(keys)) == keys
+    assert parse_signature(failure()) is None
+
+
+def test_what_a_client_asks_for_is_told_apart() -> None:
+    assert asks_for_identities(identities_request())
+    assert not asks_for_identities(identities_request() + b"?")
+    assert parse_sign_request(sign_request(b"k", b"d", 4)) == b"k"
+    assert parse_sign_request(identities_request()) is None
+    for cut in (b"", b"\x0d", sign_request(b"k", b"d", 4)[:-1]):
+        with pytest.raises(FieldError):
+            parse_sign_request(cut)
 
 
 @pytest.mark.parametrize("head", [b"\0\0\0\0", uint32(MAX_MESSAGE + 1), b"HTTP"])

@@ -1,8 +1,6 @@
 from __future__ import annotations
 
-import os
 import socket
-import subprocess
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -10,35 +8,23 @@ from pathlib import Path
 import pytest
 import trio
 
+from tests.support.ssh_agent import SshAgent, start_ssh_agent
 from tests.support.sshd import generate_key
 from tunnel_relay.errors import SshKeyError
 from tunnel_relay.protocol.ssh_fields import Fields, string, uint32
-from tunnel_relay.ssh.agent import AgentIdentity, agent_identities
+from tunnel_relay.ssh.agent import AgentIdentity, agent_identities, find_agent
 from tunnel_relay.ssh.hostkeys import HostKey
 
 
 @pytest.fixture
 def agent(tmp_path: Path) -> Iterator[Path]:
     """A real ssh-agent; the value is its socket."""
-    # Not under tmp_path itself: the name of a Unix socket is short.
-    path = tmp_path / "a"
-    process = subprocess.Popen(
-        ["ssh-agent", "-D", "-a", str(path)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
-    )
-    assert process.stdout is not None
-    process.stdout.readline()
-    yield path
-    process.kill()
-    process.communicate()
+    with start_ssh_agent(tmp_path) as running:
+        yield running.socket
 
 
 def add(agent: Path, *arguments: str) -> None:
-    subprocess.run(
-        ["ssh-add", "-q", *arguments],
-        check=True,
-        env={**os.environ, "SSH_AUTH_SOCK": str(agent)},
-        capture_output=True,
-    )
+    SshAgent(agent).add(*arguments)
 
 
 async def test_an_empty_agent_has_no_keys(agent: Path) -> None:
@@ -122,3 +108,21 @@ async def test_a_key_without_a_comment_is_called_by_its_type(tmp_path: Path) -> 
     async with fake_agent(tmp_path / "a", string(b"\x0c\0\0\0\1" + string(blob) + string(b""))):
         (identity,) = await agent_identities(tmp_path / "a")
     assert identity.name == "ssh-agent: ssh-ed25519"
+
+
+def test_an_agent_is_found(tmp_path: Path) -> None:
+    said = {"SSH_AUTH_SOCK": "/run/agent"}
+    assert find_agent(said, tmp_path) == Path("/run/agent")
+    assert find_agent({}, tmp_path) is None
+    folder = tmp_path / ".gnupg"
+    folder.mkdir()
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(folder / "S.gpg-agent.ssh"))
+        assert find_agent({}, tmp_path) == folder / "S.gpg-agent.ssh"
+        assert find_agent({"XDG_RUNTIME_DIR": str(tmp_path / "run")}, tmp_path) == folder / "S.gpg-agent.ssh"
+        assert find_agent({"GNUPGHOME": str(tmp_path / "elsewhere")}, tmp_path) is None
+    (tmp_path / "run" / "gnupg").mkdir(parents=True)
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(tmp_path / "run" / "gnupg" / "S.gpg-agent.ssh"))
+        found = find_agent({"XDG_RUNTIME_DIR": str(tmp_path / "run")}, tmp_path)
+        assert found == tmp_path / "run" / "gnupg" / "S.gpg-agent.ssh"
