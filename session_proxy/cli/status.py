@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import typer
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
         AwgServerStatus,
         PeerStatus,
         ProxyStatus,
+        RelayServerStatus,
         ServiceStatus,
         TrafficStatus,
     )
@@ -29,25 +31,37 @@ def status(profile: ProfileArgument = None, name: NameOption = None, as_json: Js
     PROFILE, or has the name; without both, the only one. Exits with 0 if it answers, 69 if none does, 2 if
     several run and none was named.
     """
-    from session_proxy.cli.asking import ask_running, structure
-    from session_proxy.supervision.status import AwgServerStatus, ProxyStatus, ServiceStatus
+    from session_proxy.cli.asking import ask_running
 
     answer = ask_running(profile, name, "GET", "/status")
     if as_json:
         typer.echo(json.dumps(answer, indent=2))
         return
-    service = structure(answer, ServiceStatus)
-    lines = (
-        render_server(service, structure(answer, AwgServerStatus))
-        if "peers" in answer
-        else render_status(service, structure(answer, ProxyStatus))
+    typer.echo("\n".join(_render(answer)))
+
+
+def _render(answer: Mapping[str, object]) -> list[str]:
+    """Return the lines about whatever has answered: each kind of service has a key that no other has."""
+    from session_proxy.cli.asking import structure
+    from session_proxy.supervision.status import (
+        AwgServerStatus,
+        ProxyStatus,
+        RelayServerStatus,
+        ServiceStatus,
     )
-    typer.echo("\n".join(lines))
+
+    service = structure(answer, ServiceStatus)
+    if "peers" in answer:
+        return render_server(service, structure(answer, AwgServerStatus))
+    if "agents" in answer:
+        return render_relay_server(service, structure(answer, RelayServerStatus))
+    return render_status(service, structure(answer, ProxyStatus))
 
 
 def render_status(service: ServiceStatus, proxy: ProxyStatus) -> list[str]:
     """Return the lines that a person reads about a proxy."""
-    head = _head(service, "profile", proxy.profile or "none", proxy.connections)
+    facts = {"connections": _traffic(proxy.connections)}
+    head = _head(service, {"profile": proxy.profile or "none"}, facts)
     return [*head, "", *align([COLUMNS, *_upstream_rows(proxy)])]
 
 
@@ -55,17 +69,32 @@ def render_server(service: ServiceStatus, server: AwgServerStatus) -> list[str]:
     """Return the lines that a person reads about an awg server."""
     rejected = ", ".join(f"{number} {reason}" for reason, number in server.rejections.items() if number)
     rows = [_peer_row(name, peer) for name, peer in server.peers.items()]
-    head = _head(service, "file", server.file, server.connections)
+    head = _head(service, {"file": server.file}, {"connections": _traffic(server.connections)})
     return [*head, f"  {'rejected':<11}  {rejected or 'none'}", "", *align([PEER_COLUMNS, *rows])]
 
 
-def _head(service: ServiceStatus, kind: str, file: str, traffic: TrafficStatus) -> list[str]:
-    carried = f"{human_bytes(traffic.sent)} sent, {human_bytes(traffic.received)} received"
+def render_relay_server(service: ServiceStatus, server: RelayServerStatus) -> list[str]:
+    """Return the lines that a person reads about a relay."""
     facts = {
-        kind: file,
+        "connected": f"{server.clients} clients, {server.agents} agents",
+        "sessions": str(server.sessions),
+        # To note down: `sproxy relay-audit verify --noted` takes it.
+        "audit": server.audit or "none",
+    }
+    return _head(service, {"file": server.file}, facts)
+
+
+def _traffic(traffic: TrafficStatus) -> str:
+    carried = f"{human_bytes(traffic.sent)} sent, {human_bytes(traffic.received)} received"
+    return f"{traffic.open} open, {traffic.total} in total, {carried}"
+
+
+def _head(service: ServiceStatus, file: Mapping[str, str], more: Mapping[str, str]) -> list[str]:
+    facts = {
+        **file,
         "listen": ", ".join(service.listen) or "not yet",
         "admin": ", ".join(service.admin) or "none",
-        "connections": f"{traffic.open} open, {traffic.total} in total, {carried}",
+        **more,
     }
     process = f"process {service.pid}, version {service.version}, up {human_seconds(service.uptime)}"
     ready = "" if service.ready or service.state != "ready" else ", but not for clients"

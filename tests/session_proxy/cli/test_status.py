@@ -10,11 +10,12 @@ from typer.testing import CliRunner
 
 from session_proxy.cli import asking
 from session_proxy.cli.main import app
-from session_proxy.cli.status import align, human_bytes, human_seconds
+from session_proxy.cli.status import align, human_bytes, human_seconds, render_relay_server
 from session_proxy.supervision.status import (
     AwgServerStatus,
     PeerStatus,
     ProxyStatus,
+    RelayServerStatus,
     ServiceStatus,
     TrafficStatus,
     UpstreamStatus,
@@ -97,6 +98,20 @@ phone   away                               0        0 B     0 B
 """
 
 
+RELAY = RelayServerStatus(file="/etc/relay.toml", clients=3, agents=2, sessions=4, audit=f"17:{'a' * 64}")
+
+RELAY_SHOWN = f"""\
+dev is ready, but not for clients (process 123, version 0.1.0, up 1 h 1 min)
+  file         /etc/relay.toml
+  listen       127.0.0.1:28881
+  admin        127.0.0.1:28890
+  connected    3 clients, 2 agents
+  sessions     4
+  audit        17:{"a" * 64}
+  not ready    upstream dev: down: no answer for 75 s
+"""
+
+
 @pytest.fixture(autouse=True)
 def answered(monkeypatch: pytest.MonkeyPatch) -> list[tuple[object, ...]]:
     """What was asked."""
@@ -114,15 +129,26 @@ def test_people_get_a_table() -> None:
     assert CliRunner().invoke(app, ["status"]).stdout == SHOWN
 
 
-def test_an_awg_server_shows_its_peers(monkeypatch: pytest.MonkeyPatch) -> None:
-    answer = {**attrs.asdict(SERVICE), **attrs.asdict(SERVER)}
+@pytest.mark.parametrize(
+    ("running", "shown"), [(SERVER, SERVER_SHOWN), (RELAY, RELAY_SHOWN)], ids=lambda each: type(each).__name__
+)
+def test_every_service_shows_what_it_has(
+    running: attrs.AttrsInstance, shown: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer = {**attrs.asdict(SERVICE), **attrs.asdict(running)}
 
     def ask_running(*_arguments: object) -> dict[str, object]:
         return answer
 
     monkeypatch.setattr(asking, "ask_running", ask_running)
 
-    assert CliRunner().invoke(app, ["status"]).stdout == SERVER_SHOWN
+    assert CliRunner().invoke(app, ["status"]).stdout == shown
+
+
+def test_a_relay_may_have_no_audit_log() -> None:
+    lines = render_relay_server(SERVICE, attrs.evolve(RELAY, audit=""))
+
+    assert "  audit        none" in lines
 
 
 def test_machines_get_json(answered: list[tuple[object, ...]]) -> None:
