@@ -225,6 +225,11 @@ class Dialing:
             self._selector.demand(trio.current_time())
             self._change()
 
+    async def wait_sent(self) -> None:
+        """Wait until all that there is to send now has been given to the network, where there is a link."""
+        if self._held is not None:
+            await self._held.link.wait_sent()
+
     async def run(self) -> None:
         """Keep the end linked, until cancelled."""
         async with trio.open_nursery() as nursery:

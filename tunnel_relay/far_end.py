@@ -13,6 +13,7 @@ from tunnel_relay.link import FrameCarrier
 from tunnel_relay.protocol.frames import LINK, Frame, FrameType
 from tunnel_relay.protocol.greetings import GoAway, Resume, Welcome, read_hello, read_resume, write
 from tunnel_relay.protocol.multiplexer import Reason
+from tunnel_relay.protocol.refusal import read_refusal
 from tunnel_relay.protocol.session import SessionSettings
 from tunnel_relay.sessions import LiveSession, RelayStream, StreamRefusedError
 
@@ -55,11 +56,30 @@ class FarEnd:
     _sessions: dict[str, _Kept] = attrs.field(factory=dict[str, _Kept], init=False)
     _labels: dict[int, _Kept] = attrs.field(factory=dict[int, _Kept], init=False)
     _link: FrameCarrier | None = attrs.field(default=None, init=False)
+    _served: int = attrs.field(default=0, init=False)
+    """Streams that lead somewhere, or will."""
+    _over: trio.Event = attrs.field(factory=trio.Event, init=False)
 
     @property
     def sessions(self) -> int:
         """How many sessions are kept."""
         return len(self._sessions)
+
+    @property
+    def streams(self) -> int:
+        """How many streams there are."""
+        return self._served
+
+    async def wait_streams_over(self) -> None:
+        """Wait until there is no stream."""
+        while self._served:
+            self._over = trio.Event()
+            await self._over.wait()
+
+    def close(self, detail: str) -> None:
+        """Give up all sessions; what becomes of the nursery's tasks is the caller's matter."""
+        for kept in list(self._sessions.values()):
+            kept.live.lose(detail)
 
     def attach(self, link: FrameCarrier) -> None:
         """Use *link* from now on."""
@@ -144,9 +164,22 @@ class FarEnd:
             self._go_away(kept.label, kept.live.session.lost or "")
 
     def _opened(self, stream: RelayStream, request: bytes) -> None:
+        refusal = read_refusal(request)
+        if refusal is not None:
+            stream.refuse(*refusal)
+            return
         self.nursery.start_soon(self._serve, stream, request.decode("utf8", "replace"))
 
     async def _serve(self, stream: RelayStream, asked: str) -> None:
+        self._served += 1
+        try:
+            await self._join(stream, asked)
+        finally:
+            self._served -= 1
+            if not self._served:
+                self._over.set()
+
+    async def _join(self, stream: RelayStream, asked: str) -> None:
         try:
             with trio.fail_after(self.limit):
                 far = await self.connect(asked)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 import socket
 from urllib.parse import SplitResult, unquote, urlsplit
 
@@ -40,11 +41,22 @@ async def _open_tcp(host: str, port: int, who: str) -> trio.abc.Stream:
     try:
         stream = await trio.open_tcp_stream(host, port)
     except OSError as exc:
-        # Where several addresses were tried, Trio's error has them as its cause, and no errno of its own.
-        why = exc.strerror or (exc.__cause__.strerror if isinstance(exc.__cause__, OSError) else None)
-        raise WebSocketError(f"{who}, port {port}: {why or 'no address of it answers'}") from exc
+        raise WebSocketError(f"{who}, port {port}: {_why(exc)}") from exc
     stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return stream
+
+
+def _why(exc: OSError) -> str:
+    """Return what went wrong; of several attempts, what all of them say."""
+    if exc.strerror:
+        return exc.strerror
+    # Trio's error has the attempts as its cause, and no errno of its own.
+    cause = exc.__cause__
+    attempts: list[BaseException | None] = (
+        list(cause.exceptions) if isinstance(cause, BaseExceptionGroup) else [cause]  # pyright: ignore[reportUnknownArgumentType, reportUnknownMemberType]
+    )
+    reasons = {os.strerror(each.errno) for each in attempts if isinstance(each, OSError) and each.errno}
+    return reasons.pop() if len(reasons) == 1 else "no address of it answers"
 
 
 async def _connect_through(

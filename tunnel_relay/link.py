@@ -84,7 +84,9 @@ class Link:
     _sources: dict[Source, None] = attrs.field(factory=dict[Source, None], init=False)
     _own: deque[Frame] = attrs.field(factory=deque[Frame], init=False)
     _poked: trio.Event = attrs.field(factory=trio.Event, init=False)
+    _all_sent: trio.Event = attrs.field(factory=trio.Event, init=False)
     _heard_at: float = attrs.field(factory=trio.current_time, init=False)
+    _held_until: float = attrs.field(default=-math.inf, init=False)
 
     def send(self, frame: Frame) -> None:
         """Send *frame* before what the sources have."""
@@ -103,6 +105,16 @@ class Link:
     def poke(self) -> None:
         """Ask the sources."""
         self._poked.set()
+
+    async def wait_sent(self) -> None:
+        """Wait until all that there is to send now has been given to the network; for ever if the link is lost."""
+        self._all_sent = trio.Event()
+        self.poke()
+        await self._all_sent.wait()
+
+    def hold(self, seconds: float) -> None:
+        """Hear nothing more for so long, from the next message on."""
+        self._held_until = max(self._held_until, trio.current_time() + seconds)
 
     async def run(self) -> None:
         """Carry frames until the link is lost.
@@ -133,6 +145,9 @@ class Link:
     async def _read(self) -> None:
         while True:
             for message in await self.websocket.receive_many():
+                if self._held_until > trio.current_time():
+                    self.poke()
+                    await trio.sleep_until(self._held_until)
                 self._heard_at = trio.current_time()
                 if isinstance(message, str):
                     raise LinkLostError("the other end sent text")
@@ -157,6 +172,7 @@ class Link:
             if messages:
                 await self.websocket.send_many(messages)
                 continue
+            self._all_sent.set()
             timers = [timer for source in self._sources if (timer := source.next_timer()) is not None]
             with trio.move_on_at(min(timers, default=math.inf)):
                 await self._poked.wait()
@@ -176,7 +192,7 @@ class Link:
     async def _beat(self) -> None:
         while True:
             await trio.sleep(min(self.settings.heartbeat, self.settings.silence / 2))
-            silent = trio.current_time() - self._heard_at
+            silent = trio.current_time() - max(self._heard_at, self._held_until)
             if silent >= self.settings.silence:
                 raise LinkLostError(f"nothing was heard for {silent:.0f} s")
             if silent >= self.settings.heartbeat / 2:

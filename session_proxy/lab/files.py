@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from session_proxy.lab.targets import Targets
-from session_proxy.profile.model import AwgUpstream
+from session_proxy.profile.model import AwgUpstream, RelayUpstream
 from session_proxy.profile.private_files import write_private
 
 REGION = "eu-west-1"
@@ -32,7 +32,7 @@ class Ways:
 
     *sshd* is ``HOST:PORT``; *key* may be absent, where the user's agent or default keys are to do. *awg* is the
     profile's way into the awg server; *client* is that of ``sproxy awg-client``, which is another peer there: a
-    server has one session for each.
+    server has one session for each. *relay* is the way to the relay's agent, but for the login.
     """
 
     listen: str
@@ -46,6 +46,7 @@ class Ways:
     awg: AwgUpstream
     client_listen: str
     client: AwgUpstream
+    relay: RelayUpstream
 
 
 def write_key(path: Path) -> str:
@@ -113,6 +114,7 @@ def render_profile(ways: Ways, directory: Path) -> str:
             },
             "ssm-port": {"kind": "ssm-port", "instances": [*instances], "aws": {"region": REGION}},
             "awg": {"kind": "awg", **_awg(ways.awg)},
+            "relay": {"kind": "relay", **_relay(ways.relay), "ssh": {**login}},
         },
         "routes": [_route(name, pair) for name, pair in ways.targets.items()],
     }
@@ -136,6 +138,11 @@ def _awg(upstream: AwgUpstream) -> dict[str, Toml]:
     if upstream.preshared_key is not None:
         keys["preshared_key"] = upstream.preshared_key.reveal()
     return {**keys, "awg": {**upstream.awg.as_mapping()}}
+
+
+def _relay(upstream: RelayUpstream) -> dict[str, Toml]:
+    endpoints: list[Toml] = [{"url": endpoint.url} for endpoint in upstream.endpoints]
+    return {"endpoints": endpoints, "token": upstream.token.reveal(), "agent": upstream.agent or ""}
 
 
 def _route(upstream: str, pair: Targets) -> Toml:

@@ -1,4 +1,4 @@
-"""A whole world on loopback: AWS's endpoint and agents, SSH and awg servers, and targets for every transport.
+"""A whole world on loopback: AWS's endpoint and agents, SSH, awg and relay servers, and targets for every transport.
 
 `open_world` opens it for a block and leaves in its folder what other programs need to come in:
 ``profile.toml`` for ``sproxy run``, ``client.toml`` for ``sproxy awg-client``, ``env`` for boto3, the AWS CLI and
@@ -40,13 +40,14 @@ from session_proxy.lab.gateway import Gateway
 from session_proxy.lab.http import serve_connection
 from session_proxy.lab.instances import DEFAULT_INSTANCES, LabInstance
 from session_proxy.lab.listening import free_port, open_sockets
+from session_proxy.lab.relay import open_relay
 from session_proxy.lab.ssh_server import SshServer
 from session_proxy.lab.targets import Targets, open_targets
 from session_proxy.profile.private_files import write_private
 from session_proxy.target import Target
 from tunnel_relay.background import open_background
 
-TRANSPORTS = ("direct", "ssh", "ssm", "ssm-port", "awg")
+TRANSPORTS = ("direct", "ssh", "ssm", "ssm-port", "awg", "relay")
 PROFILE = "profile.toml"
 ENVIRON = "env"
 READY = "ready.json"
@@ -144,6 +145,7 @@ async def open_world(directory: Path, settings: LabSettings) -> AsyncGenerator[W
         instances = {instance.id: instance for instance in settings.instances}
         aws = await stack.enter_async_context(_open_aws(settings, instances, keys))
         awg = await stack.enter_async_context(open_awg_server("profile", "client"))
+        relay = await stack.enter_async_context(open_relay(Target.parse(sshd)))
         ways = Ways(
             listen=f"127.0.0.1:{free_port(random.SystemRandom())}",
             admin=f"127.0.0.1:{free_port(random.SystemRandom())}",
@@ -156,6 +158,7 @@ async def open_world(directory: Path, settings: LabSettings) -> AsyncGenerator[W
             awg=awg["profile"],
             client_listen=f"127.0.0.1:{free_port(random.SystemRandom())}",
             client=awg["client"],
+            relay=relay,
         )
         _write_files(directory, ways)
         yield World(

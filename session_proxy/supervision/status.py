@@ -91,6 +91,24 @@ class RelayServerStatus:
     audit: str
 
 
+@attrs.frozen(kw_only=True)
+class RelayAgentStatus:
+    """What an agent adds to `ServiceStatus`: its *file* and name, and its way to the *relay*.
+
+    It has been *linked*, or not, for so many *seconds*, with a *reason* where it is not.
+    """
+
+    file: str
+    agent: str
+    relay: str
+    linked: bool
+    reason: str
+    seconds: float
+    sessions: int
+    streams: int
+    services: dict[str, str]
+
+
 def file_of(status: Mapping[str, object]) -> Path | None:
     """Return the file that a service runs, from its whole *status* on the wire; `None` where it runs none."""
     file = status.get("profile") or status.get("file")

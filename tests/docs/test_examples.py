@@ -90,7 +90,7 @@ def test_files_of_a_relay_are_good(
     assert not warnings
 
 
-@pytest.mark.parametrize("transport", ["direct", "ssh", "ssm", "ssm-port", "awg"])
+@pytest.mark.parametrize("transport", ["direct", "ssh", "ssm", "ssm-port", "awg", "relay"])
 def test_fetch_brings_the_page(lab: Lab, transport: str) -> None:
     host, port = split_host_port(lab.target(transport).http)
 

@@ -13,7 +13,7 @@ async def test_every_transport_passes() -> None:
 
     rows = await run_demo(shown.append, amount=300_001)
 
-    assert [row.transport for row in rows] == ["direct", "ssh", "ssm", "ssm-port", "awg"]
+    assert [row.transport for row in rows] == ["direct", "ssh", "ssm", "ssm-port", "awg", "relay"]
     assert shown == rows
     for row in rows:
         assert row.ok, row.error

@@ -21,10 +21,11 @@ from session_proxy.lab.files import (
 from session_proxy.lab.targets import Targets
 from session_proxy.profile.awg_loading import load_awg_client
 from session_proxy.profile.loading import load_profile
-from session_proxy.profile.model import AwgUpstream
+from session_proxy.profile.model import AwgUpstream, RelayEndpoint, RelayUpstream
 from session_proxy.profile.secret import Secret
 from session_proxy.target import Target
 from tests.support.awg_files import CLIENT_KEY, SERVER_PUBLIC
+from tests.support.relay_files import claims_token
 from tunnel_relay.ssh.keys import load_key_file
 
 AWG = AwgUpstream(
@@ -35,6 +36,12 @@ AWG = AwgUpstream(
     keepalive_padding=True,
     awg=random_parameters(random.Random(1).randbytes),
 )
+RELAY = RelayUpstream(
+    endpoints=(RelayEndpoint(url="ws://127.0.0.1:21005"),),
+    token=Secret("literal", "", claims_token(sub="lab", exp=4_102_444_800, scope="client")),
+    agent="lab",
+)
+
 WAYS = Ways(
     listen="127.0.0.1:21001",
     admin="127.0.0.1:21002",
@@ -50,6 +57,7 @@ WAYS = Ways(
     awg=AWG,
     client_listen="127.0.0.1:21004",
     client=attrs.evolve(AWG, preshared_key=None),
+    relay=RELAY,
 )
 
 
@@ -86,7 +94,7 @@ def test_the_profile_is_good_and_routes_by_port(tmp_path: Path) -> None:
     pairs = {
         name: Targets(f"127.0.0.1:{number}", f"127.0.0.1:{number + 1}")
         for number, name in zip(
-            range(1001, 1011, 2), ("direct", "ssh", "ssm", "ssm-port", "awg"), strict=True
+            range(1001, 1013, 2), ("direct", "ssh", "ssm", "ssm-port", "awg", "relay"), strict=True
         )
     }
     (tmp_path / "profile.toml").write_text(
@@ -97,10 +105,14 @@ def test_the_profile_is_good_and_routes_by_port(tmp_path: Path) -> None:
     profile = load_profile(tmp_path / "profile.toml", environ={}, warn=warnings.append)
 
     assert warnings == []
-    assert list(profile.upstreams) == ["ssh", "ssm", "ssm-port", "awg"]
+    assert list(profile.upstreams) == ["ssh", "ssm", "ssm-port", "awg", "relay"]
     awg = profile.upstreams["awg"]
     assert isinstance(awg, AwgUpstream)
     assert revealed(awg) == revealed(AWG)
+    relay = profile.upstreams["relay"]
+    assert isinstance(relay, RelayUpstream)
+    assert (relay.endpoints, relay.agent) == (RELAY.endpoints, "lab")
+    assert relay.token.reveal() == RELAY.token.reveal()
     assert [rule.upstream for rule in profile.routes] == [(name,) for name in pairs]
     ports = profile.routes[2].ports
     assert ports is not None

@@ -25,7 +25,7 @@ async def test_the_folder_tells_programs_everything(tmp_path: Path) -> None:
         ready = json.loads((folder / "ready.json").read_text())
         assert ready["ssm_endpoint"] == world.endpoint
         assert ready["instances"] == [FIRST.id, SECOND.id]
-        assert list(ready["targets"]) == ["direct", "ssh", "ssm", "ssm-port", "awg"]
+        assert list(ready["targets"]) == ["direct", "ssh", "ssm", "ssm-port", "awg", "relay"]
         assert len({port for pair in ready["targets"].values() for port in pair.values()}) == 10
         for address in (ready["listen"], ready["admin"]):
             host, _, port = address.partition(":")

@@ -1,0 +1,146 @@
+"""The daemon of ``sproxy relay-agent``: dials out, and offers services to its user's clients."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Mapping, Sequence
+
+import attrs
+import trio
+
+from session_proxy.errors import Problem, ProfileError
+from session_proxy.observability.agent_metrics import AgentFigures, AgentMetrics
+from session_proxy.observability.http import Handler
+from session_proxy.observability.logging import Log
+from session_proxy.observability.relay_dial_log import log_dialing
+from session_proxy.outbound.links import LinkFailedError
+from session_proxy.outbound.relay_dialing import SecretTokens, dial_settings
+from session_proxy.profile.model import ListenAddress
+from session_proxy.profile.relay_model import RelayAgent
+from session_proxy.supervision.status import RelayAgentStatus
+from tunnel_relay.agent.running import Agent, AgentSettings, open_agent
+from tunnel_relay.dialing import DialEvent, DialSettings
+from tunnel_relay.errors import StoreError
+from tunnel_relay.link import LinkSettings
+from tunnel_relay.protocol.session import SessionSettings
+
+RECORD = "requests.db"
+
+
+@attrs.define(eq=False)
+class RelayAgentDaemon:
+    """One ``agent.toml``. Run it with `session_proxy.supervision.service.run_service`.
+
+    Attributes:
+      config: The file.
+      log: Where what happens is told.
+      environ: Has HTTP proxies.
+      metrics: Of this agent.
+
+    """
+
+    config: RelayAgent
+    log: Log
+    environ: Mapping[str, str] = attrs.field(repr=False)
+    metrics: AgentMetrics = attrs.field(init=False)
+    _agent: Agent | None = attrs.field(default=None, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.metrics = AgentMetrics(self.figures)
+
+    async def serve(self, stop: trio.Event, *, task_status: trio.TaskStatus[Sequence[ListenAddress]]) -> None:
+        """Offer services until *stop* is set, and the streams are over or time is up.
+
+        Raises:
+          ProfileError: something that the file names cannot be used.
+
+        """
+        config, limits = self.config, self.config.limits
+        services = {name: str(target) for name, target in config.services.items()}
+        self.log.info("starting", file=str(config.file or "-"), agent=config.name, **services)
+        settings = AgentSettings(
+            name=config.name,
+            services={name: (target.host, target.port) for name, target in config.services.items()},
+            dial=await self._dial_settings(),
+            session=SessionSettings(streams=limits.streams, grace=limits.grace),
+            record=None if config.state is None else config.state / f"{config.control}-{RECORD}",
+        )
+        try:
+            async with open_agent(
+                settings,
+                SecretTokens(config.token),
+                rng=random.SystemRandom().random,
+                unix_time=time.time,
+                notify=self.happened,
+            ) as agent:
+                self._agent = agent
+                task_status.started([])
+                await stop.wait()
+                with trio.move_on_after(limits.drain):
+                    await agent.offering.wait_streams_over()
+                await agent.part("the agent is being shut down")
+        except (StoreError, OSError) as exc:
+            problem = Problem("state", str(exc), "name a folder that is yours, with room")
+            raise ProfileError(config.file, [problem]) from exc
+
+    async def _dial_settings(self) -> DialSettings:
+        config, limits = self.config, self.config.limits
+        try:
+            return await dial_settings(
+                config.endpoints,
+                config.ca,
+                self.environ,
+                link=LinkSettings(heartbeat=limits.heartbeat, silence=limits.silence),
+            )
+        except LinkFailedError as exc:
+            raise ProfileError(config.file, [Problem("ca", str(exc))]) from exc
+
+    def happened(self, event: DialEvent) -> None:
+        """Take an event of the library."""
+        log_dialing(self.log, event)
+        self.metrics(event)
+
+    def obstacles(self) -> Mapping[str, str]:
+        """Return why clients cannot get here now."""
+        agent = self._agent
+        if agent is None or agent.dialing.linked:
+            return {}
+        return {"relay": agent.dialing.reason}
+
+    def status(self) -> Mapping[str, object]:
+        """Return a `RelayAgentStatus` as JSON values."""
+        figures, agent, config = self.figures(), self._agent, self.config
+        active = None if agent is None else agent.dialing.state.active
+        status = RelayAgentStatus(
+            file="" if config.file is None else str(config.file.absolute()),
+            agent=config.name,
+            relay="" if active is None else active.url,
+            linked=figures.linked,
+            reason="" if agent is None else agent.dialing.reason,
+            seconds=0.0 if agent is None else round(trio.current_time() - agent.dialing.since, 3),
+            sessions=figures.sessions,
+            streams=figures.streams,
+            services={name: str(target) for name, target in config.services.items()},
+        )
+        return attrs.asdict(status)
+
+    def figures(self) -> AgentFigures:
+        """Return the figures as they are now."""
+        agent = self._agent
+        if agent is None:
+            return AgentFigures()
+        return AgentFigures(
+            linked=agent.dialing.linked,
+            sessions=agent.offering.sessions,
+            streams=agent.offering.streams,
+            reconnections=max(agent.dialing.reconnections, 0),
+        )
+
+    def pages(self) -> Mapping[tuple[str, str], Handler]:
+        """Return nothing: there are health and metrics only."""
+        return {}
+
+    def render_metrics(self, accept: str) -> tuple[bytes, str]:
+        """Return the metrics of this agent."""
+        return self.metrics.render(accept)

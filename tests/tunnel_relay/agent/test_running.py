@@ -1,0 +1,119 @@
+"""An agent, its relay and a client over real sockets."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+
+import attrs
+import pytest
+import trio
+
+from tests.support.exchanges import exchange
+from tests.support.relay_tokens import AUDIENCE, KEYS, make_token
+from tunnel_relay.agent.running import Agent, AgentSettings, open_agent
+from tunnel_relay.background import open_background
+from tunnel_relay.client.reaching import Reaching
+from tunnel_relay.dialing import DialEvent, Dialing, DialSettings, Linked
+from tunnel_relay.errors import StoreError
+from tunnel_relay.policy.selector import Endpoint
+from tunnel_relay.protocol.requests import Request, Status
+from tunnel_relay.protocol.session import SessionSettings
+from tunnel_relay.protocol.tokens import Verifier
+from tunnel_relay.server.port import PublicPort
+from tunnel_relay.server.service import RelayService
+from tunnel_relay.sessions import StreamResetError
+
+
+async def give(*, anew: bool) -> str:
+    del anew
+    await trio.lowlevel.checkpoint()
+    return make_token("alice")
+
+
+async def echo(stream: trio.SocketStream) -> None:
+    async for data in stream:
+        await stream.send_all(data)
+    await stream.send_eof()
+
+
+async def no_page(stream: trio.abc.Stream) -> None:
+    await stream.aclose()
+
+
+@attrs.define(eq=False)
+class Joined:
+    """An agent and a client of its relay."""
+
+    agent: Agent
+    client: Reaching
+    told: list[DialEvent]
+
+
+@asynccontextmanager
+async def joined(record: Path | None = None) -> AsyncGenerator[Joined]:
+    told: list[DialEvent] = []
+    port = PublicPort(RelayService(Verifier(KEYS, AUDIENCE), time.time, lambda _event: None), no_page)
+    with trio.fail_after(20):
+        async with open_background() as nursery:
+            echoing = await nursery.start(partial(trio.serve_tcp, echo, 0, host="127.0.0.1"))
+            serving = await nursery.start(
+                partial(trio.serve_tcp, lambda stream: port.serve_socket(stream), 0, host="127.0.0.1")
+            )
+            url = f"ws://127.0.0.1:{serving[0].socket.getsockname()[1]}"
+            dial = DialSettings(endpoints=[Endpoint(url=url)])
+            settings = AgentSettings(
+                name="nas",
+                services={"echo": echoing[0].socket.getsockname()[:2]},
+                dial=dial,
+                record=record,
+            )
+            client = Reaching(nursery, "nas", SessionSettings())
+            dialing = Dialing(
+                client, dial, give, rng=lambda: 0.5, unix_time=time.time, notify=lambda _event: None
+            )
+            nursery.start_soon(dialing.run)
+            async with open_agent(
+                settings, give, rng=lambda: 0.5, unix_time=time.time, notify=told.append
+            ) as agent:
+                yield Joined(agent, client, told)
+
+
+async def test_an_agent_offers_its_services() -> None:
+    async with joined() as it:
+        stream = it.client.open_stream("echo")
+        await stream.wait_accepted()
+        assert it.agent.offering.streams == 1
+        assert await exchange(stream, b"hello") == b"hello"
+        await it.agent.offering.wait_streams_over()
+        assert it.agent.offering.streams == 0
+        assert [type(event) for event in it.told] == [Linked]
+        assert it.agent.dialing.linked
+
+
+async def test_who_parts_says_so() -> None:
+    """A client need not wait for its patience to end."""
+    async with joined() as it:
+        stream = it.client.open_stream("echo")
+        await stream.wait_accepted()
+        await it.agent.part("that was it")
+        with pytest.raises(StreamResetError, match="that was it"):
+            await stream.receive_some()
+
+
+async def test_requests_are_done_where_there_is_a_record(tmp_path: Path) -> None:
+    async with joined(tmp_path / "record.db") as it:
+        request = Request(id="1", target="echo", payload=b"once", most=100)
+        for _ in range(2):
+            response = await it.client.ask(request)
+            assert (response.status, response.payload) == (Status.DONE, b"once")
+
+
+async def test_a_record_that_cannot_be_had_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StoreError):
+        async with joined(tmp_path / "file" / "record.db"):
+            pass

@@ -1,0 +1,94 @@
+"""An agent: it dials out to its relay, and offers services to the clients of its own user."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import attrs
+import trio
+
+from tunnel_relay.agent.offering import Offering
+from tunnel_relay.answering import Answering
+from tunnel_relay.background import open_background
+from tunnel_relay.dialing import DialEvent, Dialing, DialSettings, TokenSource
+from tunnel_relay.performing import to_services
+from tunnel_relay.protocol.session import SessionSettings
+from tunnel_relay.record import RecordSettings, open_record
+
+# Agents have no other users than their own.
+OWNER = ""
+
+# Seconds for saying goodbye.
+PARTING = 1.0
+
+_INSTANCE = 8
+
+
+@attrs.frozen(kw_only=True)
+class AgentSettings:
+    """What an agent is.
+
+    Attributes:
+      name: What clients call it.
+      services: Host and port by name; nothing else can be reached.
+      dial: How to get to the relay; what it says of us is added.
+      session: Bounds of each client's session.
+      record: The file that knows which requests were done; without one, none is.
+
+    """
+
+    name: str
+    services: Mapping[str, tuple[str, int]]
+    dial: DialSettings
+    session: SessionSettings = attrs.field(factory=SessionSettings)
+    record: Path | None = None
+
+
+@attrs.frozen(eq=False)
+class Agent:
+    """A running agent: its sessions, and its way to the relay."""
+
+    offering: Offering
+    dialing: Dialing
+
+    async def part(self, detail: str) -> None:
+        """Give up all sessions, and see to it that clients hear so; waits for that no longer than `PARTING`."""
+        self.offering.close(detail)
+        with trio.move_on_after(PARTING):
+            # Their tasks say it first.
+            await trio.lowlevel.checkpoint()
+            await self.dialing.wait_sent()
+
+
+@asynccontextmanager
+async def open_agent(
+    settings: AgentSettings,
+    token: TokenSource,
+    *,
+    rng: Callable[[], float],
+    unix_time: Callable[[], float],
+    notify: Callable[[DialEvent], None],
+) -> AsyncGenerator[Agent]:
+    """Run an agent for the length of a block; the arguments are those of `Dialing`.
+
+    Raises:
+      StoreError: the record cannot be used.
+
+    """
+    instance = secrets.token_hex(_INSTANCE)
+    query = [*settings.dial.query, ("agent", settings.name), ("instance", instance)]
+    async with AsyncExitStack() as stack:
+        record = None
+        if settings.record is not None:
+            record = await stack.enter_async_context(open_record(settings.record, RecordSettings()))
+        nursery: trio.Nursery = await stack.enter_async_context(open_background())
+        offering = Offering(nursery, settings.services, instance, settings.session)
+        if record is not None:
+            offering.asked = Answering(nursery, record, OWNER, to_services(settings.services)).asked
+        dial = attrs.evolve(settings.dial, query=query)
+        dialing = Dialing(offering, dial, token, rng=rng, unix_time=unix_time, notify=notify)
+        nursery.start_soon(dialing.run)
+        yield Agent(offering, dialing)
