@@ -24,7 +24,7 @@ from tunnel_relay.background import open_background
 from tunnel_relay.client.reaching import PAUSE, Reaching
 from tunnel_relay.far_end import FarEnd
 from tunnel_relay.inner_link import InnerLink, carry
-from tunnel_relay.policy.access import Access, Denial, Held
+from tunnel_relay.policy.access import Access, Denial, Feature, Held
 from tunnel_relay.policy.breaker import Breakers, BreakerState
 from tunnel_relay.protocol.greetings import Mode
 from tunnel_relay.protocol.multiplexer import Reason
@@ -191,6 +191,7 @@ class _Side:
             relay.host_keys,
             relay.breakers,
             relay.notify,
+            self._may_compress,
             settings.login,
         )
         self.port = Port(relay.switch, self.user, self.agent, relay.instance)
@@ -229,6 +230,9 @@ class _Side:
     async def _connect(self, target: str) -> trio.abc.HalfCloseableStream:
         host, port = read_target(target)
         return await self.pool.open(host, port)
+
+    def _may_compress(self) -> bool:
+        return self.relay.access.tier(self.tier).refuse_feature(Feature.COMPRESSION) is None
 
     async def _connect_for_request(self, target: str) -> trio.abc.HalfCloseableStream:
         try:

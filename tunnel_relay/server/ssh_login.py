@@ -119,6 +119,7 @@ class SshLogin:
       host_keys: Which host keys are accepted; the agent is called what `host_name` says.
       breakers: Keep from trying what keeps failing.
       notify: Called with what happens.
+      may_compress: Says whether the user may have connections compressed.
       settings: How to.
 
     """
@@ -130,6 +131,7 @@ class SshLogin:
     host_keys: HostKeyPolicy
     breakers: Breakers
     notify: Callable[[RelaySshEvent], None]
+    may_compress: Callable[[], bool]
     settings: LoginSettings = attrs.field(factory=LoginSettings)
 
     @asynccontextmanager
@@ -187,6 +189,10 @@ class SshLogin:
         self.notify(SshFailed(user=self.user, agent=self.agent, detail=refused.detail, opened=opened))
         return refused
 
+    def _ssh_settings(self) -> SshSettings:
+        ssh = self.settings.ssh
+        return attrs.evolve(ssh, compression=ssh.compression and self.may_compress())
+
     @asynccontextmanager
     async def _logged_in(self, account: SshAccount) -> AsyncGenerator[SshSession]:
         settings = self.settings
@@ -203,7 +209,7 @@ class SshLogin:
                     identities=account.identities,
                     host_keys=self.host_keys,
                     host=host_name(self.user, self.agent),
-                    settings=settings.ssh,
+                    settings=self._ssh_settings(),
                 ) as session:
                     await session.ping()
                     setup.deadline = math.inf

@@ -25,7 +25,11 @@ from tunnel_relay.errors import HostKeyError, SshHandshakeError
 from tunnel_relay.protocol.ssh_numbers import DEBUG, IGNORE, KEX_FIRST, KEX_LAST, KEXINIT, NEWKEYS
 from tunnel_relay.ssh.algorithms import CIPHERS, HOST_KEYS, KEY_EXCHANGES, MACS, Offer, explain_mismatch
 from tunnel_relay.ssh.ciphers import EtmPackets, GcmPackets, Mac, MacPackets, PacketCipher
-from tunnel_relay.ssh.packets import PacketReader, PacketWriter
+from tunnel_relay.ssh.compression import Compressor, Decompressor
+from tunnel_relay.ssh.packets import MAX_PACKET, PacketReader, PacketWriter
+
+# Begun by the success of the login (draft-miller-secsh-compression-delayed).
+COMPRESSION = "zlib@openssh.com"
 
 LOCAL_VERSION = "SSH-2.0-tunnel_relay"
 
@@ -115,6 +119,15 @@ class _PacketSeam(Packetizer):
         self.reader.cipher = _cipher(block_engine, mac_engine, mac_size, mac_key, iv_in, etm=etm)
         self.reader.opened_bytes = 0
 
+    def set_outbound_compressor(self, compressor: object) -> None:
+        # paramiko's own flushes more than is needed, and knows no bound.
+        del compressor
+        self.writer.compressor = Compressor()
+
+    def set_inbound_compressor(self, compressor: object) -> None:
+        del compressor
+        self.reader.decompressor = Decompressor(MAX_PACKET)
+
 
 def _cipher(
     engine: object,
@@ -155,6 +168,7 @@ if TYPE_CHECKING:
         def _negotiate_keys(self, m: paramiko.Message) -> None: ...
         def _parse_newkeys(self, m: paramiko.Message) -> None: ...
         def _verify_key(self, host_key: bytes, sig: bytes) -> None: ...
+        def _auth_trigger(self) -> None: ...
 
 else:
     _Transport = paramiko.Transport
@@ -172,8 +186,11 @@ class Negotiation(_Transport):
     _preferred_ciphers: ClassVar[tuple[str, ...]] = CIPHERS
     _preferred_macs: ClassVar[tuple[str, ...]] = MACS
 
-    def __init__(self, host_keys: tuple[str, ...] = HOST_KEYS) -> None:
+    def __init__(self, host_keys: tuple[str, ...] = HOST_KEYS, *, compression: bool = False) -> None:
         super().__init__(cast("paramiko.Channel", _NoSocket()), packetizer_class=_PacketSeam)
+        if compression:
+            # Not before the login, where a peer whom nobody knows could make us decompress what it likes.
+            self._preferred_compression = (COMPRESSION, "none")
         self.local_version = LOCAL_VERSION
         self.kex_name = ""
         self._preferred_keys = host_keys
@@ -203,6 +220,15 @@ class Negotiation(_Transport):
     def strict(self) -> bool:
         """Whether both sides count packets from zero under new keys, which defeats Terrapin (CVE-2023-48795)."""
         return self.agreed_on_strict_kex
+
+    @property
+    def compressing(self) -> bool:
+        """Whether what we send is compressed, once we are logged in."""
+        return self.local_compression == COMPRESSION
+
+    def logged_in(self) -> None:
+        """Compress from now on, where that was agreed on, and anew with all keys that follow."""
+        self._auth_trigger()
 
     def begin(self) -> None:
         """Ask for a key exchange; the first one once the peer's version is known."""

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from tunnel_relay.errors import SshDisconnectedError, SshHandshakeError
 from tunnel_relay.protocol.ssh_numbers import CHANNEL_DATA
 from tunnel_relay.ssh.ciphers import LENGTH, ClearPackets, PacketCipher
+from tunnel_relay.ssh.compression import Compressor, Decompressor
 
 Part = bytes | bytearray | memoryview
 Read = Callable[[Sequence[memoryview]], int]
@@ -46,6 +47,7 @@ class PacketWriter:
 
     def __init__(self) -> None:
         self.cipher: PacketCipher = ClearPackets()
+        self.compressor: Compressor | None = None
         self.sequence = 0
         self.sealed_bytes = 0
         """Bytes since the keys were new."""
@@ -69,6 +71,9 @@ class PacketWriter:
         """Seal one packet whose payload is *parts*, one after another; at most `MAX_PAYLOAD` bytes."""
         plain = self._plain
         end = PAYLOAD_AT
+        if self.compressor is not None:
+            # What cannot be compressed becomes a few bytes longer: MAX_PAYLOAD leaves room for them.
+            parts = (self.compressor.compress(parts),)
         for part in parts:
             start = end
             end += len(part)
@@ -80,6 +85,11 @@ class PacketWriter:
 
         This is where the time goes in a bulk transfer: a message costs one copy, besides its encryption.
         """
+        if self.compressor is not None:
+            for start in range(0, len(data), most):
+                piece = data[start : start + most]
+                self.write(_CHANNEL_DATA.pack(CHANNEL_DATA, recipient, len(piece)), piece)
+            return
         plain = self._plain
         filled = total = 0
         for start in range(0, len(data), most):
@@ -97,6 +107,11 @@ class PacketWriter:
 
         Like `write_data`, and without its copy. Raises what *read* does.
         """
+        if self.compressor is not None:
+            data = memoryview(bytearray(limit))
+            count = read([data])
+            self.write_data(recipient, data[:count], most)
+            return count
         slots = self._slots_of(most)
         buffers = [slot[_DATA_AT : _DATA_AT + most] for slot in slots[: -(-limit // most)]]
         if limit < len(buffers) * most:
@@ -179,6 +194,7 @@ class PacketReader:
 
     def __init__(self) -> None:
         self.cipher: PacketCipher = ClearPackets()
+        self.decompressor: Decompressor | None = None
         self.sequence = 0
         """The number of the next packet."""
         self.opened_bytes = 0
@@ -262,4 +278,5 @@ class PacketReader:
         opened += 1
         if end <= opened:
             raise SshDisconnectedError("a packet has no payload")
-        return self._opened[opened:end]
+        payload = self._opened[opened:end]
+        return payload if self.decompressor is None else self.decompressor.decompress(payload)

@@ -169,6 +169,11 @@ class SshSession:
         """The cipher of what we send."""
         return self._transport.negotiation.local_cipher
 
+    @property
+    def compressing(self) -> bool:
+        """Whether what we send is compressed."""
+        return self._transport.negotiation.compressing
+
     def _check(self) -> None:
         if (failure := self._connection.failure) is not None:
             raise SshDisconnectedError(str(failure)) from failure
@@ -210,7 +215,9 @@ async def open_ssh_session(
     settings = settings or SshSettings()
     async with stream:
         known_types = await host_keys.known_types(host)
-        transport = SshTransport(settings.rekey_bytes, host_key_algorithms(known_types))
+        transport = SshTransport(
+            settings.rekey_bytes, host_key_algorithms(known_types), compression=settings.compression
+        )
         connection = Connection(transport, settings)
         wire = open_wire(stream)
         outlet = Outlet(transport.writer, wire, connection.fill)
@@ -232,7 +239,12 @@ async def open_ssh_session(
                         "ssh-keygen -t ed25519 -f /etc/ssh/ssh_host_ed25519_key"
                     )
                 is_new = await host_keys.verify(host, host_key)
-                banner = await authenticate(transport, user, identities, on_success=connection.start)
+
+                def begin() -> None:
+                    transport.negotiation.logged_in()
+                    connection.start()
+
+                banner = await authenticate(transport, user, identities, on_success=begin)
                 yield SshSession(
                     transport=transport,
                     connection=connection,

@@ -21,6 +21,7 @@ class SshSettings:
       packet: The longest piece of data that we accept in one message.
       rekey_bytes: New keys after this many bytes in one direction (RFC 4253, section 9 recommends a gigabyte),
       rekey_seconds: or after this time.
+      compression: Whether to compress, where the server can: it pays on slow links only.
 
     """
 
@@ -32,3 +33,4 @@ class SshSettings:
     packet: int = 64 * KIB
     rekey_bytes: int = 1024 * MIB
     rekey_seconds: float = 3600.0
+    compression: bool = False

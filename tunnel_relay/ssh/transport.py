@@ -45,8 +45,10 @@ class SshTransport:
     *rekey_bytes* in one direction call for new keys. *push* is called whenever something was written.
     """
 
-    def __init__(self, rekey_bytes: int, host_keys: tuple[str, ...] = HOST_KEYS) -> None:
-        self.negotiation = Negotiation(host_keys)
+    def __init__(
+        self, rekey_bytes: int, host_keys: tuple[str, ...] = HOST_KEYS, *, compression: bool = False
+    ) -> None:
+        self.negotiation = Negotiation(host_keys, compression=compression)
         self.reader = self.negotiation.reader
         self.writer = self.negotiation.writer
         self.push: Callable[[], None] = lambda: None

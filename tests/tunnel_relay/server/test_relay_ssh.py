@@ -19,7 +19,7 @@ from tunnel_relay.agent.offering import Offering
 from tunnel_relay.client import forwarding, reaching
 from tunnel_relay.client.forwarding import open_forwarding
 from tunnel_relay.inner_link import InnerLink
-from tunnel_relay.policy.access import FREE, PREMIUM, Access, Held
+from tunnel_relay.policy.access import FREE, PREMIUM, Access, Held, Tier
 from tunnel_relay.policy.outbox import OutboxSettings
 from tunnel_relay.protocol.frames import Frame, FrameType
 from tunnel_relay.protocol.greetings import Mode
@@ -32,6 +32,7 @@ from tunnel_relay.server.ssh_login import LoginSettings, SshConnected, SshEnded,
 from tunnel_relay.server.ssh_pool import PoolSettings
 from tunnel_relay.server.switch import Port
 from tunnel_relay.sessions import StreamRefusedError, StreamResetError
+from tunnel_relay.ssh.settings import SshSettings
 
 pytestmark = pytest.mark.skipif(not SSHD, reason="sshd is not installed")
 
@@ -340,3 +341,20 @@ async def test_without_a_record_no_request_is_done(sshd: Sshd, tmp_path: Path) -
         async with open_relay_ssh_world(sshd, tmp_path) as world:
             response = await world.client.ask(Request(id="1", target="localhost:1", payload=b""))
             assert response.status is Status.NOT_ALLOWED
+
+
+@pytest.mark.parametrize(
+    ("tier", "compressing"), [(PREMIUM, True), (attrs.evolve(PREMIUM, features=frozenset()), False)]
+)
+async def test_connections_are_compressed_where_the_tier_allows_it(
+    sshd: Sshd, tmp_path: Path, tier: Tier, *, compressing: bool
+) -> None:
+    settings = RelaySshSettings(session=SETTINGS, login=LoginSettings(ssh=SshSettings(compression=True)))
+    with trio.fail_after(20):
+        async with (
+            open_echo() as echo,
+            open_relay_ssh_world(sshd, tmp_path, settings=settings, access=Access((FREE, tier))) as world,
+        ):
+            assert await world.exchange(echo, b"hello" * 100_000) == b"hello" * 100_000
+            [held] = world.relay._sides["alice", "nas"].pool._held  # pyright: ignore[reportPrivateUsage]
+            assert held.session.compressing == compressing
