@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import ssl
 from collections.abc import Iterator
 from pathlib import Path
@@ -213,9 +214,10 @@ def _check_store(store: RelayStore, notes: Structurer) -> None:
 
 
 def _check_audit(file: Path, notes: Structurer) -> None:
-    if file.is_dir():
+    # Unlike the methods of `Path`, these raise nothing where a name is too long.
+    if os.path.isdir(file):  # noqa: PTH112
         notes.note("audit.file", f"{file} is a folder", f'write "{file / "audit.jsonl"}", for example')
-    elif not file.parent.is_dir():
+    elif not os.path.isdir(file.parent):  # noqa: PTH112
         notes.note("audit.file", f"there is no folder {file.parent}", "make it, or write another path")
 
 

@@ -194,7 +194,15 @@ def read_keys(text: str, algorithms: Sequence[str]) -> dict[str, Key]:
     """
     try:
         found = _read_set(text) if text.lstrip().startswith("{") else [_read_single(text)]
-    except (PyJWTError, UnsupportedAlgorithm, ValueError, KeyError, TypeError, RecursionError) as exc:
+    except (
+        PyJWTError,
+        UnsupportedAlgorithm,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+    ) as exc:
         raise TokenKeyError("this is no JWKS, PEM key or secret") from exc
     for key in found:
         _check_strength(key)

@@ -116,6 +116,7 @@ BAD = [
     ),
     Bad(jwt("keys = '{\"keys\": []}'"), "jwt.keys", "there is no key for EdDSA", "--new-key FILE"),
     Bad(jwt('keys = "file:broken.json"'), "jwt.keys", "this is no JWKS", "--new-key FILE"),
+    Bad(jwt("keys = '{\"keys\": [1]}'"), "jwt.keys", "this is no JWKS", "--new-key FILE"),
     Bad(jwt('keys = "file:cert.pem"'), "jwt.keys", "this is no JWKS, PEM key", "--new-key FILE"),
     Bad(jwt('keys = "file:twice.json"'), "jwt.keys", "two keys have the kid 'a'", "sproxy relay-token"),
     Bad(
@@ -146,6 +147,7 @@ BAD = [
     Bad(more('[store]\nredis = "redis://"'), "store.redis", "no address of", "redis://"),
     Bad(more("[audit]"), "audit.file", "is missing", 'write file = "audit.jsonl"'),
     Bad(more('[audit]\nfile = "none/audit.jsonl"'), "audit.file", "there is no folder", "make it"),
+    Bad(more(f'[audit]\nfile = "{"a/" * 5000}"'), "audit.file", "there is no folder", "make it"),
     Bad(more('[audit]\nfile = "."'), "audit.file", "is a folder", 'audit.jsonl"'),
     # What users may.
     Bad(more('[tiers."a b"]'), 'tiers."a b"', "'a b' cannot be used", "letters, digits"),
@@ -310,6 +312,10 @@ def test_good_files(text: RelayText | AgentText, tmp_path: Path) -> None:
         ),
         (
             more('[users.a.ssh]\nuser = "me"\nkey = "file:none.key"\n'),
+            "users.a.ssh.key: there is no file",
+        ),
+        (
+            more(f'[users.a.ssh]\nuser = "me"\nkey = "{"a" * 5000}"\n'),
             "users.a.ssh.key: there is no file",
         ),
         (

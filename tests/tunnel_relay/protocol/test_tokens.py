@@ -197,6 +197,7 @@ def test_a_token_without_end_is_not_looked_at() -> None:
         ("short", "5 bytes can be guessed"),
         ("{", "no JWKS"),
         ('{"keys": 5}', "no JWKS"),
+        ('{"keys": [1]}', "no JWKS"),
         ('{"keys": []}', "no key for EdDSA, RS256, HS256"),
         (jwks(use="enc"), "no key for"),
         (pem(new_rsa_key(65537, 1024)), "1024 bits is weak"),
