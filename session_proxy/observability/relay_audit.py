@@ -139,11 +139,12 @@ def entries_of(event: RelayEvent, now: float) -> Iterator[AuditEntry]:
             )
         case TokenRefreshed():
             yield attrs.evolve(about, action=Action.AUTHENTICATE, details={"refresh": True})
-        case RateExceeded(act=act, refused=refused):
-            details = {"act": act.value, "refused": refused}
+        case RateExceeded(act=act, refused=refused, times=times):
+            details = {"act": act.value, "refused": refused, "times": times}
             yield attrs.evolve(failed, action=Action.RATE_LIMIT, details=details)
-        case LimitReached(detail=detail):
-            yield attrs.evolve(failed, action=Action.RATE_LIMIT, details={"detail": detail})
+        case LimitReached(detail=detail, times=times):
+            details = {"detail": detail, "times": times}
+            yield attrs.evolve(failed, action=Action.RATE_LIMIT, details=details)
         case SessionRefused(detail=detail):
             yield attrs.evolve(failed, action=Action.ERROR, details={"detail": detail})
         case Answered():

@@ -80,12 +80,12 @@ def relay_line(event: RelayEvent) -> RelayLine:
             return RelayLine(level, "link closed", detail, user, context)
         case TokenRefreshed(user=user):
             return RelayLine("debug", "token refreshed", "the link goes on", user, Context())
-        case RateExceeded(user=user, act=act, wait=wait, refused=refused):
+        case RateExceeded(user=user, act=act, wait=wait, refused=refused, times=times):
             message = "was refused" if refused else "has to wait"
-            context = Context(act=act.value, wait=round(wait, 3))
+            context = Context(act=act.value, wait=round(wait, 3), times=times)
             return RelayLine("warning", "rate exceeded", message, user, context)
-        case LimitReached(user=user, detail=detail):
-            return RelayLine("warning", "limit reached", detail, user, Context())
+        case LimitReached(user=user, detail=detail, times=times):
+            return RelayLine("warning", "limit reached", detail, user, Context(times=times))
         case SessionRefused(user=user, detail=detail):
             return RelayLine("warning", "session refused", detail, user, Context())
         case Answered(user=user, kind=kind, ok=ok, seconds=seconds):

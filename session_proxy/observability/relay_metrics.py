@@ -220,7 +220,7 @@ class RelayMetrics(Collector):
         """Count *event*."""
         values, category = self._values, category_of(event)
         if category is not None:
-            values["tunnel_errors_total"][category.value,] += 1
+            values["tunnel_errors_total"][category.value,] += getattr(event, "times", 1)
         match event:
             case Answered(kind=kind, ok=ok, seconds=seconds):
                 values["tunnel_requests_total"][kind.value, "ok" if ok else "refused"] += 1
@@ -233,11 +233,11 @@ class RelayMetrics(Collector):
             case LinkClosed(agent=agent, ending=ending):
                 values["tunnel_active_connections"][_role(agent),] -= 1
                 values["sproxy_relay_links_closed_total"][_role(agent), ending.value] += 1
-            case RateExceeded(act=act, refused=refused):
+            case RateExceeded(act=act, refused=refused, times=times):
                 result = "refused" if refused else "delayed"
-                values["sproxy_relay_rate_violations_total"][act.value, result] += 1
-            case LimitReached():
-                values["sproxy_relay_limits_reached_total"][()] += 1
+                values["sproxy_relay_rate_violations_total"][act.value, result] += times
+            case LimitReached(times=times):
+                values["sproxy_relay_limits_reached_total"][()] += times
             case SessionRefused():
                 values["sproxy_relay_sessions_refused_total"][()] += 1
             case TokenRefreshed():

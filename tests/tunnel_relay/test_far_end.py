@@ -18,6 +18,7 @@ from tunnel_relay.link import Source
 from tunnel_relay.protocol.frames import LINK, Frame, FrameType
 from tunnel_relay.protocol.greetings import GoAway, Hello, Resume, Welcome, read_go_away, read_welcome, write
 from tunnel_relay.protocol.multiplexer import Reason
+from tunnel_relay.protocol.refusal import write_refusal
 from tunnel_relay.protocol.session import SessionSettings
 from tunnel_relay.sessions import StreamRefusedError
 
@@ -132,6 +133,18 @@ async def test_a_stream_is_connected() -> None:
         assert kinds(frames) == [FrameType.OPENED, FrameType.DATA, FrameType.EOF]
         assert bytes(frames[1].payload) == b"welcome"
         assert world.asked == ["here"]
+
+
+async def test_what_the_relay_refuses_is_refused_in_its_words() -> None:
+    async with open_world() as world:
+        world.hello()
+        await world.said()
+        request = GRANT + write_refusal(Reason.LIMIT, "too many")
+        world.far.heed(Frame(FrameType.OPEN, 1, 1, 1, request))
+        [frame] = await world.said()
+        assert frame.type is FrameType.REFUSED
+        assert bytes(frame.payload) == bytes((Reason.LIMIT,)) + b"too many"
+        assert world.asked == []
 
 
 @pytest.mark.parametrize(

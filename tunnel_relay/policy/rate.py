@@ -53,6 +53,37 @@ class Rate:
         wait = after - now - self.burst * each
         return (after, 0.0) if wait <= _SLACK else (full_at, wait)
 
+    def borrow(self, full_at: float, now: float, credit: float) -> tuple[float, Pace]:
+        """Take a token as `take` does, or on *credit*: so many tokens may be missing.
+
+        Returns when the bucket is full then, and what becomes of who asked.
+        """
+        each = self.period / self.tokens
+        after = max(full_at, now) + each
+        wait = after - now - self.burst * each
+        if wait <= _SLACK:
+            return after, GRANTED
+        if wait <= credit * each + _SLACK:
+            return after, Pace(wait)
+        return full_at, Pace(wait - credit * each, refused=True)
+
+
+@attrs.frozen
+class Pace:
+    """What becomes of who asks on credit.
+
+    Attributes:
+      wait: Seconds to hear nothing more from it: until what it has had is paid back. 0.0 where it has no debt.
+      refused: It has had too much already; after *wait* it may ask again.
+
+    """
+
+    wait: float
+    refused: bool = False
+
+
+GRANTED = Pace(0.0)
+
 
 @attrs.define(eq=False)
 class Buckets:
@@ -70,6 +101,13 @@ class Buckets:
         self._make_room(now)
         self._full_at[key] = full_at
         return wait
+
+    def borrow(self, key: str, rate: Rate, now: float, credit: float) -> Pace:
+        """Take a token of *key*'s, on *credit* if need be; see `Rate.borrow`."""
+        full_at, pace = rate.borrow(self._full_at.pop(key, -math.inf), now, credit)
+        self._make_room(now)
+        self._full_at[key] = full_at
+        return pace
 
     def _make_room(self, now: float) -> None:
         while self._full_at:
@@ -144,6 +182,16 @@ class RateLimits:
         """Count an OPEN by *user*; returns what `connect` returns."""
         return self._counted(Act.OPEN, self._opens.take(user, self._rates(tier).opens, now))
 
+    def pace_request(self, user: str, tier: str, now: float) -> Pace:
+        """Count a REQUEST that is here already: it is done on credit, for its like cannot be many at once."""
+        rate = self._rates(tier).requests
+        return self._paced(Act.REQUEST, self._requests.borrow(user, rate, now, math.inf))
+
+    def pace_open(self, user: str, tier: str, now: float) -> Pace:
+        """Count an OPEN that is here already: on a credit of one more burst."""
+        rate = self._rates(tier).opens
+        return self._paced(Act.OPEN, self._opens.borrow(user, rate, now, rate.burst))
+
     @property
     def violations(self) -> Mapping[Act, int]:
         """How often something was asked for too soon."""
@@ -151,6 +199,10 @@ class RateLimits:
 
     def _rates(self, tier: str) -> Rates:
         return self.tiers.get(tier, self.default)
+
+    def _paced(self, act: Act, pace: Pace) -> Pace:
+        self._counted(act, pace.wait)
+        return pace
 
     def _counted(self, act: Act, wait: float) -> float:
         if wait:

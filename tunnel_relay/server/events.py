@@ -118,22 +118,24 @@ class TokenRefreshed:
 
 @attrs.frozen(kw_only=True)
 class RateExceeded:
-    """A user asked for more than may be asked for: it waits for so long, or was *refused*."""
+    """A user asked for more than may be asked for, so many *times*: it waits for so long, or was *refused*."""
 
     origin: Origin
     user: str
     act: Act
     wait: float
     refused: bool
+    times: int = 1
 
 
 @attrs.frozen(kw_only=True)
 class LimitReached:
-    """A user would have had more at a time than the tier allows."""
+    """A user would have had more at a time than the tier allows, so many *times*."""
 
     origin: Origin
     user: str
     detail: str
+    times: int = 1
 
 
 @attrs.frozen(kw_only=True)

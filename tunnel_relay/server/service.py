@@ -17,6 +17,7 @@ from tunnel_relay.protocol.greetings import GoAway, write
 from tunnel_relay.protocol.tokens import Claims, TokenError, Verifier, check_claims
 from tunnel_relay.protocol.upgrade import SUBPROTOCOL, UNAUTHORIZED
 from tunnel_relay.server.admission import AdmissionError, Asking, check_scope
+from tunnel_relay.server.census import Census
 from tunnel_relay.server.events import (
     CAUSES,
     Cause,
@@ -27,6 +28,7 @@ from tunnel_relay.server.events import (
     RelayEvent,
     TokenRefreshed,
 )
+from tunnel_relay.server.policing import Policing
 from tunnel_relay.server.switch import Port, Switch
 from tunnel_relay.websocket import WebSocket, accept_websocket
 
@@ -43,11 +45,12 @@ LEAVING = "the relay is being shut down"
 
 @attrs.frozen(kw_only=True)
 class ServiceFigures:
-    """How many clients, agents and sessions there are, and how many *frames* of so many *bytes* wait."""
+    """How many clients, agents, sessions and streams there are; how many *frames* of so many *bytes* wait."""
 
     clients: int = 0
     agents: int = 0
     sessions: int = 0
+    streams: int = 0
     frames: int = 0
     bytes: int = 0
 
@@ -79,6 +82,9 @@ class RelayService:
             lambda self: RateLimits(self.access.rates(), self.access.tier("").rates), takes_self=True
         )
     )
+    census: Census = attrs.field(
+        default=attrs.Factory(lambda self: Census(self.access), takes_self=True), init=False
+    )
     _links: dict[_Admitted, None] = attrs.field(factory=dict["_Admitted", None], init=False)
     _left: trio.Event = attrs.field(factory=trio.Event, init=False)
 
@@ -90,6 +96,7 @@ class RelayService:
             clients=len(clients),
             agents=len(self._links) - len(clients),
             sessions=sum(port.sessions for port in clients),
+            streams=self.census.streams,
             frames=sum(frames for frames, _ in waiting),
             bytes=sum(size for _, size in waiting),
         )
@@ -159,6 +166,18 @@ class _Admitted:
             self.websocket, lambda frame: self._heed(port, frame), service.settings
         )
         ending, detail, began = Ending.LEFT, "", trio.current_time()
+        policing: Policing | None = None
+        if asking.agent is None:
+            policing = port.watch = Policing(
+                origin=origin,
+                user=user,
+                tier=lambda: self.claims.tier,
+                holds=self._holds,
+                link=link,
+                census=service.census,
+                rates=service.rates,
+                notify=service.notify,
+            )
         service.notify(LinkOpened(origin=origin, user=user, agent=asking.agent, tier=self.claims.tier))
         service.joined(self)
         if asking.agent is not None:
@@ -176,6 +195,8 @@ class _Admitted:
                 service.switch.unregister(port)
             who = "client" if asking.agent is None else f"agent {asking.agent!r}"
             port.lose(f"the {who}'s connection is lost")
+            if policing is not None:
+                policing.end()
             service.left(self)
             service.notify(
                 LinkClosed(
@@ -219,14 +240,20 @@ class _Admitted:
         self._changed.set()
         self.service.notify(TokenRefreshed(origin=self.origin, user=claims.user))
 
+    def _holds(self) -> bool:
+        """Return whether the token still holds; where it does not, the link ends."""
+        try:
+            check_claims(self.claims, self.service.unix_time(), self.service.revoked)
+        except TokenError as exc:
+            self._fault = exc
+            self._changed.set()
+        return self._fault is None
+
     async def _watch_token(self) -> None:
         """Close the link when its token holds no more."""
         while self._fault is None:
             self._changed = trio.Event()
-            try:
-                check_claims(self.claims, self.service.unix_time(), self.service.revoked)
-            except TokenError as exc:
-                self._fault = exc
+            if not self._holds():
                 break
             left = self.claims.expires - self.service.unix_time()
             with trio.move_on_after(min(max(left, 0.0) + 1, LOOK) if left < math.inf else LOOK):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 from collections import deque
 from collections.abc import Callable, Iterator
+from typing import Protocol
 
 import attrs
 
@@ -24,6 +25,18 @@ MOST_WAITING = 12 * 1024 * 1024
 
 # Names of agents in one message.
 MOST_NAMED = 5
+
+
+class Watch(Protocol):
+    """Who sees what passes over the link of a client."""
+
+    def coming(self, frame: Frame) -> Frame | None:
+        """Return what to pass on in the place of *frame*, which the client has sent; None for nothing."""
+        ...
+
+    def going(self, label: int, frame: Frame) -> None:
+        """Take note of what goes to the client, in its session *label*."""
+        ...
 
 
 @attrs.define(eq=False)
@@ -44,6 +57,8 @@ class _Way:
         self.bytes += len(frame)
         if self.bytes > MOST_WAITING:
             return False
+        if self.port.watch is not None:
+            self.port.watch.going(self.label, frame)
         # The message that the payload is a view of need not be kept for it.
         self._waiting.append(attrs.evolve(frame, session=self.label, payload=bytes(frame.payload)))
         self.port.link.poke()
@@ -76,6 +91,7 @@ class Port:
       instance: Which of the agents of that name.
       tier: What the user's token says of it at the moment.
       link: What carries its frames.
+      watch: Sees them, if anybody does.
 
     """
 
@@ -85,6 +101,7 @@ class Port:
     instance: str = ""
     tier: str = ""
     link: FrameCarrier = attrs.field(init=False)
+    watch: Watch | None = attrs.field(default=None, init=False)
     # Where what comes with a label goes.
     _ways: dict[int, _Way] = attrs.field(factory=dict[int, _Way], init=False)
     _labels: Iterator[int] = attrs.field(factory=lambda: itertools.count(1), init=False)
@@ -108,6 +125,11 @@ class Port:
         """
         if frame.session == LINK:
             raise RelayProtocolError(f"{frame.type.name} does not concern a link")
+        if self.watch is not None:
+            passed = self.watch.coming(frame)
+            if passed is None:
+                return
+            frame = passed
         if frame.type in (FrameType.HELLO, FrameType.RESUME):
             if self.agent is not None:
                 raise RelayProtocolError("an agent begins no session")

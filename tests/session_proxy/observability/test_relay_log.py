@@ -40,8 +40,8 @@ LINES: list[tuple[RelayEvent, str, str, str, dict[str, object]]] = [
         {"agent": "", "ending": "broken", "duration": 1.5},
     ),
     (REFRESHED, "debug", "token refreshed", "the link goes on", {}),
-    (rate_exceeded(), "warning", "rate exceeded", "has to wait", {"act": "open", "wait": 0.5}),
-    (LIMIT, "warning", "limit reached", "too many", {}),
+    (rate_exceeded(), "warning", "rate exceeded", "has to wait", {"act": "open", "wait": 0.5, "times": 1}),
+    (LIMIT, "warning", "limit reached", "too many", {"times": 1}),
     (SESSION_REFUSED, "warning", "session refused", "old", {}),
     (ANSWERED, "debug", "open", "done", {"seconds": 0.25}),
 ]

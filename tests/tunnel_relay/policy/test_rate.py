@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tunnel_relay.policy import rate as rate_module
-from tunnel_relay.policy.rate import PER_ADDRESS, Act, Buckets, Rate, RateLimits, Rates, address_key
+from tunnel_relay.policy.rate import GRANTED, PER_ADDRESS, Act, Buckets, Rate, RateLimits, Rates, address_key
 
 NOW = 1_800_000_000.0
 GENEROUS = Rates(requests=Rate(1000, 60.0), opens=Rate(200, 1.0))
@@ -34,6 +34,31 @@ def test_upgrades_and_requests_share_a_bucket_and_opens_have_their_own() -> None
     assert limits.open("alice", "free", NOW) == pytest.approx(0.02, abs=1e-5)
     assert limits.open("alice", "free", NOW + 0.02) == 0.0
     assert limits.violations[Act.UPGRADE] == limits.violations[Act.OPEN] == 1
+
+
+def test_opens_may_come_on_credit_for_one_more_burst() -> None:
+    limits = RateLimits({})
+    assert {limits.pace_open("alice", "free", NOW) for _ in range(50)} == {GRANTED}
+    debts = [limits.pace_open("alice", "free", NOW) for _ in range(50)]
+    assert not any(debt.refused for debt in debts)
+    assert [debt.wait for debt in debts] == pytest.approx(
+        [0.02 * number for number in range(1, 51)], abs=1e-5
+    )
+    refused = limits.pace_open("alice", "free", NOW)
+    assert refused.refused
+    assert refused.wait == pytest.approx(0.02, abs=1e-5)
+    # Who has waited for that long has paid, and no more than that.
+    assert limits.pace_open("alice", "free", NOW + 1.0).wait == pytest.approx(0.02, abs=1e-5)
+    assert limits.violations[Act.OPEN] == 52
+    assert limits.pace_open("bob", "free", NOW) == GRANTED
+
+
+def test_requests_that_are_here_are_done_but_slow_down_what_follows() -> None:
+    limits = RateLimits({})
+    paces = [limits.pace_request("alice", "free", NOW) for _ in range(164)]
+    assert not any(pace.refused for pace in paces)
+    assert paces[-1].wait == pytest.approx(64 * 0.6, abs=1e-4)
+    assert limits.upgrade("alice", "free", NOW) == pytest.approx(65 * 0.6, abs=1e-4)
 
 
 def test_users_do_not_pay_for_each_other() -> None:

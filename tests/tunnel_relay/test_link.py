@@ -1,0 +1,102 @@
+"""One WebSocket with frames; `test_joined.py` has it between ends."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+import trio.testing
+from trio.testing import MockClock
+
+from tests.support.websockets import open_websocket_pair
+from tunnel_relay.background import open_background
+from tunnel_relay.errors import LinkLostError, WebSocketClosedError
+from tunnel_relay.link import PROTOCOL_ERROR, Link, LinkSettings
+from tunnel_relay.protocol.frames import Frame, FrameType, decode, encode
+from tunnel_relay.websocket import WebSocket
+
+
+class Ended:
+    """How a link ended."""
+
+    why: LinkLostError | None = None
+
+
+@asynccontextmanager
+async def open_link(
+    heard: list[Frame], settings: LinkSettings | None = None
+) -> AsyncGenerator[tuple[Link, WebSocket, Ended]]:
+    """Run a link, and yield it, the other end of its WebSocket, and how it ends."""
+    ended = Ended()
+    async with open_websocket_pair() as (near, far), open_background() as nursery:
+        link = Link(near, heard.append, settings or LinkSettings())
+
+        async def run() -> None:
+            try:
+                await link.run()
+            except LinkLostError as exc:
+                ended.why = exc
+
+        nursery.start_soon(run)
+        yield link, far, ended
+        nursery.cancel_scope.cancel()
+
+
+async def frames(websocket: WebSocket) -> list[Frame]:
+    message = await websocket.receive()
+    assert isinstance(message, bytes)
+    return list(decode(message))
+
+
+async def test_a_ping_is_answered_and_other_frames_are_heeded(autojump_clock: MockClock) -> None:
+    heard: list[Frame] = []
+    async with open_link(heard) as (_, far, _):
+        ack = Frame(FrameType.ACK, 1, number=7)
+        await far.send_binary(encode([Frame(FrameType.PING), ack]))
+        assert [frame.type for frame in await frames(far)] == [FrameType.PONG]
+        assert [(frame.type, frame.number) for frame in heard] == [(FrameType.ACK, 7)]
+
+
+async def test_a_silent_end_is_noticed(autojump_clock: MockClock) -> None:
+    async with open_link([], LinkSettings(heartbeat=30, silence=45)) as (_, far, ended):
+        began = trio.current_time()
+        assert [frame.type for frame in await frames(far)] == [FrameType.PING]
+        while ended.why is None:  # noqa: ASYNC110  # virtual time
+            await trio.sleep(1)
+        assert str(ended.why).startswith("nothing was heard for ")
+        assert 45 <= trio.current_time() - began <= 70
+
+
+async def test_nonsense_ends_it(autojump_clock: MockClock) -> None:
+    async with open_link([]) as (_, far, ended):
+        await far.send_binary(b"nonsense")
+        with pytest.raises(WebSocketClosedError) as caught:
+            await far.receive()
+        assert caught.value.code == PROTOCOL_ERROR
+        await trio.testing.wait_all_tasks_blocked()
+        assert "broke the protocol" in str(ended.why)
+
+
+async def test_nothing_is_heard_while_it_is_held(autojump_clock: MockClock) -> None:
+    """Nor does the silence count, however long it lasts; what is sent goes on."""
+    heard: list[Frame] = []
+    async with open_link(heard, LinkSettings(heartbeat=3, silence=5)) as (link, far, ended):
+        link.hold(60)
+        link.hold(1)
+        await far.send_binary(encode([Frame(FrameType.ACK, 1, number=7)]))
+        link.send(Frame(FrameType.ACK, 2, number=8))
+        assert [frame.number for frame in await frames(far)] == [8]
+        await trio.sleep(59)
+        assert heard == []
+        await trio.sleep(2)
+        assert [frame.number for frame in heard] == [7]
+        assert ended.why is None
+
+
+async def test_all_that_there_is_is_sent(autojump_clock: MockClock) -> None:
+    async with open_link([]) as (link, far, _):
+        link.send(Frame(FrameType.ACK, 1, number=7))
+        await link.wait_sent()
+        assert [frame.number for frame in await frames(far)] == [7]
