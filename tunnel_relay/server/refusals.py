@@ -73,12 +73,13 @@ def refused_channel(exc: ChannelRefusedError) -> StreamRefusedError:
 
 
 def no_connection(agent: str, exc: SshError | StreamRefusedError | StreamResetError) -> StreamRefusedError:
-    """Return what it means that the relay has no SSH connection: nobody behind *agent* can be reached that way."""
+    """Return what it means that the relay has no SSH connection: nobody behind *agent* can be reached that way.
+
+    That is never NOT_ALLOWED, which would be said of the target: by another way, it may be reached.
+    """
     detail = f"no SSH connection to the agent {agent!r}: {exc}"
-    reason = Reason.UNREACHABLE
-    if isinstance(exc, StreamRefusedError) and exc.reason in (Reason.LIMIT, Reason.NOT_ALLOWED):
-        reason = exc.reason
-    return StreamRefusedError(reason, detail)
+    limited = isinstance(exc, StreamRefusedError) and exc.reason is Reason.LIMIT
+    return StreamRefusedError(Reason.LIMIT if limited else Reason.UNREACHABLE, detail)
 
 
 def not_done(exc: StreamRefusedError) -> RequestNotDoneError:

@@ -145,7 +145,7 @@ class SshLogin:
         account = self.account()
         if account is None:
             raise StreamRefusedError(
-                Reason.NOT_ALLOWED, f"the relay knows no way to log in to the agent {self.agent!r}"
+                Reason.UNREACHABLE, f"the relay knows no way to log in to the agent {self.agent!r}"
             )
         breakers, began = self.breakers, trio.current_time()
         admitted = breakers.admit(self.user, self.agent, began)

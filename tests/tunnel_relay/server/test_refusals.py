@@ -91,6 +91,7 @@ def test_why_a_channel_was_refused(code: int, description: str, reason: Reason) 
         (HostKeyError("changed"), Reason.UNREACHABLE),
         (StreamRefusedError(Reason.NO_SUCH_SERVICE, "no service"), Reason.UNREACHABLE),
         (StreamRefusedError(Reason.LIMIT, "too many"), Reason.LIMIT),
+        (StreamRefusedError(Reason.NOT_ALLOWED, "not you"), Reason.UNREACHABLE),
         (StreamResetError(Reason.SESSION_LOST, "gone"), Reason.UNREACHABLE),
     ],
 )

@@ -177,7 +177,7 @@ async def test_without_an_account_nobody_logs_in(sshd: Sshd, tmp_path: Path) -> 
     with trio.fail_after(20):
         async with open_relay_ssh_world(sshd, tmp_path) as world:
             world.account = None
-            await refused(world.client, "localhost:1", Reason.NOT_ALLOWED, "knows no way to log in")
+            await refused(world.client, "localhost:1", Reason.UNREACHABLE, "knows no way to log in")
             assert world.told == []
 
 
