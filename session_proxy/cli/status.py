@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         AwgServerStatus,
         PeerStatus,
         ProxyStatus,
+        RelayAgentStatus,
         RelayServerStatus,
         ServiceStatus,
         TrafficStatus,
@@ -27,9 +28,9 @@ PEER_COLUMNS = ("PEER", "STATE", "FOR", "ADDRESS", "STREAMS", "SENT", "RECEIVED"
 def status(profile: ProfileArgument = None, name: NameOption = None, as_json: JsonOption = False) -> None:
     """Show how a running sproxy is.
 
-    Its addresses, connections and upstreams; of an awg-server, its peers. It is the one that runs the file
-    PROFILE, or has the name; without both, the only one. Exits with 0 if it answers, 69 if none does, 2 if
-    several run and none was named.
+    Its addresses, connections and upstreams; of an awg-server, its peers; of a relay-server, who is connected; of a
+    relay-agent, to which relay. It is the one that runs the file PROFILE, or has the name; without both, the only
+    one. Exits with 0 if it answers, 69 if none does, 2 if several run and none was named.
     """
     from session_proxy.cli.asking import ask_running
 
@@ -46,6 +47,7 @@ def _render(answer: Mapping[str, object]) -> list[str]:
     from session_proxy.supervision.status import (
         AwgServerStatus,
         ProxyStatus,
+        RelayAgentStatus,
         RelayServerStatus,
         ServiceStatus,
     )
@@ -55,6 +57,8 @@ def _render(answer: Mapping[str, object]) -> list[str]:
         return render_server(service, structure(answer, AwgServerStatus))
     if "agents" in answer:
         return render_relay_server(service, structure(answer, RelayServerStatus))
+    if "services" in answer:
+        return render_relay_agent(service, structure(answer, RelayAgentStatus))
     return render_status(service, structure(answer, ProxyStatus))
 
 
@@ -84,15 +88,30 @@ def render_relay_server(service: ServiceStatus, server: RelayServerStatus) -> li
     return _head(service, {"file": server.file}, facts)
 
 
+def render_relay_agent(service: ServiceStatus, agent: RelayAgentStatus) -> list[str]:
+    """Return the lines that a person reads about an agent of a relay."""
+    since = f"for {human_seconds(agent.seconds)}"
+    facts = {
+        "agent": agent.agent,
+        "relay": f"{agent.relay}, {since}" if agent.linked else f"none {since}: {agent.reason or 'dialling'}",
+        "services": ", ".join(f"{name}={target}" for name, target in agent.services.items()),
+        "sessions": f"{agent.sessions}, with {agent.streams} streams",
+    }
+    # It dials, and listens nowhere.
+    return _head(service, {"file": agent.file}, facts, listens=False)
+
+
 def _traffic(traffic: TrafficStatus) -> str:
     carried = f"{human_bytes(traffic.sent)} sent, {human_bytes(traffic.received)} received"
     return f"{traffic.open} open, {traffic.total} in total, {carried}"
 
 
-def _head(service: ServiceStatus, file: Mapping[str, str], more: Mapping[str, str]) -> list[str]:
+def _head(
+    service: ServiceStatus, file: Mapping[str, str], more: Mapping[str, str], *, listens: bool = True
+) -> list[str]:
     facts = {
         **file,
-        "listen": ", ".join(service.listen) or "not yet",
+        **({"listen": ", ".join(service.listen) or "not yet"} if listens else {}),
         "admin": ", ".join(service.admin) or "none",
         **more,
     }

@@ -10,11 +10,18 @@ from typer.testing import CliRunner
 
 from session_proxy.cli import asking
 from session_proxy.cli.main import app
-from session_proxy.cli.status import align, human_bytes, human_seconds, render_relay_server
+from session_proxy.cli.status import (
+    align,
+    human_bytes,
+    human_seconds,
+    render_relay_agent,
+    render_relay_server,
+)
 from session_proxy.supervision.status import (
     AwgServerStatus,
     PeerStatus,
     ProxyStatus,
+    RelayAgentStatus,
     RelayServerStatus,
     ServiceStatus,
     TrafficStatus,
@@ -112,6 +119,30 @@ dev is ready, but not for clients (process 123, version 0.1.0, up 1 h 1 min)
 """
 
 
+AGENT = RelayAgentStatus(
+    file="/etc/agent.toml",
+    agent="nas",
+    relay="wss://relay.example",
+    linked=True,
+    reason="",
+    seconds=65,
+    sessions=2,
+    streams=7,
+    services={"ssh": "127.0.0.1:22"},
+)
+
+AGENT_SHOWN = """\
+dev is ready, but not for clients (process 123, version 0.1.0, up 1 h 1 min)
+  file         /etc/agent.toml
+  admin        127.0.0.1:28890
+  agent        nas
+  relay        wss://relay.example, for 1 min 5 s
+  services     ssh=127.0.0.1:22
+  sessions     2, with 7 streams
+  not ready    upstream dev: down: no answer for 75 s
+"""
+
+
 @pytest.fixture(autouse=True)
 def answered(monkeypatch: pytest.MonkeyPatch) -> list[tuple[object, ...]]:
     """What was asked."""
@@ -130,7 +161,9 @@ def test_people_get_a_table() -> None:
 
 
 @pytest.mark.parametrize(
-    ("running", "shown"), [(SERVER, SERVER_SHOWN), (RELAY, RELAY_SHOWN)], ids=lambda each: type(each).__name__
+    ("running", "shown"),
+    [(SERVER, SERVER_SHOWN), (RELAY, RELAY_SHOWN), (AGENT, AGENT_SHOWN)],
+    ids=lambda each: type(each).__name__,
 )
 def test_every_service_shows_what_it_has(
     running: attrs.AttrsInstance, shown: str, monkeypatch: pytest.MonkeyPatch
@@ -143,6 +176,16 @@ def test_every_service_shows_what_it_has(
     monkeypatch.setattr(asking, "ask_running", ask_running)
 
     assert CliRunner().invoke(app, ["status"]).stdout == shown
+
+
+@pytest.mark.parametrize(
+    ("reason", "shown"),
+    [("connection refused", "none for 5 s: connection refused"), ("", "none for 5 s: dialling")],
+)
+def test_an_agent_says_why_it_has_no_relay(reason: str, shown: str) -> None:
+    away = attrs.evolve(AGENT, linked=False, relay="", reason=reason, seconds=5.0)
+
+    assert f"  relay        {shown}" in render_relay_agent(SERVICE, away)
 
 
 def test_a_relay_may_have_no_audit_log() -> None:
