@@ -15,7 +15,7 @@ from tests.support.websockets import open_websocket_pair
 from tunnel_relay.agent.offering import Offering
 from tunnel_relay.background import open_background
 from tunnel_relay.client.reaching import Reaching
-from tunnel_relay.errors import LinkLostError
+from tunnel_relay.errors import LinkLostError, SshKeyError
 from tunnel_relay.link import Link
 from tunnel_relay.policy.access import Access
 from tunnel_relay.protocol.greetings import Mode
@@ -39,7 +39,7 @@ class RelaySshWorld:
     agent: Offering
     client: Reaching
     known_hosts: KnownHosts
-    account: SshAccount | None
+    account: SshAccount | SshKeyError | None
     settings: RelaySshSettings
     record: Record | None = None
     access: Access = attrs.field(factory=Access)
@@ -62,14 +62,21 @@ class RelaySshWorld:
                         nursery,
                         self.switch,
                         self.access,
-                        lambda _user, _agent: self.account,
-                        self.known_hosts,
+                        self.find_account,
                         self.told.append,
                         self.settings,
                         self.record,
                     )
                     self.switch.keeper = self.relay.keep
                     await trio.sleep_forever()
+
+    async def find_account(self, user: str, agent: str) -> SshAccount | None:
+        """Return how the relay logs in."""
+        await trio.lowlevel.checkpoint()
+        assert (user, agent) in (("alice", "nas"), ("alice", "pi"))
+        if isinstance(self.account, SshKeyError):
+            raise self.account
+        return self.account
 
     async def dial(self, who: str, end: Offering | Reaching, port: Callable[[], Port]) -> None:
         """Keep *end* linked to the relay."""
@@ -138,12 +145,13 @@ async def open_relay_ssh_world(
     async with open_background() as nursery:
         agent = Offering(nursery, {"ssh": (HOST, sshd.port)}, "one", SETTINGS)
         client = Reaching(nursery, "nas", SETTINGS, Mode.RELAY_SSH)
+        known_hosts = KnownHosts(directory / "known_hosts")
         world = RelaySshWorld(
             nursery,
             agent,
             client,
-            KnownHosts(directory / "known_hosts"),
-            SshAccount(sshd.user, [ME]),
+            known_hosts,
+            SshAccount(sshd.user, [ME], known_hosts),
             settings or RelaySshSettings(session=SETTINGS),
             record,
             access or Access(),

@@ -14,7 +14,6 @@ from __future__ import annotations
 import secrets
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
-from functools import partial
 
 import attrs
 import trio
@@ -31,11 +30,10 @@ from tunnel_relay.protocol.multiplexer import Reason
 from tunnel_relay.protocol.session import SessionSettings
 from tunnel_relay.record import Record
 from tunnel_relay.server.refusals import not_done, read_target
-from tunnel_relay.server.ssh_login import LoginSettings, RelaySshEvent, SshAccount, SshLogin, host_name
+from tunnel_relay.server.ssh_login import Accounts, LoginSettings, RelaySshEvent, SshLogin, host_name
 from tunnel_relay.server.ssh_pool import PoolSettings, SshPool
 from tunnel_relay.server.switch import Port, Switch
 from tunnel_relay.sessions import StreamRefusedError
-from tunnel_relay.ssh.hostkeys import HostKeyPolicy
 from tunnel_relay.ssh.session import SshSession
 
 # Seconds that everything up to the answer to a stream may take: none of its parts takes as long.
@@ -68,8 +66,7 @@ class RelaySsh:
       nursery: Runs everything.
       switch: Joins clients to what is kept here, and this to agents.
       access: What tiers allow; counts SSH connections.
-      accounts: How to log in, by user and agent; None where nobody has said so.
-      host_keys: Which host keys are accepted; agents are called what `host_name` says.
+      accounts: How to log in, by user and agent.
       notify: Called with what happens.
       settings: How to.
       record: Knows which requests were done; without it, none is.
@@ -81,8 +78,7 @@ class RelaySsh:
     nursery: trio.Nursery
     switch: Switch
     access: Access
-    accounts: Callable[[str, str], SshAccount | None]
-    host_keys: HostKeyPolicy
+    accounts: Accounts
     notify: Callable[[RelaySshEvent], None]
     settings: RelaySshSettings = attrs.field(factory=RelaySshSettings)
     record: Record | None = None
@@ -187,8 +183,7 @@ class _Side:
             self.user,
             self.agent,
             self._reaching,
-            partial(relay.accounts, self.user, self.agent),
-            relay.host_keys,
+            relay.accounts,
             relay.breakers,
             relay.notify,
             self._may_compress,

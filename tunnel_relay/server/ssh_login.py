@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 
 import attrs
 import trio
 
 from tunnel_relay.client.reaching import Reaching
-from tunnel_relay.errors import KnownHostsError, SshError
+from tunnel_relay.errors import KnownHostsError, SshError, SshKeyError
 from tunnel_relay.policy.breaker import Breakers, Held
 from tunnel_relay.protocol.multiplexer import Reason
 from tunnel_relay.server.refusals import no_connection
@@ -30,10 +30,22 @@ KEEPALIVE = 150.0
 
 @attrs.frozen
 class SshAccount:
-    """How to log in to an agent's SSH server: as whom, and with which keys, in this order."""
+    """How to log in to an agent's SSH server.
+
+    Attributes:
+      user: As whom.
+      identities: With which keys, in this order.
+      host_keys: Which host keys are accepted; agents are called what `host_name` says.
+
+    """
 
     user: str
     identities: Sequence[Identity] = attrs.field(repr=False)
+    host_keys: HostKeyPolicy
+
+
+Accounts = Callable[[str, str], Awaitable[SshAccount | None]]
+"""Says how to log in, by user and agent; None where nobody has said so. Raises `SshKeyError`."""
 
 
 @attrs.frozen(kw_only=True)
@@ -115,8 +127,7 @@ class SshLogin:
       user: Whose agent it is.
       agent: Its name.
       reaching: The session with it.
-      account: Says as whom, and with which keys; None where nobody knows.
-      host_keys: Which host keys are accepted; the agent is called what `host_name` says.
+      accounts: Says how to log in.
       breakers: Keep from trying what keeps failing.
       notify: Called with what happens.
       may_compress: Says whether the user may have connections compressed.
@@ -127,8 +138,7 @@ class SshLogin:
     user: str
     agent: str
     reaching: Reaching
-    account: Callable[[], SshAccount | None]
-    host_keys: HostKeyPolicy
+    accounts: Accounts
     breakers: Breakers
     notify: Callable[[RelaySshEvent], None]
     may_compress: Callable[[], bool]
@@ -142,7 +152,10 @@ class SshLogin:
           StreamRefusedError: that cannot be; says why.
 
         """
-        account = self.account()
+        try:
+            account = await self.accounts(self.user, self.agent)
+        except SshKeyError as exc:
+            raise self._failed(exc, opened=False) from exc
         if account is None:
             raise StreamRefusedError(
                 Reason.UNREACHABLE, f"the relay knows no way to log in to the agent {self.agent!r}"
@@ -207,7 +220,7 @@ class SshLogin:
                     stream,
                     user=account.user,
                     identities=account.identities,
-                    host_keys=self.host_keys,
+                    host_keys=account.host_keys,
                     host=host_name(self.user, self.agent),
                     settings=self._ssh_settings(),
                 ) as session:

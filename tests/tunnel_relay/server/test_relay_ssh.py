@@ -18,6 +18,7 @@ from tests.support.sshd import HOST, SSHD, Sshd, start_sshd
 from tunnel_relay.agent.offering import Offering
 from tunnel_relay.client import forwarding, reaching
 from tunnel_relay.client.forwarding import open_forwarding
+from tunnel_relay.errors import SshKeyError
 from tunnel_relay.inner_link import InnerLink
 from tunnel_relay.policy.access import FREE, PREMIUM, Access, Held, Tier
 from tunnel_relay.policy.outbox import OutboxSettings
@@ -179,6 +180,9 @@ async def test_without_an_account_nobody_logs_in(sshd: Sshd, tmp_path: Path) -> 
             world.account = None
             await refused(world.client, "localhost:1", Reason.UNREACHABLE, "knows no way to log in")
             assert world.told == []
+            world.account = SshKeyError("the key is gone")
+            await refused(world.client, "localhost:1", Reason.UNREACHABLE, "'nas': the key is gone")
+            assert [type(event) for event in world.told] == [SshFailed]
 
 
 @pytest.mark.parametrize("noticed", [True, False])
