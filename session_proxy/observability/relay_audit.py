@@ -32,6 +32,9 @@ QUIET = 10.0
 # How many kinds of entries are remembered for that.
 MOST_KINDS = 4096
 
+# The details that tell one kind from another.
+_KINDS = ("cause", "act", "refused")
+
 _LIMITS = frozenset({Cause.RATE, Cause.LIMIT, Cause.CROWD})
 
 
@@ -79,7 +82,7 @@ class RelayAudit:
 
     def _add_once(self, entry: AuditEntry) -> None:
         who = entry.user or entry.address
-        key = (who, entry.action.value, str(entry.details.get("cause", entry.details.get("act", ""))))
+        key = (who, entry.action.value, *(str(entry.details.get(detail, "")) for detail in _KINDS))
         kind = self._kinds.get(key)
         if kind is not None and entry.time < kind.since + QUIET:
             kind.more += 1

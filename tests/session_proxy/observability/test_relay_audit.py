@@ -81,6 +81,9 @@ def test_a_flood_is_counted() -> None:
     elsewhere = attrs.evolve(ORIGIN, address="198.51.100.1")
     audit(TurnedAway(origin=elsewhere, cause=Cause.FORGED, status=401, detail="forged"))
     assert [entry.address for entry in log.entries] == ["203.0.113.9", "198.51.100.1"]
+    audit(rate_exceeded())
+    audit(rate_exceeded(refused=True))
+    assert [entry.details["refused"] for entry in log.entries[2:]] == [False, True]
     log.now += QUIET
     audit(turned_away(Cause.FORGED, 401))
     assert log.entries[-1].details["repeated"] == 999
