@@ -9,6 +9,7 @@ SessionProxyError
     BadAnswerError              an origin server's answer to a forwarded HTTP request is none that can be passed on
     ControlError                no running sproxy answers on the control socket
         SeveralRunningError     more than one could be meant
+    ReloadError                 a running sproxy goes on as it was, instead of taking over its file
     UpstreamStartError          an upstream that must work at the start does not
     DialError                   a destination could not be reached; the subclass says why
         RefusedError            the destination refused the connection             (final)
@@ -126,6 +127,14 @@ class SeveralRunningError(ControlError):
     """The command line does not say which of several running ``sproxy`` is meant."""
 
     exit_code = ExitCode.USAGE
+
+
+class ReloadError(SessionProxyError):
+    """A running ``sproxy`` has not taken over its file, and goes on as it was; a line for each reason."""
+
+    def __init__(self, reason: str, exit_code: ExitCode = ExitCode.FAILURE) -> None:
+        self.exit_code = exit_code
+        super().__init__(reason)
 
 
 class UpstreamStartError(SessionProxyError):

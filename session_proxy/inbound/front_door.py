@@ -114,6 +114,12 @@ class FrontDoor:
     def __attrs_post_init__(self) -> None:
         self.patience = Patience(self.limits.handshake)
 
+    def change(self, auth: Auth | None, limits: Limits) -> None:
+        """Have these hold from now on; who has been let in stays."""
+        self.auth, self.limits = auth, limits
+        self.patience.limit = limits.handshake
+        self.relays.limit_idleness(limits.idle)
+
     def next_id(self) -> int:
         """Return a number that no other connection of this door has."""
         return next(self._ids)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import errno
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+import attrs
 import trio
 
 from session_proxy.events import ConnectionClosed, ConnectionOpened, Listening, Notice, Notify
@@ -14,7 +15,7 @@ from session_proxy.inbound.client import serve_client
 from session_proxy.inbound.departures import open_departures
 from session_proxy.inbound.front_door import Dialer, FrontDoor
 from session_proxy.inbound.relaying import open_relays
-from session_proxy.inbound.sockets import bind_sockets, socket_name, start_listening
+from session_proxy.inbound.sockets import Taken, socket_name, start_listening, take
 from session_proxy.outbound.socket_stream import PlainSocketStream
 from session_proxy.profile.model import Auth, Limits, ListenAddress
 
@@ -25,6 +26,84 @@ BATCH = 64
 BREATHER = 0.1
 
 
+@attrs.frozen(eq=False)
+class Entrance:
+    """An address on which clients come in; *scope* is the accepting of them."""
+
+    taken: Taken
+    scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
+
+
+@attrs.define(eq=False)
+class Entrances:
+    """Where clients come in through *door*; that may change while it is open."""
+
+    door: FrontDoor
+    _connections: trio.Nursery
+    _accepting: trio.Nursery
+    _open: list[Entrance] = attrs.field(factory=list[Entrance], init=False)
+
+    @property
+    def bound(self) -> list[ListenAddress]:
+        """The addresses that are listened on, their ports filled in."""
+        return [socket_name(sock) for entrance in self._open for sock in entrance.taken.sockets]
+
+    def open(self, taken: Taken) -> None:
+        """Let clients in at *taken*, which listens already, and is closed here."""
+        entrance = Entrance(taken)
+        self._open.append(entrance)
+        for sock in taken.sockets:
+            self._accepting.start_soon(self._accept, entrance, sock)
+            self.door.notify(Listening(str(socket_name(sock))))
+
+    def close(self, address: ListenAddress) -> None:
+        """Let nobody in any more at *address*, in a moment; whoever has come by then is served."""
+        entrance = next(each for each in self._open if each.taken.address == address)
+        self._open.remove(entrance)
+        entrance.scope.cancel()
+
+    async def _accept(self, entrance: Entrance, listener: socket.socket) -> None:
+        try:
+            with entrance.scope:
+                while True:
+                    await trio.lowlevel.wait_readable(listener)
+                    await self._accept_batch(listener)
+            # Closing it would reset those who wait in the kernel's queue.
+            with contextlib.suppress(OSError):
+                while True:
+                    self._let_in(*listener.accept())
+        finally:
+            listener.close()
+
+    async def _accept_batch(self, listener: socket.socket) -> None:
+        for _ in range(BATCH):
+            try:
+                sock, name = listener.accept()
+            except BlockingIOError:
+                return
+            except OSError as exc:
+                await _survive(self.door, exc)
+                return
+            self._let_in(sock, name)
+
+    def _let_in(self, sock: socket.socket, name: tuple[str, int]) -> None:
+        door = self.door
+        client = f"[{name[0]}]:{name[1]}" if ":" in name[0] else f"{name[0]}:{name[1]}"
+        if door.open_connections >= door.limits.connections:
+            _refuse(door, sock, client)
+            return
+        sock.setblocking(False)
+        # Some systems refuse this for a client that has left already; that shows soon enough.
+        with contextlib.suppress(OSError):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        door.open_connections += 1
+        self._connections.start_soon(serve_client, door, PlainSocketStream(sock), client)
+
+
+def ignore_entrances(_entrances: Entrances) -> None:
+    """Leave the front door as it is opened."""
+
+
 async def serve_front_door(
     dialer: Dialer,
     addresses: Sequence[ListenAddress],
@@ -33,12 +112,14 @@ async def serve_front_door(
     limits: Limits,
     notify: Notify,
     stop: trio.Event,
-    sockets: Sequence[socket.socket] = (),
+    taken: Sequence[Taken] = (),
+    on_open: Callable[[Entrances], None] = ignore_entrances,
     task_status: trio.TaskStatus[list[ListenAddress]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Accept SOCKS5, SOCKS4, SOCKS4a and HTTP clients on *addresses*, and connect them through *dialer*.
 
-    Who has taken the addresses already hands over the *sockets* of `bind_sockets`; they are closed here.
+    Who has *taken* the addresses already hands them over; they are closed here. Who wants to change something while
+    the door is open gets what it takes by *on_open*.
 
     Starts with the addresses that it listens on, their ports filled in. When *stop* is set it accepts no
     more, and returns when the last client has left, after ``limits.drain`` seconds at most. Cancelling ends
@@ -51,52 +132,27 @@ async def serve_front_door(
       ListenError: an address cannot be listened on; then none is.
 
     """
-    listeners = sockets or await bind_sockets(addresses)
+    first = taken or await take(addresses)
     try:
-        start_listening(listeners)
+        for each in first:
+            start_listening(each.sockets)
         async with open_relays(idle=limits.idle) as relays, open_departures() as departures:
             door = FrontDoor(dialer, auth, limits, notify, relays, departures)
             async with trio.open_nursery() as connections:
                 async with trio.open_nursery() as accepting:
                     accepting.start_soon(door.patience.run)
-                    for listener in listeners:
-                        accepting.start_soon(_accept, door, listener, connections)
-                    bound = [socket_name(listener) for listener in listeners]
-                    for address in bound:
-                        notify(Listening(str(address)))
-                    task_status.started(bound)
+                    entrances = Entrances(door, connections, accepting)
+                    for each in first:
+                        entrances.open(each)
+                    on_open(entrances)
+                    task_status.started(entrances.bound)
                     await stop.wait()
                     accepting.cancel_scope.cancel()
-                for listener in listeners:
-                    listener.close()
                 door.drain()
-                connections.cancel_scope.deadline = trio.current_time() + limits.drain
+                connections.cancel_scope.deadline = trio.current_time() + door.limits.drain
     finally:
-        for listener in listeners:
-            listener.close()
-
-
-async def _accept(door: FrontDoor, listener: socket.socket, connections: trio.Nursery) -> None:
-    while True:
-        await trio.lowlevel.wait_readable(listener)
-        for _ in range(BATCH):
-            try:
-                sock, name = listener.accept()
-            except BlockingIOError:
-                break
-            except OSError as exc:
-                await _survive(door, exc)
-                break
-            client = f"[{name[0]}]:{name[1]}" if ":" in name[0] else f"{name[0]}:{name[1]}"
-            if door.open_connections >= door.limits.connections:
-                _refuse(door, sock, client)
-                continue
-            sock.setblocking(False)
-            # Some systems refuse this for a client that has left already; that shows soon enough.
-            with contextlib.suppress(OSError):
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            door.open_connections += 1
-            connections.start_soon(serve_client, door, PlainSocketStream(sock), client)
+        for each in first:
+            each.close()
 
 
 def _refuse(door: FrontDoor, sock: socket.socket, client: str) -> None:

@@ -82,6 +82,10 @@ class Relays:
         """End the relays that go on only because their destination cannot be told of the end."""
         self._draining.set()
 
+    def limit_idleness(self, idle: float) -> None:
+        """End relays that move nothing for *idle* seconds, from now on."""
+        self._idleness.limit = idle
+
     async def relay(self, near: PlainSocketStream, far: trio.abc.Stream, traffic: Traffic) -> RelayEnd:
         """Copy bytes both ways until both directions have ended; count them in *traffic*.
 

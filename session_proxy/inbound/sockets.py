@@ -7,6 +7,7 @@ import errno
 import socket
 from collections.abc import Sequence
 
+import attrs
 import trio
 
 from session_proxy.errors import ListenError
@@ -18,6 +19,19 @@ BACKLOG = 4096
 # With TCP_DEFER_ACCEPT, a client that says nothing is shown to us after this many seconds all the same, so
 # that the limit on its handshake begins to run.
 DEFER = 1
+
+
+@attrs.frozen(eq=False)
+class Taken:
+    """The *sockets* that are bound to *address*, as a person writes it: a name may stand for several."""
+
+    address: ListenAddress
+    sockets: tuple[socket.socket, ...]
+
+    def close(self) -> None:
+        """Close them."""
+        for sock in self.sockets:
+            sock.close()
 
 
 async def open_listeners(addresses: Sequence[ListenAddress]) -> list[socket.socket]:
@@ -46,20 +60,33 @@ async def bind_sockets(addresses: Sequence[ListenAddress]) -> list[socket.socket
       ListenError: an address cannot be had; then none is taken.
 
     """
+    return [sock for taken in await take(addresses) for sock in taken.sockets]
+
+
+async def take(addresses: Sequence[ListenAddress]) -> list[Taken]:
+    """Take *addresses* as `bind_sockets` does, and say which sockets are whose.
+
+    Raises:
+      ListenError: an address cannot be had; then none is taken.
+
+    """
+    taken: list[Taken] = []
     sockets: list[socket.socket] = []
     try:
         for address in addresses:
             port = address.port
+            first = len(sockets)
             for family, name in await _look_up(address):
                 sock = _bind(family, (name, port), address)
                 sockets.append(sock)
                 # The other addresses of a name get the port that the first has got.
                 port = socket_name(sock).port
+            taken.append(Taken(address, tuple(sockets[first:])))
     except BaseException:
         for sock in sockets:
             sock.close()
         raise
-    return sockets
+    return taken
 
 
 def start_listening(sockets: Sequence[socket.socket]) -> None:

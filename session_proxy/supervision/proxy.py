@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from http import HTTPStatus
 
 import attrs
 import trio
 
+from session_proxy.errors import ListenError, ReloadError
 from session_proxy.events import ConnectionClosed, ConnectionOpened, Event, Listening
-from session_proxy.inbound.listener import serve_front_door
+from session_proxy.inbound.listener import Entrances, serve_front_door
 from session_proxy.inbound.pac import proxy_auto_config
-from session_proxy.inbound.sockets import bind_sockets
+from session_proxy.inbound.sockets import Taken, start_listening, take
 from session_proxy.observability.http import Handler, HttpAnswer, HttpRequest
 from session_proxy.observability.logging import EventLog, Log
 from session_proxy.observability.metrics import Metrics
 from session_proxy.outbound.awg_figures import AwgFigures, AwgSource, total
-from session_proxy.outbound.failover import open_dialer
-from session_proxy.outbound.transport import Health, Services, Transport
+from session_proxy.outbound.failover import Preparation, Ways, open_ways
+from session_proxy.outbound.transport import Health, Services
+from session_proxy.policy.changes import Changes, compare, replaced
 from session_proxy.profile.awg_summary import session_summary
 from session_proxy.profile.model import AwgUpstream, ListenAddress, Profile
 from session_proxy.supervision.health import HealthBoard
@@ -61,8 +63,41 @@ class Traffic:
         return TrafficStatus(open=self._open, total=self._total, sent=self._sent, received=self._received)
 
 
+# Reads the profile anew, in a thread; what works but was hardly meant is told to the callable.
+Load = Callable[[Callable[[str], None]], Profile]
+
+
+@attrs.frozen(eq=False)
+class ProxyChange:
+    """A `Change` of a proxy that is ready to be made."""
+
+    daemon: ProxyDaemon
+    profile: Profile
+    changes: Changes
+    _ways: Preparation
+    _opened: Sequence[Taken]
+    _closed: Sequence[ListenAddress]
+
+    @property
+    def admin(self) -> ListenAddress | None:
+        """See `Change.admin`."""
+        return None if self.profile.admin is None else self.profile.admin.listen
+
+    @property
+    def drain(self) -> float:
+        """See `Change.drain`."""
+        return self.profile.limits.drain
+
+    def commit(self) -> list[ListenAddress]:
+        """See `Change.commit`."""
+        return self.daemon.adopt(self.profile, self._ways, self._opened, self._closed)
+
+
 class ProxyDaemon:
-    """One profile, served. Run it with `session_proxy.supervision.service.run_service`."""
+    """One profile, served. Run it with `session_proxy.supervision.service.run_service`.
+
+    It is `Reloadable` where it knows how to *load* its profile.
+    """
 
     def __init__(
         self,
@@ -73,6 +108,7 @@ class ProxyDaemon:
         *,
         vital: frozenset[str] = frozenset(),
         hidden: frozenset[str] = frozenset(),
+        load: Load | None = None,
     ) -> None:
         self.profile = profile
         # Told later, when the folder that it was looked up from may be gone.
@@ -83,7 +119,9 @@ class ProxyDaemon:
         self._consumers = (EventLog(log), metrics, self.board, self.traffic)
         self._services = attrs.evolve(services, notify=self.notify)
         self._log = log
-        self._transports: tuple[Transport, ...] = ()
+        self._load = load
+        self._ways: Ways | None = None
+        self._entrances: Entrances | None = None
 
     def notify(self, event: Event) -> None:
         """Tell everybody who counts, logs or remembers."""
@@ -104,27 +142,92 @@ class ProxyDaemon:
             name for name in self.profile.upstreams if self.profile.startup_of(name) == "required"
         )
         self._log.info("starting", profile=str(self.profile.file or "-"), required=required)
-        for name, upstream in self.profile.upstreams.items():
-            if isinstance(upstream, AwgUpstream):
-                self._log.info("awg configuration", upstream=name, **session_summary(upstream))
+        self._summarise(self.profile, self.profile.upstreams)
         async with AsyncExitStack() as stack:
             # One that is started twice has to fail before it takes anything from the one that runs.
-            sockets = await bind_sockets(self.profile.listen)
-            for sock in sockets:
-                stack.enter_context(sock)
-            dialer = await stack.enter_async_context(open_dialer(self.profile, self._services))
-            self.board.attach(dialer.health)
-            self._transports = tuple(dialer.transports.values())
+            taken = await take(self.profile.listen)
+            for each in taken:
+                stack.callback(each.close)
+            self._ways = await stack.enter_async_context(open_ways(self.profile, self._services))
+            self.board.attach(self._ways.dialer.health)
             await serve_front_door(
-                dialer,
+                self._ways.dialer,
                 self.profile.listen,
                 auth=self.profile.auth,
                 limits=self.profile.limits,
                 notify=self.notify,
                 stop=stop,
-                sockets=sockets,
+                taken=taken,
+                on_open=self._opened,
                 task_status=task_status,
             )
+
+    def _opened(self, entrances: Entrances) -> None:
+        self._entrances = entrances
+
+    def _summarise(self, profile: Profile, names: Iterable[str]) -> None:
+        """Log what sessions of kind awg, of those *names*, are to look like."""
+        for name in names:
+            upstream = profile.upstreams[name]
+            if isinstance(upstream, AwgUpstream):
+                self._log.info("awg configuration", upstream=name, **session_summary(upstream))
+
+    @asynccontextmanager
+    async def prepare(self) -> AsyncGenerator[ProxyChange]:
+        """See `Reloadable.prepare`.
+
+        Raises:
+          ReloadError: there is no file to read, or the proxy is still starting.
+          ProfileError: the file is wrong.
+          ListenError: an address that is new cannot be listened on.
+          UpstreamStartError: an upstream that is new, or changed, and required does not work.
+
+        """
+        if self._load is None:
+            raise ReloadError("it runs without a profile; there is nothing to read anew")
+        if self._ways is None or self._entrances is None:
+            raise ReloadError("it is still starting")
+        warnings: list[str] = []
+        profile = await trio.to_thread.run_sync(self._load, warnings.append, abandon_on_cancel=True)
+        for warning in warnings:
+            self._log.warning("profile", message=warning)
+        changes = compare(self.profile, profile)
+        added, removed = replaced(self.profile.listen, profile.listen)
+        _check_apart(added, removed)
+        with ExitStack() as stack:
+            taken = await take(added)
+            for each in taken:
+                stack.callback(each.close)
+            self._summarise(profile, changes.coming)
+            async with self._ways.prepare(profile, changes) as prepared:
+                for each in taken:
+                    start_listening(each.sockets)
+                change = ProxyChange(self, profile, changes, prepared, taken, removed)
+                yield change
+                if self.profile is profile:
+                    # They are the front door's now.
+                    stack.pop_all()
+
+    def adopt(
+        self,
+        profile: Profile,
+        prepared: Preparation,
+        opened: Sequence[Taken],
+        closed: Sequence[ListenAddress],
+    ) -> list[ListenAddress]:
+        """Serve *profile* from now on; return the addresses that are listened on."""
+        assert self._ways is not None, "it was prepared"
+        assert self._entrances is not None, "it was prepared"
+        self._ways.commit(prepared)
+        self._entrances.door.change(profile.auth, profile.limits)
+        for address in closed:
+            self._entrances.close(address)
+        for taken in opened:
+            self._entrances.open(taken)
+        self.profile = self.board.profile = profile
+        bound = self._entrances.bound
+        self.traffic.listen[:] = map(str, bound)
+        return bound
 
     def obstacles(self) -> Mapping[str, str]:
         """Return why required upstreams cannot be used."""
@@ -152,7 +255,10 @@ class ProxyDaemon:
 
     def figures(self) -> AwgFigures:
         """Return the figures of every upstream of kind awg, as they are now."""
-        return total(one.figures() for one in self._transports if isinstance(one, AwgSource))
+        if self._ways is None:
+            return AwgFigures()
+        transports = self._ways.dialer.transports.values()
+        return total(one.figures() for one in transports if isinstance(one, AwgSource))
 
     def pages(self) -> Mapping[tuple[str, str], Handler]:
         """Return the page ``/proxy.pac``: which destinations a browser should send here."""
@@ -169,6 +275,17 @@ class ProxyDaemon:
     def render_metrics(self, accept: str) -> tuple[bytes, str]:
         """Return the metrics of this proxy."""
         return self._metrics.render(accept)
+
+
+def _check_apart(added: Sequence[ListenAddress], removed: Sequence[ListenAddress]) -> None:
+    """Raise `ListenError` where an address cannot be taken while another one is still listened on."""
+    for address in added:
+        for other in removed:
+            if address.port and address.port == other.port:
+                raise ListenError(
+                    f"cannot listen on {address} while this process does on {other}, with the same port; "
+                    "restart it, or go by way of another port"
+                )
 
 
 def reachable_address(listen: str, asked: str) -> str:

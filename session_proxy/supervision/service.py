@@ -10,6 +10,7 @@ import contextlib
 import os
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Protocol
@@ -18,21 +19,25 @@ import attrs
 import trio
 
 from session_proxy.errors import ControlError, ExitCode, NameTakenError
-from session_proxy.inbound.sockets import open_listeners, socket_name
 from session_proxy.observability.admin import Readiness, admin_routes
-from session_proxy.observability.http import Handler, HttpAnswer, HttpRequest, serve_http
+from session_proxy.observability.http import Handler, HttpAnswer, HttpLimits, HttpRequest, serve_http
 from session_proxy.observability.logging import Log
 from session_proxy.observability.task_tree import render_task_tree
 from session_proxy.profile.model import ListenAddress
+from session_proxy.supervision.admin_port import AdminPort
 from session_proxy.supervision.control_client import ask_object
 from session_proxy.supervision.control_socket import open_control_socket
 from session_proxy.supervision.lifecycle import Lifecycle, Phase
+from session_proxy.supervision.reload import LIMIT, Change, Reloader
 from session_proxy.supervision.signals import obey_signals
 from session_proxy.supervision.status import ServiceStatus, file_of
 from tunnel_relay.background import open_background
 
 # What a daemon may take to close its transports once its connections are gone: sessions are ended at AWS.
 CLOSING = 15.0
+
+# What is asked over the control socket is answered at once, but for a reload.
+CONTROL_LIMITS = HttpLimits(answer=LIMIT + 10.0)
 
 # A service answers in milliseconds; one that does not is named without its file.
 PATIENCE = 2.0
@@ -78,7 +83,7 @@ class ServiceSettings:
     control: Path | None = None
 
 
-@attrs.frozen(kw_only=True, eq=False)
+@attrs.define(kw_only=True, eq=False)
 class Shell:
     """One running daemon, seen from outside: what the admin pages and the control socket answer from."""
 
@@ -87,6 +92,10 @@ class Shell:
     lifecycle: Lifecycle
     started: float
     admin: tuple[str, ...] = ()
+
+    def adopt(self, change: Change) -> None:
+        """Have the settings of *change*, which was made, hold from now on."""
+        self.settings = attrs.evolve(self.settings, drain=change.drain, admin=change.admin)
 
     def readiness(self) -> Readiness:
         """Return whether clients are served: they are accepted, and every required part works."""
@@ -115,8 +124,8 @@ class Shell:
         """Return what anybody who reaches the admin address may ask."""
         return {**admin_routes(self.readiness, self.daemon.render_metrics), **self.daemon.pages()}
 
-    def control_pages(self) -> dict[tuple[str, str], Handler]:
-        """Return what the owner of the control socket may ask: the admin pages, status and drain."""
+    def control_pages(self, reloader: Reloader) -> dict[tuple[str, str], Handler]:
+        """Return what the owner of the control socket may ask: the admin pages, status, drain and reload."""
 
         async def status(_request: HttpRequest) -> HttpAnswer:
             return HttpAnswer.json(self.status())
@@ -125,7 +134,15 @@ class Shell:
             self.lifecycle.drain()
             return HttpAnswer.json({"state": self.lifecycle.phase.value, "limit": self.settings.drain})
 
-        return {**self.admin_pages(), ("GET", "/status"): status, ("POST", "/drain"): drain}
+        async def reload(_request: HttpRequest) -> HttpAnswer:
+            return HttpAnswer.json(attrs.asdict(await reloader.reload()))
+
+        return {
+            **self.admin_pages(),
+            ("GET", "/status"): status,
+            ("POST", "/drain"): drain,
+            ("POST", "/reload"): reload,
+        }
 
 
 async def run_service(
@@ -150,29 +167,33 @@ async def run_service(
     """
     root = trio.lowlevel.current_root_task()
     assert root is not None, "Trio runs"
+    shell = Shell(daemon=daemon, settings=settings, lifecycle=lifecycle, started=trio.current_time())
     async with open_background() as background, AsyncExitStack() as stack:
-        await background.start(obey_signals, lifecycle, lambda: dump(render_task_tree(root)))
-        sockets = [] if settings.admin is None else await open_listeners([settings.admin])
-        shell = Shell(
-            daemon=daemon,
-            settings=settings,
-            lifecycle=lifecycle,
-            started=trio.current_time(),
-            admin=tuple(str(socket_name(sock)) for sock in sockets),
-        )
-        if sockets:
-            listeners = [trio.SocketListener(trio.socket.from_stdlib_socket(sock)) for sock in sockets]
-            await background.start(serve_http, shell.admin_pages(), listeners)
+        port = AdminPort(background, shell.admin_pages)
+
+        def adopt(change: Change) -> None:
+            shell.adopt(change)
+            shell.admin = port.bound
+
+        reloader = Reloader(settings.name, daemon, lifecycle, port, log, adopt)
+
+        def reload() -> None:
+            background.start_soon(reloader.reload)
+
+        await background.start(obey_signals, lifecycle, lambda: dump(render_task_tree(root)), reload)
+        await port.open(settings.admin)
+        shell.admin = port.bound
+        if port.bound:
             log.debug("admin", listen=",".join(shell.admin))
         if settings.control is not None:
-            await stack.enter_async_context(_serve_control(shell, settings.control, log))
+            await stack.enter_async_context(_serve_control(shell, reloader, settings.control, log))
         await _serve_until_drained(shell, log, on_ready)
     log.info("stopped")
     return lifecycle.exit_code
 
 
 @asynccontextmanager
-async def _serve_control(shell: Shell, path: Path, log: Log) -> AsyncGenerator[None]:
+async def _serve_control(shell: Shell, reloader: Reloader, path: Path, log: Log) -> AsyncGenerator[None]:
     with ExitStack() as stack:
         try:
             listener = stack.enter_context(open_control_socket(path))
@@ -184,7 +205,8 @@ async def _serve_control(shell: Shell, path: Path, log: Log) -> AsyncGenerator[N
             yield
             return
         async with open_background() as nursery:
-            await nursery.start(serve_http, shell.control_pages(), [listener])
+            serve = partial(serve_http, shell.control_pages(reloader), [listener], limits=CONTROL_LIMITS)
+            await nursery.start(serve)
             yield
 
 
@@ -205,7 +227,7 @@ async def _serve_until_drained(shell: Shell, log: Log, on_ready: Callable[[], No
 
     async with open_background() as watching:
         with trio.CancelScope() as life:
-            watching.start_soon(_enforce, lifecycle, life, shell.settings.drain, log)
+            watching.start_soon(_enforce, shell, life, log)
             async with open_background() as nursery:
                 lifecycle.become_ready([str(address) for address in await nursery.start(serve)])
                 on_ready()
@@ -214,10 +236,11 @@ async def _serve_until_drained(shell: Shell, log: Log, on_ready: Callable[[], No
                 await done.wait()
 
 
-async def _enforce(lifecycle: Lifecycle, life: trio.CancelScope, limit: float, log: Log) -> None:
+async def _enforce(shell: Shell, life: trio.CancelScope, log: Log) -> None:
     """End *life* when the daemon takes longer to drain than it may, or is to end at once."""
-    await lifecycle.stop.wait()
+    await shell.lifecycle.stop.wait()
+    limit = shell.settings.drain
     log.info("draining", limit=limit)
     with trio.move_on_after(limit + CLOSING):
-        await lifecycle.cut.wait()
+        await shell.lifecycle.cut.wait()
     life.cancel()

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 
+import attrs
 import pytest
 import trio
 import trio.testing
@@ -9,6 +10,8 @@ import trio.testing
 from session_proxy.errors import RefusedError
 from session_proxy.inbound.front_door import Visit
 from session_proxy.outbound.socket_stream import PlainSocketStream
+from session_proxy.profile.model import Limits
+from session_proxy.profile.secret import Secret
 from session_proxy.target import Target
 from tests.support.doors import AUTH, FakeDialer, open_inner_door
 from tests.support.sockets import LOOPBACK, echo, open_server, stream_pair
@@ -95,3 +98,16 @@ async def test_who_only_waits_is_sent_away_when_the_door_drains() -> None:
 def test_a_visit_that_nothing_ended_was_drained() -> None:
     assert Visit(1, "client", 0.0).closed(2.5).outcome == "drained"
     assert Visit(1, "client", 0.0).closed(2.5).duration == 2.5
+
+
+async def test_what_holds_may_change() -> None:
+    async with open_inner_door(auth=AUTH, limits=Limits(handshake=5, idle=7)) as (door, _):
+        assert not door.admits(b"user", b"other")
+        limits = Limits(handshake=1, idle=2, connections=3)
+
+        door.change(attrs.evolve(AUTH, password=Secret("literal", "", "other")), limits)
+
+        assert door.admits(b"user", b"other")
+        assert (door.limits, door.patience.limit) == (limits, 1)
+        door.change(None, limits)
+        assert door.admits(b"anybody", b"")

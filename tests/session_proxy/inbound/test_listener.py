@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import errno
 import socket
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from functools import partial
 
 import pytest
@@ -11,10 +13,12 @@ import trio.testing
 from session_proxy.errors import ListenError
 from session_proxy.events import ConnectionClosed, ConnectionOpened, Listening, Notice, ignore
 from session_proxy.inbound import listener
-from session_proxy.inbound.listener import serve_front_door
+from session_proxy.inbound.listener import Entrances, serve_front_door
+from session_proxy.inbound.sockets import start_listening, take
 from session_proxy.profile.model import Limits, ListenAddress
-from tests.support.doors import FakeDialer, Open, open_door
+from tests.support.doors import Events, FakeDialer, Open, open_door
 from tests.support.sockets import LOOPBACK, echo, open_server, read_exactly
+from tunnel_relay.background import open_background
 
 
 async def through(door: Open, port: int, host: str = "") -> trio.SocketStream:
@@ -160,3 +164,64 @@ async def test_a_broken_listener_is_not_survived(monkeypatch: pytest.MonkeyPatch
     with pytest.raises(ExceptionGroup) as caught:
         await serve()
     assert caught.group_contains(OSError, match="not listening")
+
+
+@asynccontextmanager
+async def open_entrances() -> AsyncGenerator[tuple[Entrances, Events]]:
+    """Serve a front door for the block, and yield what may change its entrances."""
+    opened: list[Entrances] = []
+    events = Events()
+    serve = partial(
+        serve_front_door,
+        FakeDialer(),
+        [ListenAddress(LOOPBACK, 0)],
+        auth=None,
+        limits=Limits(),
+        notify=events,
+        stop=trio.Event(),
+        on_open=opened.append,
+    )
+    async with open_background() as nursery:
+        await nursery.start(serve)
+        yield opened[0], events
+
+
+async def connect(port: int, address: ListenAddress) -> trio.SocketStream:
+    """Return a connection to *port* on loopback through the front door at *address*."""
+    client = await trio.open_tcp_stream(address.host, address.port)
+    await client.send_all(b"\x04\x01" + port.to_bytes(2, "big") + bytes((127, 0, 0, 1, 0)))
+    assert (await read_exactly(client, 8))[1] == 90
+    return client
+
+
+async def test_an_entrance_may_move_while_clients_are_served() -> None:
+    async with open_server(echo) as port, open_entrances() as (entrances, events):
+        [old] = entrances.bound
+        async with await connect(port, old) as client:
+            [taken] = await take([ListenAddress("localhost", 0)])
+            start_listening(taken.sockets)
+            entrances.open(taken)
+            entrances.close(ListenAddress(LOOPBACK, 0))
+
+            new = entrances.bound
+            assert {address.port for address in new} == {new[0].port} != {old.port}
+            assert events.of(Listening)[1:] == [Listening(str(address)) for address in new]
+            with pytest.raises(OSError, match="all attempts to connect"):
+                await trio.open_tcp_stream(old.host, old.port)
+            for address in new:
+                await (await connect(port, address)).aclose()
+            await client.send_all(b"still here")
+            assert await read_exactly(client, 10) == b"still here"
+
+
+async def test_who_waits_at_an_entrance_that_closes_is_served() -> None:
+    """The kernel has accepted them already; a reset would tell them otherwise."""
+    async with open_server(echo) as port, open_entrances() as (entrances, _):
+        [old] = entrances.bound
+        with socket.create_connection((old.host, old.port)) as waiting:
+            waiting.sendall(b"\x04\x01" + port.to_bytes(2, "big") + bytes((127, 0, 0, 1, 0)))
+            # Nothing has run since that could have accepted it.
+            entrances.close(ListenAddress(LOOPBACK, 0))
+            assert entrances.bound == []
+            client = trio.SocketStream(trio.socket.from_stdlib_socket(waiting))
+            assert (await read_exactly(client, 8))[1] == 90

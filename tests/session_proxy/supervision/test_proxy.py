@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,7 @@ import pytest
 import trio
 import trio.testing
 
-from session_proxy.errors import ListenError
+from session_proxy.errors import ListenError, Problem, ProfileError, ReloadError, UpstreamStartError
 from session_proxy.events import LinksChanged
 from session_proxy.observability.http import HttpRequest
 from session_proxy.observability.log_settings import LogFormat, LogSettings
@@ -24,9 +24,10 @@ from session_proxy.observability.logging import make_logger
 from session_proxy.observability.metrics import Metrics
 from session_proxy.outbound.transport import Services
 from session_proxy.policy.rules import Rule
-from session_proxy.profile.model import ListenAddress, Profile, SshUpstream
+from session_proxy.profile.model import Admin, Limits, ListenAddress, Profile, SshUpstream
 from session_proxy.supervision import proxy
-from session_proxy.supervision.proxy import ProxyDaemon, reachable_address
+from session_proxy.supervision.proxy import Load, ProxyDaemon, reachable_address
+from session_proxy.supervision.reload import Reloadable
 from session_proxy.target import Target
 
 PROFILE = Profile(
@@ -62,10 +63,10 @@ class Served:
 
 
 @asynccontextmanager
-async def serve(profile: Profile) -> AsyncGenerator[Served]:
+async def serve(profile: Profile, load: Load | None = None) -> AsyncGenerator[Served]:
     log: list[dict[str, object]] = []
     logger = make_logger(lambda line: log.append(json.loads(line)), LogSettings(log_format=LogFormat.JSON))
-    daemon = ProxyDaemon(profile, Services(), logger, Metrics())
+    daemon = ProxyDaemon(profile, Services(), logger, Metrics(), load=load)
     stop = trio.Event()
     async with trio.open_nursery() as nursery:
         [address] = await nursery.start(daemon.serve, stop)
@@ -172,10 +173,10 @@ async def test_a_port_that_is_taken_is_told_before_any_upstream_is_opened(
 ) -> None:
     """One that runs would lose its session of kind awg to a second one with the same key."""
 
-    def open_dialer(_profile: Profile, _services: Services) -> NoReturn:
+    def open_ways(_profile: Profile, _services: Services) -> NoReturn:
         raise AssertionError
 
-    monkeypatch.setattr(proxy, "open_dialer", open_dialer)
+    monkeypatch.setattr(proxy, "open_ways", open_ways)
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
@@ -185,6 +186,125 @@ async def test_a_port_that_is_taken_is_told_before_any_upstream_is_opened(
         with pytest.raises(ListenError, match="the port is in use"):
             await daemon.serve(trio.Event(), task_status=trio.TASK_STATUS_IGNORED)
     assert 'required=""' in log[0]
+
+
+def loading(*profiles: Profile | Exception) -> Load:
+    """Return what reads one of *profiles* after the other, each with a warning."""
+    left = list(profiles)
+
+    def load(warn: Callable[[str], None]) -> Profile:
+        warn("hardly meant")
+        match left.pop(0):
+            case Exception() as problem:
+                raise problem
+            case profile:
+                return profile
+
+    return load
+
+
+async def test_a_profile_is_exchanged_while_connections_go_on() -> None:
+    new = attrs.evolve(
+        PROFILE,
+        listen=(ListenAddress("localhost", 0),),
+        routes=(Rule.of("127.0.0.0/8", "reject"),),
+        limits=Limits(drain=3),
+        admin=Admin(listen=ListenAddress("127.0.0.1", 1)),
+    )
+    async with open_echo() as port, serve(PROFILE, loading(new)) as served:
+        assert isinstance(served.daemon, Reloadable)
+        stream, _ = await served.socks("127.0.0.1", port)
+        async with stream:
+            async with served.daemon.prepare() as change:
+                assert change.changes.settings == ("admin", "limits.drain", "routes")
+                assert (change.drain, str(change.admin)) == (3, "127.0.0.1:1")
+                bound = change.commit()
+
+            assert served.log[1] == served.log[1] | {"event": "profile", "message": "hardly meant"}
+            assert bound != [served.address]
+            assert served.daemon.traffic.listen == [str(address) for address in bound]
+            await trio.testing.wait_all_tasks_blocked()
+            with pytest.raises(OSError, match="all attempts"):
+                await served.socks("127.0.0.1", port)
+            other, code = await attrs.evolve(served, address=bound[0]).socks("127.0.0.1", port)
+            assert code == 2, "the new route rejects it"
+            await other.aclose()
+            page = await served.daemon.pages()["GET", "/proxy.pac"](HttpRequest(method="GET", path="/"))
+            assert f"PROXY {bound[0]}".encode() in page.body
+
+            await stream.send_all(b"still here")
+            assert await stream.receive_some() == b"still here"
+
+
+@pytest.mark.parametrize(
+    ("new", "kind", "says"),
+    [
+        (ProfileError(None, [Problem("routes", "are wrong")]), ProfileError, "routes: are wrong"),
+        (
+            attrs.evolve(
+                PROFILE,
+                listen=(ListenAddress("127.0.0.1", 0), ListenAddress("127.0.0.1", 0)),
+                upstreams={"dev": SshUpstream(address=Target("127.0.0.1", 1), startup="required")},
+                default="dev",
+            ),
+            UpstreamStartError,
+            "upstream dev: 127.0.0.1:1: ",
+        ),
+    ],
+)
+async def test_what_cannot_be_served_changes_nothing(
+    new: Profile | Exception, kind: type[Exception], says: str
+) -> None:
+    async with open_echo() as port, serve(PROFILE, loading(new)) as served:
+        with pytest.raises(kind, match=says):
+            async with served.daemon.prepare():
+                raise AssertionError
+        assert served.daemon.profile is PROFILE
+        assert served.daemon.traffic.listen == [str(served.address)]
+        stream, code = await served.socks("127.0.0.1", port)
+        assert code == 0
+        await stream.aclose()
+
+
+async def test_a_change_that_is_not_made_gives_its_addresses_back() -> None:
+    new = attrs.evolve(PROFILE, listen=(*PROFILE.listen, ListenAddress("127.0.0.1", 0)))
+    async with serve(PROFILE, loading(new)) as served:
+        async with served.daemon.prepare():
+            pass
+        assert served.daemon.traffic.listen == [str(served.address)]
+        assert served.daemon.profile is PROFILE
+
+
+async def test_two_addresses_of_one_port_want_a_restart() -> None:
+    old = ListenAddress("127.0.0.1", await free_port())
+    profile = attrs.evolve(PROFILE, listen=(old,))
+    new = attrs.evolve(PROFILE, listen=(ListenAddress("127.0.0.2", old.port),))
+    async with serve(profile, loading(new)) as served:
+        with pytest.raises(ListenError, match=r"cannot listen on 127.0.0.2:.* while .* restart it"):
+            async with served.daemon.prepare():
+                raise AssertionError
+
+
+async def free_port() -> int:
+    """Return a port that nobody listens on, most likely."""
+    [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    async with listener:
+        return listener.socket.getsockname()[1]
+
+
+async def test_without_a_file_there_is_nothing_to_reload() -> None:
+    async with serve(PROFILE) as served:
+        with pytest.raises(ReloadError, match="runs without a profile"):
+            async with served.daemon.prepare():
+                raise AssertionError
+
+
+async def test_one_that_starts_is_not_reloaded() -> None:
+    logger = make_logger(lambda _: None, LogSettings())
+    daemon = ProxyDaemon(PROFILE, Services(), logger, Metrics(), load=loading(PROFILE))
+    with pytest.raises(ReloadError, match="starting"):
+        async with daemon.prepare():
+            raise AssertionError
 
 
 def test_required_upstreams_stand_in_the_way_until_they_work() -> None:

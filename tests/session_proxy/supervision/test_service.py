@@ -18,6 +18,7 @@ from session_proxy.errors import ControlError, ExitCode, NameTakenError, Upstrea
 from session_proxy.observability.http import Handler, HttpAnswer, HttpRequest
 from session_proxy.observability.log_settings import LogFormat, LogSettings
 from session_proxy.observability.logging import make_logger
+from session_proxy.policy.changes import Changes
 from session_proxy.profile.model import ListenAddress
 from session_proxy.supervision.control_client import ask
 from session_proxy.supervision.control_socket import open_control_socket
@@ -282,3 +283,61 @@ async def test_without_a_place_for_the_socket_it_runs_and_says_so(tmp_path: Path
     async with open_running(tmp_path) as running:
         assert running.said == ["no control socket", "ready"]
         assert running.lines[0]["level"] == "warning"
+
+
+@attrs.frozen(eq=False)
+class FakeChange:
+    """A change of the drain's limit and the addresses."""
+
+    changes: Changes = attrs.field(factory=lambda: Changes(listen=True))
+    admin: ListenAddress | None = None
+    drain: float = 3.0
+
+    def commit(self) -> Sequence[ListenAddress]:
+        return [ListenAddress("127.0.0.1", 4712)]
+
+
+class ReloadableDaemon(FakeDaemon):
+    """A daemon that takes over whatever its file says."""
+
+    @asynccontextmanager
+    async def prepare(self) -> AsyncGenerator[FakeChange]:
+        await trio.lowlevel.checkpoint()
+        yield FakeChange()
+
+
+async def test_a_service_is_reloaded_over_its_control_socket(tmp_path: Path) -> None:
+    daemon = ReloadableDaemon()
+    async with open_running(tmp_path, daemon, admin=ANY) as running:
+        assert json.loads(await running.get("/status"))["admin"] != []
+
+        report = json.loads(await running.get("/reload", "POST"))
+
+        assert report == {"done": True, "changes": ["changed: listen"], "problems": [], "exit_code": 0}
+        status = json.loads(await running.get("/status"))
+        assert (status["listen"], status["admin"], status["state"]) == (["127.0.0.1:4712"], [], "ready")
+        daemon.client.set()
+        assert json.loads(await running.get("/drain", "POST")) == {"state": "draining", "limit": 3.0}
+        await running.ended.wait()
+    assert [line["limit"] for line in running.lines if line["event"] == "draining"] == [3.0]
+
+
+async def test_a_hang_up_reloads_a_service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    try:
+        async with open_running(tmp_path, ReloadableDaemon()) as running:
+            os.kill(os.getpid(), signal.SIGHUP)
+            while "reloaded" not in running.said:
+                await trio.testing.wait_all_tasks_blocked()
+            assert running.exit_code is None
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+async def test_what_cannot_be_reloaded_goes_on(tmp_path: Path) -> None:
+    async with open_running(tmp_path) as running:
+        report = json.loads(await running.get("/reload", "POST"))
+
+        assert report["problems"] == ["dev cannot take over its file while it runs; restart it"]
+        assert (report["done"], report["exit_code"]) == (False, 1)
+        assert json.loads(await running.get("/status"))["state"] == "ready"
