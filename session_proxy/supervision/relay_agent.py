@@ -64,6 +64,7 @@ class RelayAgentDaemon:
             services={name: (target.host, target.port) for name, target in config.services.items()},
             dial=await self._dial_settings(),
             session=SessionSettings(streams=limits.streams, grace=limits.grace),
+            connect=limits.connect,
             record=None if config.state is None else config.state / f"{config.control}-{RECORD}",
         )
         try:

@@ -14,6 +14,7 @@ from tunnel_relay.agent.offering import Offering
 from tunnel_relay.answering import Answering
 from tunnel_relay.background import open_background
 from tunnel_relay.dialing import DialEvent, Dialing, DialSettings, TokenSource
+from tunnel_relay.far_end import CONNECT_LIMIT
 from tunnel_relay.performing import to_services
 from tunnel_relay.protocol.session import SessionSettings
 from tunnel_relay.record import RecordSettings, open_record
@@ -36,6 +37,7 @@ class AgentSettings:
       services: Host and port by name; nothing else can be reached.
       dial: How to get to the relay; what it says of us is added.
       session: Bounds of each client's session.
+      connect: Seconds that reaching a service may take.
       record: The file that knows which requests were done; without one, none is.
 
     """
@@ -44,6 +46,7 @@ class AgentSettings:
     services: Mapping[str, tuple[str, int]]
     dial: DialSettings
     session: SessionSettings = attrs.field(factory=SessionSettings)
+    connect: float = CONNECT_LIMIT
     record: Path | None = None
 
 
@@ -86,6 +89,7 @@ async def open_agent(
             record = await stack.enter_async_context(open_record(settings.record, RecordSettings()))
         nursery: trio.Nursery = await stack.enter_async_context(open_background())
         offering = Offering(nursery, settings.services, instance, settings.session)
+        offering.limit = settings.connect
         if record is not None:
             offering.asked = Answering(nursery, record, OWNER, to_services(settings.services)).asked
         dial = attrs.evolve(settings.dial, query=query)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import socket
+import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -25,6 +27,7 @@ from tests.support.relay_daemon import load_relay, open_relay_daemon
 from tests.support.relay_tokens import make_token
 from tests.support.tunnels import eventually
 from tunnel_relay.background import open_background
+from tunnel_relay.sessions import StreamRefusedError
 
 SECONDS = 20
 
@@ -125,6 +128,24 @@ async def test_streams_may_end_before_the_agent_does(tmp_path: Path) -> None:
                 assert not agent.over.is_set()
                 await stream.aclose()
                 await agent.over.wait()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a full backlog is silent on Linux alone")
+async def test_a_service_that_does_not_answer_is_given_up(tmp_path: Path) -> None:
+    with trio.fail_after(SECONDS), socket.socket() as full, socket.socket() as first:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        first.connect(full.getsockname())
+        services = {"ssh": Target.of(*full.getsockname())}
+        limits = RelayAgentLimits(connect=0.1)
+        async with open_relay_daemon(load_relay(tmp_path)) as served:
+            url = f"ws://{served.address}"
+            async with (
+                running(config(url, tmp_path, services=services, limits=limits)),
+                open_client(url) as client,
+            ):
+                with pytest.raises(StreamRefusedError, match=r"nothing came of it in 0\.1 s"):
+                    await client.open_stream("ssh").wait_accepted()
 
 
 async def test_a_folder_that_cannot_be_used_is_told(tmp_path: Path) -> None:
