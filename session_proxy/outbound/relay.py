@@ -25,6 +25,7 @@ from session_proxy.errors import (
 from session_proxy.events import Notice, Notify
 from session_proxy.outbound.links import LinkFailedError, LinkLostError, StripedLink
 from session_proxy.outbound.relay_dialing import SecretTokens, dial_settings
+from session_proxy.outbound.ssh_link import SshLink
 from session_proxy.outbound.ssh_login import SshLogin, failed_login
 from session_proxy.outbound.ssh_pool import PoolTransport, open_pool
 from session_proxy.outbound.transport import Services
@@ -107,6 +108,31 @@ class Way:
         await _first_of(self.reaching.changed, self.dialing.changed)
 
 
+async def open_through_relay(live: LiveSession, target: Target) -> RelayStream:
+    """Return a stream to *target*, to which the relay leads by the SSH that it speaks itself.
+
+    Raises:
+      DialError: *target* could not be reached.
+      LinkLostError: the session is lost.
+
+    """
+    try:
+        stream = live.open_stream(str(target).encode())
+    except StreamResetError as exc:
+        raise LinkLostError(str(exc)) from exc
+    try:
+        await stream.wait_accepted()
+    except StreamRefusedError as exc:
+        raise ERRORS.get(exc.reason, UnreachableError)(str(exc)) from exc
+    except StreamResetError as exc:
+        raise LinkLostError(str(exc)) from exc
+    except BaseException:
+        # Nobody waits for the answer any more.
+        await trio.aclose_forcefully(stream)
+        raise
+    return stream
+
+
 @attrs.frozen(eq=False)
 class RelaySshLink:
     """A `StripedLink` whose streams the relay leads on, by the SSH that it speaks itself."""
@@ -135,21 +161,7 @@ class RelaySshLink:
 
     async def open(self, target: Target) -> RelayStream:
         """See `Link.open`."""
-        try:
-            stream = self.live.open_stream(str(target).encode())
-        except StreamResetError as exc:
-            raise LinkLostError(str(exc)) from exc
-        try:
-            await stream.wait_accepted()
-        except StreamRefusedError as exc:
-            raise ERRORS.get(exc.reason, UnreachableError)(str(exc)) from exc
-        except StreamResetError as exc:
-            raise LinkLostError(str(exc)) from exc
-        except BaseException:
-            # Nobody waits for the answer any more.
-            await trio.aclose_forcefully(stream)
-            raise
-        return stream
+        return await open_through_relay(self.live, target)
 
     async def probe(self) -> float:
         """See `Link.probe`: that there is a session, the far end has said."""
@@ -162,12 +174,56 @@ class RelaySshLink:
 
 
 @attrs.frozen(eq=False)
-class RelaySource:
-    """A `LinkSource` of the one link that there is."""
+class ServiceLogin:
+    """How to log in to an agent's service."""
 
     name: str
     upstream: RelayUpstream
     login: SshLogin
+
+    @asynccontextmanager
+    async def open_link(self, live: LiveSession) -> AsyncGenerator[SshLink]:
+        """Log in through the session *live* for the length of a block.
+
+        Raises:
+          LinkFailedError: the agent does not offer the service.
+          SshError: no login.
+
+        """
+        settings = SshSettings(
+            keepalive_interval=PATIENCE, keepalive_timeout=PATIENCE + live.session.settings.grace
+        )
+        identities = await self.login.identities()
+        async with (
+            await self._open_service(live) as stream,
+            self.login.open_link(stream, self._known_as(), identities, settings=settings) as link,
+        ):
+            yield link
+
+    def _known_as(self) -> str:
+        """Return what the agent's host key is recorded under: agents have no address."""
+        return f"{self.upstream.agent or 'agent'}.{self.name}.relay"
+
+    async def _open_service(self, live: LiveSession) -> RelayStream:
+        try:
+            stream = live.open_stream(self.upstream.service.encode())
+            await stream.wait_accepted()
+        except StreamRefusedError as exc:
+            needs_person = exc.reason in (Reason.NO_SUCH_SERVICE, Reason.NOT_ALLOWED)
+            raise LinkFailedError(
+                f"the agent's service {self.upstream.service!r}: {exc}", needs_person=needs_person
+            ) from exc
+        except StreamResetError as exc:
+            raise LinkFailedError(str(exc)) from exc
+        return stream
+
+
+@attrs.frozen(eq=False)
+class RelaySource:
+    """A `LinkSource` of the one link that there is."""
+
+    upstream: RelayUpstream
+    login: ServiceLogin
     way: Way
 
     @property
@@ -188,35 +244,11 @@ class RelaySource:
             yield RelaySshLink(self.way, await self.way.wait_there())
             return
         live = await self.way.wait_there()
-        settings = SshSettings(
-            keepalive_interval=PATIENCE, keepalive_timeout=PATIENCE + live.session.settings.grace
-        )
         try:
-            identities = await self.login.identities()
-            async with (
-                await self._open_service(live) as stream,
-                self.login.open_link(stream, self._known_as(), identities, settings=settings) as link,
-            ):
+            async with self.login.open_link(live) as link:
                 yield attrs.evolve(link, carrier=self.way)
         except SshError as exc:
             raise failed_login(exc) from exc
-
-    def _known_as(self) -> str:
-        """Return what the agent's host key is recorded under: agents have no address."""
-        return f"{self.upstream.agent or 'agent'}.{self.name}.relay"
-
-    async def _open_service(self, live: LiveSession) -> RelayStream:
-        try:
-            stream = live.open_stream(self.upstream.service.encode())
-            await stream.wait_accepted()
-        except StreamRefusedError as exc:
-            needs_person = exc.reason in (Reason.NO_SUCH_SERVICE, Reason.NOT_ALLOWED)
-            raise LinkFailedError(
-                f"the agent's service {self.upstream.service!r}: {exc}", needs_person=needs_person
-            ) from exc
-        except StreamResetError as exc:
-            raise LinkFailedError(str(exc)) from exc
-        return stream
 
 
 @asynccontextmanager
@@ -241,7 +273,8 @@ async def open_relay_transport(
             notify=Reporter(name, services.notify),
         )
         nursery.start_soon(dialing.run)
-        source = RelaySource(name, upstream, SshLogin(name, upstream.ssh, services), Way(reaching, dialing))
+        login = ServiceLogin(name, upstream, SshLogin(name, upstream.ssh, services))
+        source = RelaySource(upstream, login, Way(reaching, dialing))
         async with open_pool(
             name,
             source,

@@ -46,23 +46,27 @@ class SshSource:
     async def connect(self, instance: str) -> AsyncGenerator[SshLink, None]:
         """See `LinkSource.connect`; there is but one *instance*."""
         del instance
-        host = known_host_name(self.address.host, self.address.port)
         try:
-            identities = await self.login.identities()
-            async with (
-                await self._dial() as stream,
-                self.login.open_link(stream, host, identities) as link,
-            ):
+            await self.login.identities()
+            async with await self.dial() as stream, self.log_in(stream) as link:
                 yield link
         except DialError as exc:
             raise LinkFailedError(f"cannot be reached: {exc}") from exc
         except SshError as exc:
             raise failed_login(exc) from exc
 
-    async def _dial(self) -> trio.SocketStream:
+    async def dial(self) -> trio.SocketStream:
+        """Return a TCP connection to the bastion; raises `DialError`."""
         plain = await self.direct.connect_tcp(self.address)
         # The SSH session knows how to use Trio's own socket streams fastest.
         return trio.SocketStream(trio.socket.from_stdlib_socket(plain.socket))
+
+    @asynccontextmanager
+    async def log_in(self, stream: trio.abc.Stream) -> AsyncGenerator[SshLink, None]:
+        """Log in over *stream* for the length of a block; raises `SshError`."""
+        host = known_host_name(self.address.host, self.address.port)
+        async with self.login.open_link(stream, host, await self.login.identities()) as link:
+            yield link
 
 
 @asynccontextmanager

@@ -15,7 +15,7 @@ from session_proxy.outbound.transport import Services
 from session_proxy.profile.model import SsmUpstream
 from session_proxy.ssm.control import open_control
 from session_proxy.ssm.errors import SsmError
-from session_proxy.ssm.stream import open_ssm_stream
+from session_proxy.ssm.stream import SsmStream, open_ssm_stream
 from tunnel_relay.errors import SshError
 from tunnel_relay.ssh.hostkeys import known_host_name
 from tunnel_relay.ssh.keys import Identity, generate_identity
@@ -51,23 +51,11 @@ class SsmSource:
     @asynccontextmanager
     async def connect(self, instance: str) -> AsyncGenerator[SshLink, None]:
         """See `LinkSource.connect`."""
-        port = self.upstream.ssh.port
-        data_channel = self.upstream.data_channel
-        settings = SshSettings(
-            keepalive_interval=PATIENCE,
-            keepalive_timeout=PATIENCE + data_channel.resume,
-            window=WINDOW,
-        )
         try:
-            identities = await self._identities(instance)
-            session, dialing = await self.access.start(instance, DOCUMENT, {"portNumber": [str(port)]})
+            identities = await self.identities(instance)
             async with (
-                open_ssm_stream(
-                    session, control=self.access.control, settings=data_channel, port=port, dialing=dialing
-                ) as stream,
-                self.login.open_link(
-                    stream, known_host_name(instance, port), identities, settings=settings
-                ) as link,
+                self.open_session(instance) as stream,
+                self.log_in(instance, stream, identities) as link,
             ):
                 yield attrs.evolve(link, carrier=stream)
         except SsmError as exc:
@@ -75,7 +63,36 @@ class SsmSource:
         except SshError as exc:
             raise failed_login(exc) from exc
 
-    async def _identities(self, instance: str) -> Sequence[Identity]:
+    @asynccontextmanager
+    async def open_session(self, instance: str) -> AsyncGenerator[SsmStream, None]:
+        """Start a session to the SSH server of *instance* for the length of a block; raises `SsmError`."""
+        port = self.upstream.ssh.port
+        session, dialing = await self.access.start(instance, DOCUMENT, {"portNumber": [str(port)]})
+        async with open_ssm_stream(
+            session,
+            control=self.access.control,
+            settings=self.upstream.data_channel,
+            port=port,
+            dialing=dialing,
+        ) as stream:
+            yield stream
+
+    @asynccontextmanager
+    async def log_in(
+        self, instance: str, stream: SsmStream, identities: Sequence[Identity]
+    ) -> AsyncGenerator[SshLink, None]:
+        """Log in over the *stream* of a session for the length of a block; raises `SshError`."""
+        settings = SshSettings(
+            keepalive_interval=PATIENCE,
+            keepalive_timeout=PATIENCE + self.upstream.data_channel.resume,
+            window=WINDOW,
+        )
+        host = known_host_name(instance, self.upstream.ssh.port)
+        async with self.login.open_link(stream, host, identities, settings=settings) as link:
+            yield link
+
+    async def identities(self, instance: str) -> Sequence[Identity]:
+        """Return the keys to log in to *instance* with; raises `SsmError` or `SshKeyError`."""
         if not self.login.wants_instance_connect:
             return await self.login.identities()
         # A key is good for 60 s from when it is pushed, so each link gets its own.
