@@ -25,12 +25,15 @@ from session_proxy.profile.relay_keys import read_revoked, verifier_of
 from session_proxy.profile.relay_model import RelayServer
 from session_proxy.profile.relay_policy import access_of, rate_limits_of
 from session_proxy.supervision.relay_files import follow, read_tls
+from session_proxy.supervision.relay_logins import open_relay_ssh
 from session_proxy.supervision.relay_pages import Routes, more_admin_routes, public_routes
 from session_proxy.supervision.status import RelayServerStatus
 from tunnel_relay.background import open_background
 from tunnel_relay.link import LinkSettings
+from tunnel_relay.policy.breaker import BreakerState
 from tunnel_relay.server.events import RelayEvent
 from tunnel_relay.server.port import PortSettings, PublicPort
+from tunnel_relay.server.relay_ssh import RelaySsh
 from tunnel_relay.server.service import RelayService, ServiceFigures
 
 # Of the connections that a server may have, how many need not have said yet whose they are; and of one address.
@@ -57,6 +60,7 @@ class RelayServerDaemon:
     metrics: RelayMetrics = attrs.field(init=False)
     _consumers: list[Callable[[RelayEvent], None]] = attrs.field(init=False)
     _service: RelayService | None = attrs.field(default=None, init=False)
+    _relay_ssh: RelaySsh | None = attrs.field(default=None, init=False)
     _audit: AuditFile | None = attrs.field(default=None, init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -88,7 +92,8 @@ class RelayServerDaemon:
                     self._begin_audit(self._audit)
                 service = await self._open_service(background)
                 port = await self._open_port(background, service)
-                await self._accept(port, stop, task_status)
+                async with open_relay_ssh(config, service, self.log) as self._relay_ssh:
+                    await self._accept(port, stop, task_status)
 
     def _begin_audit(self, audit: AuditFile) -> None:
         if audit.cut:
@@ -212,6 +217,7 @@ class RelayServerDaemon:
             sessions=figures.sessions,
             queue=figures.frames,
             queue_bytes=figures.bytes,
+            breaker=BreakerState.CLOSED if self._relay_ssh is None else self._relay_ssh.breaker_state(),
             audited=0 if audit is None else audit.written,
             audit_lost=0 if audit is None else audit.lost,
             ready=self.is_ready(),

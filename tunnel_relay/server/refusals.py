@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from tunnel_relay.errors import ChannelOpenFailure, ChannelRefusedError, SshError
+from tunnel_relay.errors import (
+    ChannelOpenFailure,
+    ChannelRefusedError,
+    HostKeyError,
+    KnownHostsError,
+    SshAuthenticationError,
+    SshError,
+    SshKeyError,
+)
 from tunnel_relay.performing import RequestNotDoneError
 from tunnel_relay.protocol.multiplexer import Reason
 from tunnel_relay.protocol.requests import Status
@@ -25,6 +33,14 @@ _STATUSES = {
     Reason.TIMED_OUT: Status.TIMED_OUT,
     Reason.LIMIT: Status.BUSY,
 }
+
+# What goes wrong at the relay, whose messages name files there.
+_OWN_MATTERS: tuple[tuple[type[SshError], str], ...] = (
+    (HostKeyError, "its host key is not the one that the relay knows; the relay's log says more"),
+    (SshAuthenticationError, "it does not take the relay's key; the relay's log says more"),
+    (SshKeyError, "the relay's key cannot be used; the relay's log says more"),
+    (KnownHostsError, "the relay's host keys cannot be read or written; the relay's log says more"),
+)
 
 # The longest name that there can be, and brackets, and a port.
 MAX_TARGET = 270
@@ -75,9 +91,11 @@ def refused_channel(exc: ChannelRefusedError) -> StreamRefusedError:
 def no_connection(agent: str, exc: SshError | StreamRefusedError | StreamResetError) -> StreamRefusedError:
     """Return what it means that the relay has no SSH connection: nobody behind *agent* can be reached that way.
 
-    That is never NOT_ALLOWED, which would be said of the target: by another way, it may be reached.
+    That is never NOT_ALLOWED, which would be said of the target: by another way, it may be reached. Which files the
+    relay has is its own business, and its log's.
     """
-    detail = f"no SSH connection to the agent {agent!r}: {exc}"
+    why = next((words for kind, words in _OWN_MATTERS if isinstance(exc, kind)), str(exc))
+    detail = f"no SSH connection to the agent {agent!r}: {why}"
     limited = isinstance(exc, StreamRefusedError) and exc.reason is Reason.LIMIT
     return StreamRefusedError(Reason.LIMIT if limited else Reason.UNREACHABLE, detail)
 

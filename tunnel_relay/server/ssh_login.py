@@ -198,9 +198,8 @@ class SshLogin:
     def _failed(
         self, exc: SshError | StreamRefusedError | StreamResetError, *, opened: bool
     ) -> StreamRefusedError:
-        refused = no_connection(self.agent, exc)
-        self.notify(SshFailed(user=self.user, agent=self.agent, detail=refused.detail, opened=opened))
-        return refused
+        self.notify(SshFailed(user=self.user, agent=self.agent, detail=str(exc), opened=opened))
+        return no_connection(self.agent, exc)
 
     def _ssh_settings(self) -> SshSettings:
         ssh = self.settings.ssh

@@ -6,7 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunnel_relay.errors import ChannelRefusedError, HostKeyError
+from tunnel_relay.errors import (
+    ChannelRefusedError,
+    HostKeyError,
+    KnownHostsError,
+    SshAuthenticationError,
+    SshError,
+    SshHandshakeError,
+    SshKeyError,
+)
 from tunnel_relay.protocol.multiplexer import Reason
 from tunnel_relay.protocol.requests import Status
 from tunnel_relay.server.refusals import no_connection, not_done, read_target, refused_channel
@@ -88,7 +96,7 @@ def test_why_a_channel_was_refused(code: int, description: str, reason: Reason) 
 @pytest.mark.parametrize(
     ("exc", "reason"),
     [
-        (HostKeyError("changed"), Reason.UNREACHABLE),
+        (SshHandshakeError("no agreement"), Reason.UNREACHABLE),
         (StreamRefusedError(Reason.NO_SUCH_SERVICE, "no service"), Reason.UNREACHABLE),
         (StreamRefusedError(Reason.LIMIT, "too many"), Reason.LIMIT),
         (StreamRefusedError(Reason.NOT_ALLOWED, "not you"), Reason.UNREACHABLE),
@@ -96,10 +104,17 @@ def test_why_a_channel_was_refused(code: int, description: str, reason: Reason) 
     ],
 )
 def test_why_there_is_no_connection(
-    exc: HostKeyError | StreamRefusedError | StreamResetError, reason: Reason
+    exc: SshHandshakeError | StreamRefusedError | StreamResetError, reason: Reason
 ) -> None:
     refused = no_connection("nas", exc)
     assert (refused.reason, refused.detail) == (reason, f"no SSH connection to the agent 'nas': {exc}")
+
+
+@pytest.mark.parametrize("kind", [HostKeyError, SshAuthenticationError, SshKeyError, KnownHostsError])
+def test_which_files_a_relay_has_is_not_told(kind: type[SshError]) -> None:
+    refused = no_connection("nas", kind("/etc/relay/alice.key is wrong"))
+    assert "/" not in refused.detail
+    assert refused.detail.endswith("the relay's log says more")
 
 
 @pytest.mark.parametrize("reason", Reason)

@@ -165,7 +165,10 @@ async def test_a_changed_host_key_is_refused_and_the_breaker_opens(sshd: Sshd, t
         async with open_relay_ssh_world(sshd, tmp_path) as world:
             for _ in range(5):
                 await refused(
-                    world.client, "localhost:1", Reason.UNREACHABLE, "host key of alice/nas changed"
+                    world.client,
+                    "localhost:1",
+                    Reason.UNREACHABLE,
+                    "host key is not the one that the relay knows",
                 )
             await refused(world.client, "localhost:1", Reason.UNREACHABLE, "next attempt is made in")
             assert [isinstance(event, SshFailed) and event.opened for event in world.told] == [False] * 4 + [
@@ -181,8 +184,10 @@ async def test_without_an_account_nobody_logs_in(sshd: Sshd, tmp_path: Path) -> 
             await refused(world.client, "localhost:1", Reason.UNREACHABLE, "knows no way to log in")
             assert world.told == []
             world.account = SshKeyError("the key is gone")
-            await refused(world.client, "localhost:1", Reason.UNREACHABLE, "'nas': the key is gone")
-            assert [type(event) for event in world.told] == [SshFailed]
+            await refused(
+                world.client, "localhost:1", Reason.UNREACHABLE, "'nas': the relay's key cannot be used"
+            )
+            assert world.told == [SshFailed(user="alice", agent="nas", detail="the key is gone")]
 
 
 @pytest.mark.parametrize("noticed", [True, False])

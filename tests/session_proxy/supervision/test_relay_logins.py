@@ -1,0 +1,162 @@
+"""A relay server that logs in itself: from its file to a target behind a real sshd."""
+
+from __future__ import annotations
+
+import functools
+import random
+import shutil
+import time
+from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import attrs
+import pytest
+import trio
+
+from session_proxy.errors import ProfileError, RefusedError, TransportDownError, UnreachableError
+from session_proxy.outbound.relay import open_relay_transport
+from session_proxy.outbound.relay_dialing import SecretTokens
+from session_proxy.outbound.transport import Services, Transport
+from session_proxy.profile.model import RelayEndpoint, RelayUpstream
+from session_proxy.profile.secret import Secret
+from session_proxy.supervision.relay_logins import RECORD, relay_ssh_settings_of
+from session_proxy.target import Target
+from tests.support.exchanges import exchange
+from tests.support.relay_daemon import Served, load_relay, open_relay_daemon
+from tests.support.relay_ssh_world import open_echo
+from tests.support.relay_tokens import make_token
+from tests.support.sshd import HOST, SSHD, Sshd, generate_key, start_sshd
+from tunnel_relay.agent.running import AgentSettings, open_agent
+from tunnel_relay.dialing import DialSettings
+from tunnel_relay.policy.selector import Endpoint
+from tunnel_relay.protocol.tokens import Scope
+
+SECONDS = 30
+TIER = '[tiers.gold]\nmodes = ["end-to-end", "relay-ssh"]\n'
+
+
+@attrs.frozen
+class Home:
+    """A folder with a relay's file, and a real sshd that takes the key in it."""
+
+    folder: Path
+    sshd: Sshd
+
+    def users(self, more: str = "") -> str:
+        """Return what the relay's file says of users, and *more*."""
+        user = f'user = "{self.sshd.user}"\nkey = "alice.key"\nknown_hosts = "known_hosts"\n'
+        return f"[users.alice.ssh]\n{user}{more}{TIER}"
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Generator[Home]:
+    if not SSHD:
+        pytest.skip("sshd is not installed")
+    public = generate_key(tmp_path / "alice.key")
+    with start_sshd(tmp_path / "sshd", authorized=[public]) as sshd:
+        yield Home(tmp_path, sshd)
+
+
+@asynccontextmanager
+async def open_client(
+    served: Served, home: Home, *, user: str = "alice", tier: str = "gold"
+) -> AsyncGenerator[Transport]:
+    """Run an agent of alice, and a client of *user*."""
+    url = f"ws://{served.address}"
+    agent = AgentSettings(
+        name="nas",
+        services={"ssh": (HOST, home.sshd.port)},
+        dial=DialSettings(endpoints=[Endpoint(url=url)]),
+    )
+    token = functools.partial(Secret, "literal", "")
+    async with open_agent(
+        agent,
+        SecretTokens(token(make_token("alice", Scope.AGENT))),
+        rng=random.random,
+        unix_time=time.time,
+        notify=lambda _event: None,
+    ):
+        upstream = RelayUpstream(
+            endpoints=(RelayEndpoint(url=url),),
+            token=token(make_token(user, Scope.CLIENT, tier=tier)),
+            mode="relay-ssh",
+            startup="background",
+        )
+        services = Services(rng=random.Random(1), environ={"HOME": str(home.folder)})
+        async with open_relay_transport("home", upstream, services) as transport:
+            yield transport
+
+
+async def test_a_target_is_reached_through_the_relay_s_own_ssh(home: Home) -> None:
+    data = random.Random(1).randbytes(1_000_000)
+    with trio.fail_after(SECONDS):
+        async with (
+            open_echo() as echo,
+            open_relay_daemon(load_relay(home.folder, more=home.users())) as served,
+            open_client(served, home) as client,
+        ):
+            host, _, port = echo.partition(":")
+            assert await exchange(await client.connect_tcp(Target.of(host, int(port))), data) == data
+            with pytest.raises((RefusedError, UnreachableError)):
+                await client.connect_tcp(Target.of(HOST, 1))
+            line = await served.line("ssh connected")
+            assert line["userId"] == "alice"
+            assert "'agent': 'nas'" in str(line["context"])
+            assert "'recorded': 'SHA256:" in str(line["context"])
+            assert (home.folder / "known_hosts").read_text() == f"alice/nas {home.sshd.host_key}\n"
+            assert served.metrics()["tunnel_circuit_breaker_state"] == 0
+        assert served.lines("ssh ended")
+
+
+async def test_a_key_that_is_replaced_is_used(home: Home) -> None:
+    key = home.folder / "alice.key"
+    with trio.fail_after(SECONDS):
+        async with (
+            open_echo() as echo,
+            open_relay_daemon(load_relay(home.folder, more=home.users())) as served,
+        ):
+            target = Target.of(HOST, int(echo.rpartition(":")[2]))
+            shutil.move(key, home.folder / "kept")
+            async with open_client(served, home) as client:
+                with pytest.raises((UnreachableError, TransportDownError), match="key cannot be used"):
+                    await client.connect_tcp(target)
+                failed = await served.line("ssh failed")
+                assert (failed["userId"], "alice.key does not exist" in str(failed["message"])) == (
+                    "alice",
+                    True,
+                )
+                shutil.move(home.folder / "kept", key)
+                key.chmod(0o644)
+                assert await exchange(await client.connect_tcp(target), b"hello") == b"hello"
+            assert "chmod 600" in str((await served.line("ssh key"))["message"])
+
+
+async def test_who_is_no_user_of_the_relay_s_is_told_so(home: Home) -> None:
+    server = load_relay(home.folder, more=home.users().replace("users.alice", "users.bob"))
+    with trio.fail_after(SECONDS):
+        async with open_relay_daemon(server) as served, open_client(served, home) as client:
+            with pytest.raises((UnreachableError, TransportDownError), match="knows no way to log in"):
+                await client.connect_tcp(Target.of(HOST, 1))
+
+
+async def test_what_is_done_is_recorded_in_the_state_folder(home: Home) -> None:
+    server = load_relay(home.folder, more=home.users())
+    state = home.folder / "state"
+    state.mkdir(mode=0o700)
+    with trio.fail_after(SECONDS):
+        async with open_relay_daemon(attrs.evolve(server, state=state)):
+            assert (state / f"relay-{RECORD}").exists()
+        (state / f"relay-{RECORD}").write_bytes(b"no database" * 100)
+        with pytest.RaisesGroup(pytest.RaisesExc(ProfileError, match="state")):
+            async with open_relay_daemon(attrs.evolve(server, state=state)):
+                pass
+
+
+def test_what_the_file_says_is_done(home: Home) -> None:
+    more = "[pool]\nwarm = 2\nidle = 7\ncheck = 8\ncompression = true\n[limits]\ngrace = 50\n"
+    settings = relay_ssh_settings_of(load_relay(home.folder, more=home.users(more)))
+    assert (settings.pool.warm, settings.pool.idle, settings.pool.check) == (2, 7, 8)
+    assert settings.session.grace == 50
+    assert settings.login.ssh.compression
+    assert settings.login.ssh.keepalive_timeout > 50
