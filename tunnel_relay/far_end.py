@@ -11,7 +11,15 @@ from tunnel_relay.asking import AskedRequest
 from tunnel_relay.errors import RelayProtocolError
 from tunnel_relay.link import FrameCarrier
 from tunnel_relay.protocol.frames import LINK, Frame, FrameType
-from tunnel_relay.protocol.greetings import GoAway, Resume, Welcome, read_hello, read_resume, write
+from tunnel_relay.protocol.greetings import (
+    GoAway,
+    Resume,
+    Welcome,
+    read_go_away,
+    read_hello,
+    read_resume,
+    write,
+)
 from tunnel_relay.protocol.multiplexer import Reason
 from tunnel_relay.protocol.refusal import read_refusal
 from tunnel_relay.protocol.session import SessionSettings
@@ -112,7 +120,12 @@ class FarEnd:
                 return
             if frame.type is FrameType.GOAWAY:
                 del self._labels[frame.session]
-                kept.live.detach()
+                word = read_go_away(frame.payload)
+                if word.lost:
+                    # The client will not come back.
+                    kept.live.lose(word.detail)
+                else:
+                    kept.live.detach()
             else:
                 kept.live.receive(frame)
 

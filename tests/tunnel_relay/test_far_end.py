@@ -248,3 +248,12 @@ async def test_what_breaks_is_not_taken_for_the_end() -> None:
         frames = await world.said()
         assert kinds(frames)[-3:] == [FrameType.OPENED, FrameType.DATA, FrameType.RESET]
         assert frames[-1].payload[0] == Reason.BROKEN
+
+
+async def test_a_client_that_parts_for_good_is_not_waited_for() -> None:
+    async with open_world() as world:
+        world.hello()
+        await world.said()
+        world.far.heed(Frame(FrameType.GOAWAY, 1, payload=write(GoAway(lost=True, detail="it is done"))))
+        assert await world.said() == []
+        assert world.far.sessions == 0

@@ -139,6 +139,19 @@ class Reaching:
         """
         return await self.begin().ask(request)
 
+    def part(self, detail: str) -> None:
+        """Give up the session and its streams, and say so: nobody keeps it then for whoever does not come back.
+
+        What was sent and is not with the network yet is lost.
+        """
+        begun = self._begun
+        if begun is None or begun.live.session.lost is not None:
+            return
+        if self._link is not None and begun.live.session.attached:
+            word = GoAway(lost=True, detail=detail)
+            self._link.send(Frame(FrameType.GOAWAY, LABEL, payload=write(word)))
+        begun.live.lose(detail)
+
     async def _run(self, live: LiveSession) -> None:
         await live.run()
         self._change()
