@@ -1,1 +1,52 @@
-"""Reach machines through SSH and WebSockets, over any Trio stream."""
+"""Reach machines through SSH and WebSockets, over any Trio stream.
+
+A client's tunnel to an agent behind a relay begins with `open_tunnel_service`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tunnel_relay.client.figures import Latency, TunnelMetrics
+    from tunnel_relay.client.service import TunnelService, TunnelSettings, TunnelState, open_tunnel_service
+    from tunnel_relay.dialing import DialSettings
+    from tunnel_relay.policy.outbox import Priority
+    from tunnel_relay.policy.selector import Endpoint
+    from tunnel_relay.protocol.requests import Response, Status
+
+__all__ = [
+    "DialSettings",
+    "Endpoint",
+    "Latency",
+    "Priority",
+    "Response",
+    "Status",
+    "TunnelMetrics",
+    "TunnelService",
+    "TunnelSettings",
+    "TunnelState",
+    "open_tunnel_service",
+]
+
+# Imported on first use (PEP 562): who wants SSH only does not wait for the rest.
+_LAZY = {
+    "DialSettings": "tunnel_relay.dialing",
+    "Endpoint": "tunnel_relay.policy.selector",
+    "Latency": "tunnel_relay.client.figures",
+    "Priority": "tunnel_relay.policy.outbox",
+    "Response": "tunnel_relay.protocol.requests",
+    "Status": "tunnel_relay.protocol.requests",
+    "TunnelMetrics": "tunnel_relay.client.figures",
+    "TunnelService": "tunnel_relay.client.service",
+    "TunnelSettings": "tunnel_relay.client.service",
+    "TunnelState": "tunnel_relay.client.service",
+    "open_tunnel_service": "tunnel_relay.client.service",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_LAZY[name]), name)

@@ -19,11 +19,16 @@ TunnelRelayError
         OutboxFullError             too many requests wait to be sent
         StoreError                  a file in which something is kept cannot be read or written
         TokenUnavailableError       there is no token to show to the relay
+        TunnelUnavailableError      there is no way to the agent
 """
 
 from __future__ import annotations
 
 import enum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tunnel_relay.category import Category
 
 
 class TunnelRelayError(Exception):
@@ -132,3 +137,11 @@ class StoreError(RelayError):
 
 class TokenUnavailableError(RelayError):
     """There is no token to show to the relay; the message says why, and nothing of the token."""
+
+
+class TunnelUnavailableError(RelayError):
+    """There is no way to the agent now; *category* is the kind of trouble."""
+
+    def __init__(self, reason: str, category: Category) -> None:
+        self.category = category
+        super().__init__(reason)

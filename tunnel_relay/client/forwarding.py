@@ -85,6 +85,7 @@ class Forwarding:
     _notify: Callable[[ForwardingEvent], None]
     _pressed: bool = attrs.field(default=False, init=False)
     _changed: trio.Event = attrs.field(factory=trio.Event, init=False)
+    _emptier: trio.Event = attrs.field(factory=trio.Event, init=False)
 
     def __len__(self) -> int:
         """How many requests have no response yet."""
@@ -131,6 +132,12 @@ class Forwarding:
         if entry.response is None:
             raise RequestLostError(entry.lost)
         return entry.response
+
+    async def wait_empty(self) -> None:
+        """Wait until no request waits for its response."""
+        while len(self._outbox):
+            self._emptier = trio.Event()
+            await self._emptier.wait()
 
     async def restore(self) -> None:
         """Take up what an earlier time has left."""
@@ -216,6 +223,7 @@ class Forwarding:
 
     def _change(self) -> None:
         self._changed.set()
+        self._emptier.set()
         if self._outbox.pressed is not self._pressed:
             self._pressed = self._outbox.pressed
             self._notify(Pressure(self._pressed))

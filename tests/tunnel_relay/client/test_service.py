@@ -1,0 +1,180 @@
+"""A client's tunnel, through a real relay to a real agent."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trio
+
+import tunnel_relay
+from tests.support.relay_tunnel import World, dial, give_token, open_world
+from tests.support.tunnels import eventually
+from tunnel_relay.category import Category
+from tunnel_relay.client.service import TunnelEvent, TunnelService, TunnelSettings, open_tunnel_service
+from tunnel_relay.dialing import DialSettings, Linked
+from tunnel_relay.errors import OutboxFullError, TunnelUnavailableError
+from tunnel_relay.policy.outbox import OutboxSettings, Priority
+from tunnel_relay.policy.selector import Endpoint
+from tunnel_relay.protocol.requests import Status
+from tunnel_relay.sessions import StreamRefusedError, StreamResetError
+
+NOWHERE = DialSettings(endpoints=[Endpoint(url="ws://127.0.0.1:1")])
+
+
+@asynccontextmanager
+async def world(folder: Path) -> AsyncGenerator[World]:
+    with trio.fail_after(30):
+        async with open_world(folder / "record.db") as there:
+            yield there
+
+
+async def talk(tunnel: TunnelService, data: bytes) -> bytes:
+    """Return what comes back of *data* from the echo."""
+    async with await tunnel.open_stream("echo") as stream:
+        await stream.send_all(data)
+        await stream.send_eof()
+        return b"".join([chunk async for chunk in stream])
+
+
+async def test_streams_and_requests_go_through(tmp_path: Path) -> None:
+    told: list[TunnelEvent] = []
+    async with world(tmp_path) as there:
+        settings = TunnelSettings(dial=there.dial, agent="nas")
+        async with open_tunnel_service(settings, give_token(), notify=told.append) as tunnel:
+            assert not tunnel.state.connected
+            await tunnel.connect()
+            assert tunnel.state.connected
+            assert tunnel.state.relay == f"ws://{there.address}"
+            assert await talk(tunnel, b"hello" * 100_000) == b"hello" * 100_000
+            response = await tunnel.forward_request("target", b"hello")
+            assert (response.status, response.payload) == (Status.DONE, b"HELLO")
+            response = await tunnel.forward_request("cellar", b"hello")
+            assert response.status is Status.NO_SUCH_TARGET
+            metrics = tunnel.metrics
+            assert (metrics.requests, metrics.success_rate, metrics.queued) == (2, 0.5, 0)
+            assert metrics.errors == {Category.CONFIGURATION: 1}
+            assert metrics.latency is not None
+            assert 0 < metrics.latency.average <= metrics.latency.p95 <= metrics.latency.p99
+            assert metrics.uptime > 0
+        assert [type(event) for event in told] == [Linked]
+
+
+async def test_a_cut_is_mended_and_counted(tmp_path: Path) -> None:
+    async with world(tmp_path) as there:
+        cable = await there.lay()
+        settings = TunnelSettings(dial=dial(cable), agent="nas")
+        async with open_tunnel_service(settings, give_token()) as tunnel:
+            await tunnel.connect()
+            async with await tunnel.open_stream("echo") as stream:
+                await stream.send_all(b"before")
+                assert await stream.receive_some() == b"before"
+                cable.cut()
+                await eventually(lambda: not tunnel.state.connected)
+                assert tunnel.state.category is Category.NETWORK
+                await stream.send_all(b"after")
+                await there.lay(cable.port)
+                await tunnel.connect(patient=True)
+                assert await stream.receive_some() == b"after"
+            assert tunnel.metrics.reconnections == 1
+            assert tunnel.metrics.errors[Category.NETWORK] >= 1
+
+
+async def test_who_parts_leaves_nothing_at_the_agent(tmp_path: Path) -> None:
+    async with world(tmp_path) as there:
+        settings = TunnelSettings(dial=there.dial, agent="nas")
+        async with open_tunnel_service(settings, give_token()) as tunnel:
+            await tunnel.connect()
+            stream = await tunnel.open_stream("echo")
+            assert there.agent.offering.sessions == 1
+            await tunnel.disconnect()
+            assert not tunnel.state.connected
+            with pytest.raises(StreamResetError, match="the client has disconnected"):
+                await stream.receive_some()
+            await eventually(lambda: there.agent.offering.sessions == 0)
+            await tunnel.disconnect()
+            await tunnel.connect()
+            assert await talk(tunnel, b"again") == b"again"
+        await eventually(lambda: there.agent.offering.sessions == 0)
+
+
+@pytest.mark.parametrize("patient", [False, True])
+async def test_a_token_that_is_not_accepted_is_told_at_once(tmp_path: Path, patient: bool) -> None:
+    async def give(*, anew: bool) -> str:
+        del anew
+        await trio.lowlevel.checkpoint()
+        return "x.y.z"
+
+    async with world(tmp_path) as there, open_tunnel_service(TunnelSettings(dial=there.dial), give) as tunnel:
+        with pytest.raises(TunnelUnavailableError, match="401") as caught:
+            await tunnel.connect(patient=patient)
+        assert caught.value.category is Category.AUTHENTICATION
+
+
+async def test_why_there_is_no_way_is_told(tmp_path: Path) -> None:
+    async with world(tmp_path) as there:
+        async with open_tunnel_service(TunnelSettings(dial=NOWHERE), give_token()) as tunnel:
+            with pytest.raises(TunnelUnavailableError, match="Connection refused") as caught:
+                await tunnel.connect()
+            assert caught.value.category is Category.NETWORK
+        settings = TunnelSettings(dial=there.dial, agent="pi")
+        async with open_tunnel_service(settings, give_token()) as tunnel:
+            with pytest.raises(TunnelUnavailableError, match="no agent 'pi' is connected; there is 'nas'"):
+                await tunnel.connect()
+            assert tunnel.state.reason == "no agent 'pi' is connected; there is 'nas'"
+        async with open_tunnel_service(TunnelSettings(dial=there.dial), give_token("mallory")) as tunnel:
+            with pytest.raises(TunnelUnavailableError, match=r"^no agent is connected$"):
+                await tunnel.connect()
+
+
+async def test_a_stream_that_is_refused_says_why(tmp_path: Path) -> None:
+    async with (
+        world(tmp_path) as there,
+        open_tunnel_service(TunnelSettings(dial=there.dial), give_token()) as tunnel,
+    ):
+        await tunnel.connect()
+        with pytest.raises(StreamRefusedError, match="no service 'cellar' is offered"):
+            await tunnel.open_stream("cellar")
+
+
+async def test_requests_wait_for_a_way_and_the_queue_is_bounded(tmp_path: Path) -> None:
+    async with world(tmp_path) as there:
+        settings = TunnelSettings(dial=there.dial, agent="nas", outbox=OutboxSettings(items=5))
+        async with open_tunnel_service(settings, give_token()) as tunnel:
+            async with trio.open_nursery() as nursery:
+                for number in range(5):
+                    nursery.start_soon(tunnel.forward_request, "target", b"%d" % number)
+                await eventually(lambda: tunnel.metrics.queued == 5)
+                assert tunnel.metrics.pressed
+                with pytest.raises(OutboxFullError):
+                    await tunnel.forward_request("target", b"too much")
+                assert there.target.heard == []
+                await tunnel.connect()
+            await tunnel.flush()
+            assert sorted(there.target.heard) == [b"0", b"1", b"2", b"3", b"4"]
+            assert not tunnel.metrics.pressed
+
+
+async def test_what_is_urgent_is_made_after_the_next_start(tmp_path: Path) -> None:
+    async with world(tmp_path) as there:
+        settings = TunnelSettings(dial=there.dial, agent="nas", file=tmp_path / "outbox.db")
+        async with open_tunnel_service(settings, give_token()) as tunnel:
+            for priority in (Priority.HIGH, Priority.NORMAL):
+                with trio.move_on_after(0.1):
+                    await tunnel.forward_request("target", b"urgent", priority=priority)
+            assert tunnel.metrics.queued == 1
+        async with open_tunnel_service(settings, give_token()) as tunnel:
+            assert tunnel.metrics.queued == 1
+            await tunnel.connect()
+            await tunnel.flush()
+        assert there.target.heard == [b"urgent"]
+
+
+async def test_the_package_offers_it() -> None:
+    assert tunnel_relay.open_tunnel_service is open_tunnel_service
+    for name in tunnel_relay.__all__:
+        assert getattr(tunnel_relay, name)
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        _ = tunnel_relay.nothing  # pyright: ignore[reportAttributeAccessIssue, reportUnknownVariableType, reportUnknownMemberType]
