@@ -54,9 +54,9 @@ class _Way:
 
     def put(self, frame: Frame) -> bool:
         """Pass *frame* on; return whether there was room."""
-        self.bytes += len(frame)
-        if self.bytes > MOST_WAITING:
+        if not self.port.switch.room_for(frame, self.bytes):
             return False
+        self._count(len(frame))
         if self.port.watch is not None:
             self.port.watch.going(self.label, frame)
         # The message that the payload is a view of need not be kept for it.
@@ -72,8 +72,17 @@ class _Way:
             frame = self._waiting.popleft()
             taken.append(frame)
             most -= len(frame)
-            self.bytes -= len(frame)
+        self._count(-sum(map(len, taken)))
         return taken
+
+    def drop(self) -> None:
+        """Nothing of what waits is sent any more."""
+        self._waiting.clear()
+        self._count(-self.bytes)
+
+    def _count(self, size: int) -> None:
+        self.bytes += size
+        self.port.switch.waiting += size
 
     def next_timer(self) -> float | None:
         """See `Source.next_timer`."""
@@ -196,6 +205,7 @@ class Port:
         up = _Way(agent, agent.link_up(down))
         up.other, down.other = down, up
         self._ways[label] = up
+        self.switch.ways += 2
         for way in (up, down):
             way.port.link.add(way)
 
@@ -205,6 +215,8 @@ class Port:
         way.port.unlink(way.label)
         for each in (way, way.other):
             each.port.link.remove(each)
+            each.drop()
+        self.switch.ways -= 2
 
 
 @attrs.define(eq=False)
@@ -215,14 +227,31 @@ class Switch:
       keeper: Gives the far end of a client's sessions that the relay keeps itself (`Mode.RELAY_SSH`): for the agent
         of that name, and where a session is resumed, for what was this relay's instance when it began. Or it says
         why there is none; nothing, where there is no such agent.
+      most_waiting: Bytes that may wait to be passed on, in all sessions together.
+      waiting: Bytes that do.
+      ways: Directions of sessions that there are.
 
     """
 
     keeper: Callable[[Port, str, str | None], Port | Denial | None] | None = None
+    most_waiting: int = 512 * 1024 * 1024
+    waiting: int = attrs.field(default=0, init=False)
+    ways: int = attrs.field(default=0, init=False)
     # By user, name and instance.
     _agents: dict[str, dict[str, dict[str, Port]]] = attrs.field(
         factory=dict[str, dict[str, dict[str, Port]]]
     )
+
+    def room_for(self, frame: Frame, waiting: int) -> bool:
+        """Return whether *frame* may wait where so many bytes do.
+
+        Where all memory is taken, each direction of a session may have its share of it: those that have more are to
+        blame.
+        """
+        size = len(frame)
+        if self.waiting + size <= self.most_waiting:
+            return waiting + size <= MOST_WAITING
+        return waiting + size <= min(MOST_WAITING, self.most_waiting // max(1, self.ways))
 
     def register(self, agent: Port) -> None:
         """Let the clients of an agent's user reach it; one that was there under its name and instance is replaced."""

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from tunnel_relay.server.switch import Port, Switch
+from tests.support.relay_ports import Carrier
+from tunnel_relay.protocol.frames import Frame, FrameType
+from tunnel_relay.protocol.greetings import Hello, read_go_away, write
+from tunnel_relay.server.switch import MOST_WAITING, Port, Switch
 
 
 def agent(switch: Switch, name: str, instance: str, user: str = "alice") -> Port:
@@ -50,3 +53,92 @@ def test_who_was_replaced_does_not_unregister_the_other(same: bool) -> None:
     new = agent(switch, "nas", "1" if same else "2")
     switch.unregister(old)
     assert switch.find("alice", "nas", None) is new
+
+
+def data(label: int, size: int) -> Frame:
+    return Frame(FrameType.DATA, label, 1, 1, bytes(size))
+
+
+def begin(client: Port, label: int) -> None:
+    hello = Hello(agent="nas", token=f"{label:032}", fence=1)
+    client.heed(Frame(FrameType.HELLO, label, payload=write(hello)))
+
+
+def joined(switch: Switch) -> tuple[Port, Port, Carrier, Carrier]:
+    """Return a client and an agent, and what is sent to them."""
+    nas, client = agent(switch, "nas", "1"), Port(switch, "alice")
+    near, far = Carrier(), Carrier()
+    client.link, nas.link = near, far
+    return client, nas, near, far
+
+
+def test_what_waits_is_counted() -> None:
+    switch = Switch()
+    client, nas, _, far = joined(switch)
+    begin(client, 1)
+    far.take()
+    assert client.waiting() == (0, 0)
+    client.heed(data(1, 1000))
+    nas.heed(data(1, 500))
+    assert client.waiting() == nas.waiting() == (2, 1544)
+    assert switch.waiting == 1544
+    [frame] = far.take()
+    assert (frame.type, len(frame.payload)) == (FrameType.DATA, 1000)
+    assert client.waiting() == (1, 522)
+    client.lose("it is cut")
+    assert (switch.waiting, switch.ways) == (0, 0)
+
+
+def test_who_takes_too_little_is_parted_from() -> None:
+    switch = Switch()
+    client, nas, near, far = joined(switch)
+    begin(client, 1)
+    for _ in range(MOST_WAITING // (60_000 + 22) + 1):
+        client.heed(data(1, 60_000))
+    for wire in (near, far):
+        [frame] = wire.own
+        assert read_go_away(frame.payload).detail == "the other end takes too little of what is sent"
+    assert (client.sessions, nas.sessions, switch.waiting) == (0, 0, 0)
+
+
+def test_where_memory_is_short_those_who_have_most_of_it_are_to_blame() -> None:
+    switch = Switch(most_waiting=400_000)
+    client, _, near, _ = joined(switch)
+    for label in (1, 2):
+        begin(client, label)
+    for _ in range(6):
+        client.heed(data(1, 60_000))
+    for _ in range(2):
+        client.heed(data(2, 10_000))
+    assert near.own == []
+    client.heed(data(2, 10_000))
+    assert near.own == [], "it has less than its share"
+    client.heed(data(1, 60_000))
+    assert [frame.session for frame in near.own] == [1]
+    assert client.sessions == 1
+
+
+class Watching:
+    """Lets no ACK pass, and writes down what goes to the client."""
+
+    def __init__(self) -> None:
+        self.gone: list[tuple[int, FrameType]] = []
+
+    def coming(self, frame: Frame) -> Frame | None:
+        return None if frame.type is FrameType.ACK else frame
+
+    def going(self, label: int, frame: Frame) -> None:
+        self.gone.append((label, frame.type))
+
+
+def test_what_passes_is_seen() -> None:
+    switch = Switch()
+    client, nas, _, far = joined(switch)
+    client.watch = watching = Watching()
+    begin(client, 5)
+    far.take()
+    client.heed(Frame(FrameType.ACK, 5))
+    client.heed(data(5, 10))
+    assert [frame.type for frame in far.take()] == [FrameType.DATA]
+    nas.heed(Frame(FrameType.ACK, 1))
+    assert watching.gone == [(5, FrameType.ACK)]
