@@ -103,5 +103,5 @@ def write_what_files_name(folder: Path) -> None:
     make_certificate().write(folder)
     (folder / "jwks.json").write_text(JWKS)
     (folder / "revoked.txt").touch()
-    for name in ("token", "agent-token", "client-token"):
+    for name in ("token", "agent-token", "client-token", "alice.key"):
         (folder / name).write_text(TOKEN)
