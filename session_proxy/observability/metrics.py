@@ -101,7 +101,7 @@ CATALOGUE = (
 
 
 def metrics_reference() -> Iterator[str]:
-    """Return the lines of ``docs/reference/metrics.md``."""
+    """Return the lines about a proxy, and an awg server, in ``docs/reference/metrics.md``."""
     yield "# Metrics"
     yield ""
     yield "`GET /metrics` on the admin address answers in Prometheus' text format, or in OpenMetrics."

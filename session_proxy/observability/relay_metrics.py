@@ -114,6 +114,9 @@ RELAY_CATALOGUE = (
     ),
     MetricSpec("sproxy_relay_tokens_refreshed_total", "counter", "Tokens that were replaced in band."),
     MetricSpec("sproxy_relay_sessions", "gauge", "Sessions between clients and agents that pass here now."),
+    MetricSpec(
+        "sproxy_relay_streams", "gauge", "Streams in them, and in those whose client may still come back."
+    ),
     MetricSpec("sproxy_relay_queue_bytes", "gauge", "Bytes of the frames that wait."),
     MetricSpec("sproxy_relay_audit_entries_total", "counter", "Entries of the audit log that were written."),
     MetricSpec(
@@ -134,6 +137,7 @@ class RelayFigures:
     """What is read when somebody asks; see `RELAY_CATALOGUE`."""
 
     sessions: int = 0
+    streams: int = 0
     queue: int = 0
     queue_bytes: int = 0
     breaker: int = 0
@@ -254,22 +258,9 @@ def _read(figures: RelayFigures) -> Iterator[tuple[str, float]]:
     yield "tunnel_queue_size", figures.queue
     yield "tunnel_circuit_breaker_state", figures.breaker
     yield "sproxy_relay_sessions", figures.sessions
+    yield "sproxy_relay_streams", figures.streams
     yield "sproxy_relay_queue_bytes", figures.queue_bytes
     yield "sproxy_relay_audit_entries_total", figures.audited
     yield "sproxy_relay_audit_lost_total", figures.audit_lost
     yield "sproxy_ready", float(figures.ready)
     yield "sproxy_log_lines_dropped_total", figures.dropped
-
-
-def relay_metrics_reference() -> Iterator[str]:
-    """Return the lines about a relay server in ``docs/reference/metrics.md``."""
-    yield "## Of a relay server"
-    yield ""
-    yield "`sproxy relay-server` has these instead, on its admin address, and with `metrics_token` on its public port,"
-    yield "where they are at `/api/tunnel/metrics`, too."
-    yield ""
-    yield "| name | kind | labels | meaning |"
-    yield "|---|---|---|---|"
-    for spec in RELAY_CATALOGUE:
-        labels = ", ".join(f"`{label}`" for label in spec.labels)
-        yield f"| `{spec.name}` | {spec.kind} | {labels} | {spec.help} |"

@@ -35,6 +35,7 @@ from tunnel_relay.server.events import RelayEvent
 from tunnel_relay.server.port import PortSettings, PublicPort
 from tunnel_relay.server.relay_ssh import RelaySsh
 from tunnel_relay.server.service import RelayService, ServiceFigures
+from tunnel_relay.server.switch import Switch
 
 # Of the connections that a server may have, how many need not have said yet whose they are; and of one address.
 WAITING = 0.25
@@ -114,6 +115,7 @@ class RelayServerDaemon:
             time.time,
             self.notify,
             LinkSettings(heartbeat=limits.heartbeat, silence=limits.silence),
+            switch=Switch(most_waiting=limits.memory),
             access=access_of(config),
             rates=rate_limits_of(config),
         )
@@ -215,6 +217,7 @@ class RelayServerDaemon:
         figures, audit = self._service_figures(), self._audit
         return RelayFigures(
             sessions=figures.sessions,
+            streams=figures.streams,
             queue=figures.frames,
             queue_bytes=figures.bytes,
             breaker=BreakerState.CLOSED if self._relay_ssh is None else self._relay_ssh.breaker_state(),
