@@ -1,19 +1,15 @@
-"""What verifies tokens, made of what a file says; and what a token says of itself, which proves nothing.
+"""What verifies tokens, made of what a file says.
 
 What signs and verifies takes long to import, and most files have nothing to do with it.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
-
-import attrs
 
 from session_proxy.profile.relay_model import RelayJwt
 from session_proxy.profile.secret_sources import reread
@@ -84,36 +80,3 @@ def read_revoked(path: Path) -> frozenset[str]:
         raise ValueError(f"is larger than {MAX_REVOKED} bytes")
     lines = (line.partition("#")[0].strip() for line in content.decode("utf-8").splitlines())
     return frozenset(filter(None, lines))
-
-
-@attrs.frozen
-class Said:
-    """What a token says of itself. Only the relay knows whether it is true.
-
-    Attributes:
-      expires: Until when it holds, in seconds of Unix time; None where that is not said.
-      scopes: What it may be used for.
-
-    """
-
-    expires: float | None
-    scopes: frozenset[str]
-
-
-def read_token(token: str) -> Said | None:
-    """Return what *token* says; None where it is no JWT."""
-    parts = token.split(".")
-    if len(parts) != 3:
-        return None
-    try:
-        values: object = json.loads(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
-    except (binascii.Error, ValueError, RecursionError):
-        return None
-    if not isinstance(values, Mapping):
-        return None
-    claims = cast("Mapping[str, object]", values)
-    expires, scope = claims.get("exp"), claims.get("scope")
-    return Said(
-        float(expires) if isinstance(expires, int | float) else None,
-        frozenset(scope.split() if isinstance(scope, str) else ()),
-    )

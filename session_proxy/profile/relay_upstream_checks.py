@@ -18,11 +18,11 @@ from session_proxy.profile.model import (
     RelayUpstream,
     Ssh,
 )
-from session_proxy.profile.relay_keys import read_token
 from session_proxy.profile.secret import Secret
 from session_proxy.profile.structuring import Structurer
 from session_proxy.profile.values import describe_name_fault
 from session_proxy.target import canonical_host
+from tunnel_relay.protocol.unverified import read_token
 
 EXAMPLE = '"wss://relay.example.com"'
 

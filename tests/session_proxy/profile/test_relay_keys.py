@@ -7,10 +7,10 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from session_proxy.profile import relay_keys
-from session_proxy.profile.relay_keys import read_jwt_keys, read_revoked, read_token, verifier_of
+from session_proxy.profile.relay_keys import read_jwt_keys, read_revoked, verifier_of
 from session_proxy.profile.relay_model import RelayJwt
 from session_proxy.profile.secret_sources import InvalidValueError, SecretSources
-from tests.support.relay_files import JWKS, SIGNING, VERIFYING_PEM, claims_token, encode, jwk
+from tests.support.relay_files import JWKS, SIGNING, VERIFYING_PEM, jwk
 from tunnel_relay.protocol.tokens import (
     Claims,
     Fault,
@@ -102,25 +102,3 @@ def test_a_revocation_list_has_an_end(tmp_path: Path, monkeypatch: pytest.Monkey
 
     with pytest.raises(ValueError, match="larger than 7 bytes"):
         read_revoked(file)
-
-
-def test_a_token_says_when_it_ends_and_what_for() -> None:
-    said = read_token(token())
-
-    assert said is not None
-    assert (said.expires, said.scopes) == (NOW + 60, {"client"})
-
-
-def test_a_token_may_say_little() -> None:
-    said = read_token(claims_token(exp="soon", scope=["client"]))
-
-    assert said is not None
-    assert (said.expires, said.scopes) == (None, frozenset())
-
-
-@pytest.mark.parametrize(
-    "text",
-    ["", "hunter2", "a.b", "a.b.c.d", "a.!.c", f"a.{encode(b'[]')}.c", f"a.{encode(b'{')}.c", "a.\xe4.c"],
-)
-def test_other_text_is_no_token(text: str) -> None:
-    assert read_token(text) is None
