@@ -19,6 +19,8 @@ class InnerLink:
     """One direction: hands what its sources have, in turn, to the other end's *heed*, which must not block."""
 
     heed: Callable[[Frame], None]
+    carried: Callable[[], None] = attrs.field(default=lambda: None, init=False)
+    """Called when frames were carried: they may be answered by what goes the other way."""
     _sources: dict[Source, None] = attrs.field(factory=dict[Source, None], init=False)
     _own: deque[Frame] = attrs.field(factory=deque[Frame], init=False)
     _poked: trio.Event = attrs.field(factory=trio.Event, init=False)
@@ -51,6 +53,7 @@ class InnerLink:
         while True:
             self._poked = trio.Event()
             if self._carry():
+                self.carried()
                 await trio.lowlevel.checkpoint()
                 continue
             timers = [timer for source in self._sources if (timer := source.next_timer()) is not None]
@@ -69,9 +72,10 @@ class InnerLink:
         return bool(frames)
 
 
-async def carry(*links: InnerLink) -> str:
-    """Run *links* until something that they carry is nonsense; return what is wrong."""
+async def carry(there: InnerLink, back: InnerLink) -> str:
+    """Run both directions until something that they carry is nonsense; return what is wrong."""
     faults: list[str] = []
+    there.carried, back.carried = back.poke, there.poke
     async with trio.open_nursery() as nursery:
 
         async def run(link: InnerLink) -> None:
@@ -81,6 +85,6 @@ async def carry(*links: InnerLink) -> str:
                 faults.append(str(exc))
             nursery.cancel_scope.cancel()
 
-        for link in links:
+        for link in (there, back):
             nursery.start_soon(run, link)
     return faults[0]

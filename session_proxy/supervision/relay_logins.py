@@ -28,11 +28,11 @@ from tunnel_relay.server.ssh_login import (
     SshConnected,
     SshEnded,
     SshFailed,
+    login_ssh_settings,
 )
 from tunnel_relay.server.ssh_pool import PoolSettings
 from tunnel_relay.ssh.hostkeys import KnownHosts
 from tunnel_relay.ssh.keys import key_file_warning, load_key_file
-from tunnel_relay.ssh.settings import SshSettings
 
 # What the file is called in which it stands what was done for whom.
 RECORD = "requests.db"
@@ -75,9 +75,7 @@ def relay_ssh_settings_of(server: RelayServer) -> RelaySshSettings:
     """Return how *server* speaks SSH."""
     pool, grace = server.pool, server.limits.grace
     return RelaySshSettings(
-        login=LoginSettings(
-            ssh=SshSettings(keepalive_timeout=grace + PATIENCE, compression=pool.compression)
-        ),
+        login=LoginSettings(ssh=login_ssh_settings(keepalive=grace + PATIENCE, compression=pool.compression)),
         pool=PoolSettings(warm=pool.warm, idle=pool.idle, check=pool.check),
         session=SessionSettings(grace=grace),
     )

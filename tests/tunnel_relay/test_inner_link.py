@@ -63,6 +63,27 @@ async def test_a_source_is_asked_when_it_said(autojump_clock: MockClock) -> None
         nursery.cancel_scope.cancel()
 
 
+async def test_what_comes_one_way_has_the_other_asked(autojump_clock: MockClock) -> None:
+    """An acknowledgement that is due in a moment is not known to be before."""
+    heard: list[float] = []
+    back = InnerLink(lambda _frame: heard.append(trio.current_time()))
+    source = Queue([])
+    back.add(source)
+
+    def acknowledge(_frame: Frame) -> None:
+        source.later = trio.current_time() + 0.05
+
+    there = InnerLink(acknowledge)
+    async with open_background() as nursery:
+        nursery.start_soon(carry, there, back)
+        await trio.sleep(1)
+        there.send(Frame(FrameType.PING, 1))
+        due = trio.current_time() + 0.05
+        await trio.sleep(1)
+        assert heard == [due]
+        nursery.cancel_scope.cancel()
+
+
 async def test_nonsense_ends_it() -> None:
     def complain(_frame: Frame) -> None:
         raise RelayProtocolError("what?")

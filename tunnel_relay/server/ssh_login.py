@@ -27,6 +27,22 @@ _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-_.")
 # streams go on afterwards.
 KEEPALIVE = 150.0
 
+KIB, MIB = 1024, 1024 * 1024
+
+
+def login_ssh_settings(*, keepalive: float = KEEPALIVE, compression: bool = False) -> SshSettings:
+    """Return how the relay's SSH connections behave.
+
+    A relay has many, and streams of people who do not read: each may hold less than a client's own (guessed).
+    """
+    return SshSettings(
+        keepalive_timeout=keepalive,
+        compression=compression,
+        window=256 * KIB,
+        window_limit=2 * MIB,
+        window_budget=32 * MIB,
+    )
+
 
 @attrs.frozen
 class SshAccount:
@@ -63,7 +79,7 @@ class LoginSettings:
     service: str = "ssh"
     patience: float = 5.0
     setup: float = 15.0
-    ssh: SshSettings = attrs.field(factory=lambda: SshSettings(keepalive_timeout=KEEPALIVE))
+    ssh: SshSettings = attrs.field(factory=login_ssh_settings)
 
 
 @attrs.frozen(kw_only=True)
