@@ -22,8 +22,8 @@ WIDTHS = (10, 6, 10, 10, 12, 14, 0)
 def demo(as_json: JsonOption = False) -> None:
     """Start a lab on loopback and move 64 MiB through every transport, checking every byte.
 
-    The lab plays AWS Session Manager, an instance with its agent, an SSH server and an awg-server; everything
-    goes through the SOCKS5 port of a proxy of its own. Exits 0 only if every transport passed.
+    The lab plays AWS Session Manager, an instance with its agent, an SSH server, an awg-server and a relay;
+    everything goes through the SOCKS5 port of a proxy of its own. Exits 0 only if every transport passed.
     """
     import trio
 

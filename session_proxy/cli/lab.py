@@ -77,7 +77,7 @@ def lab(
     payload: PayloadOption = None,
     fault: FaultOption = None,
 ) -> None:
-    """Play AWS Session Manager, its agents, an SSH server, an awg-server and targets, all on loopback.
+    """Play AWS Session Manager, its agents, an SSH server, an awg-server, a relay and targets, all on loopback.
 
     Writes DIR/profile.toml for "sproxy run", DIR/client.toml for "sproxy awg-client", DIR/env with the variables
     for boto3, the AWS CLI and AWS's session-manager-plugin, and DIR/ready.json with every address; then prints
