@@ -23,8 +23,10 @@ T = TypeVar("T")
 PATIENCE = 5.0
 
 
-def ask_running(profile: Path | None, name: str | None, method: str, resource: str) -> dict[str, object]:
-    """Return the JSON object that the running ``sproxy`` answers.
+def ask_running(
+    profile: Path | None, name: str | None, method: str, resource: str, patience: float | None = None
+) -> dict[str, object]:
+    """Return the JSON object that the running ``sproxy`` answers, which may take *patience* seconds.
 
     It is found by *name*, else by the file *profile*; without both it is the only one that runs, else that of
     the profile which ``sproxy run`` would take.
@@ -34,22 +36,24 @@ def ask_running(profile: Path | None, name: str | None, method: str, resource: s
       ControlError: none is found, or it does not answer.
 
     """
-    return trio.run(_find_and_ask, profile, name, method, resource)
+    return trio.run(
+        _find_and_ask, profile, name, method, resource, PATIENCE if patience is None else patience
+    )
 
 
 async def _find_and_ask(
-    profile: Path | None, name: str | None, method: str, resource: str
+    profile: Path | None, name: str | None, method: str, resource: str, patience: float
 ) -> dict[str, object]:
     path = await find_running(profile, name, os.environ, command=resource.removeprefix("/"))
-    return await _ask(path, method, resource)
+    return await _ask(path, method, resource, patience)
 
 
-async def _ask(path: Path, method: str, resource: str) -> dict[str, object]:
+async def _ask(path: Path, method: str, resource: str, patience: float) -> dict[str, object]:
     try:
-        with trio.fail_after(PATIENCE):
+        with trio.fail_after(patience):
             return await ask_object(path, method, resource)
     except trio.TooSlowError as exc:
-        raise ControlError(f"{path}: no answer within {PATIENCE:g} s") from exc
+        raise ControlError(f"{path}: no answer within {patience:g} s") from exc
 
 
 def structure(answer: object, cls: type[T]) -> T:
@@ -104,7 +108,7 @@ async def _find_by_file(
     """Return the socket of whoever runs *profile*: most often under its name, but that may be another's."""
     named = control_path(profile.stem, environ)
     try:
-        status = await _ask(named, "GET", "/status")
+        status = await _ask(named, "GET", "/status", PATIENCE)
     except ControlError as exc:
         problem = exc
     else:
@@ -126,7 +130,7 @@ async def _find_by_file(
 
 async def _runs_there(path: Path, profile: Path) -> bool:
     try:
-        return _runs(await _ask(path, "GET", "/status"), profile)
+        return _runs(await _ask(path, "GET", "/status", PATIENCE), profile)
     except ControlError:
         return False
 

@@ -17,6 +17,7 @@ from session_proxy.outbound.transport import Services
 from session_proxy.policy.rules import DIRECT
 from session_proxy.profile.awg_loading import load_awg_client, load_awg_server
 from session_proxy.profile.awg_model import SERVER
+from session_proxy.profile.model import Profile
 from session_proxy.supervision.awg_server import AwgServerDaemon
 from session_proxy.supervision.lifecycle import Lifecycle, Phase
 from session_proxy.supervision.places import control_path, service_name, state_dir
@@ -33,13 +34,24 @@ class ClientComposer:
 
     def __call__(self, log: Log, sink: LineSink) -> Composition:
         """Load the file and return its proxy, ready to run; raises `ProfileError`."""
-        client = load_awg_client(self.file, environ=self.environ, warn=_warning_to(log))
-        profile = client.profile(self.file, service_name(self.name or self.file.stem))
+        profile = self.read(_warning_to(log))
+        again = attrs.evolve(self, file=self.file.absolute())
         services = Services(state_dir=state_dir(self.environ), environ=self.environ)
         # The port is served at once, whether or not the server can be reached; who asks is told.
         return compose_proxy(
-            profile, services, log, sink, vital=frozenset({SERVER}), hidden=frozenset({DIRECT})
+            profile,
+            services,
+            log,
+            sink,
+            vital=frozenset({SERVER}),
+            hidden=frozenset({DIRECT}),
+            load=again.read,
         )
+
+    def read(self, warn: Callable[[str], None]) -> Profile:
+        """Return the profile that does what the file says; *warn* gets what works, but was hardly meant."""
+        client = load_awg_client(self.file, environ=self.environ, warn=warn)
+        return client.profile(self.file, service_name(self.name or self.file.stem))
 
 
 @attrs.frozen(kw_only=True)

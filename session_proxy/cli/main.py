@@ -28,7 +28,9 @@ from session_proxy.cli.lab import fault_table, lab
 from session_proxy.cli.relay_agent import relay_agent
 from session_proxy.cli.relay_audit import relay_audit
 from session_proxy.cli.relay_server import relay_server
+from session_proxy.cli.relay_ssh import relay_ssh
 from session_proxy.cli.relay_token import relay_token
+from session_proxy.cli.reload import reload
 from session_proxy.cli.run import run
 from session_proxy.cli.status import status
 from session_proxy.errors import ExitCode, SessionProxyError
@@ -51,6 +53,7 @@ app.command()(run)
 app.command(short_help="Report every problem of a profile.")(check)
 app.command(short_help="Show which route takes a destination, and why.")(explain)
 app.command()(status)
+app.command(short_help="Have a running sproxy take over its file.")(reload)
 app.command()(drain)
 app.command(short_help="Serve peers: the far end of upstreams of kind awg.")(awg_server)
 app.command(short_help="Serve a proxy port, straight into one awg-server.")(awg_client)
@@ -58,6 +61,7 @@ app.command(short_help="Make a server and a client of kind awg that fit.")(awg_k
 app.command(short_help="Turn AmneziaWG's .conf into our files, or back.")(awg_import)
 app.command(short_help="Join clients to agents behind NAT: the public server.")(relay_server)
 app.command(short_help="Offer services of this machine through a relay.")(relay_agent)
+app.command(short_help="Reach an agent's SSH server: a ProxyCommand.")(relay_ssh)
 app.command(short_help="Issue tokens for a relay, or make keys for them.")(relay_token)
 app.command(short_help="See every transport work, on this machine alone.")(demo)
 app.command(short_help="Play AWS, its agents and targets, for tests.", epilog=fault_table())(lab)

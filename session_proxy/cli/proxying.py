@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import attrs
@@ -18,7 +18,7 @@ from session_proxy.profile.loading import load_profile, single_upstream_profile
 from session_proxy.profile.model import Profile
 from session_proxy.supervision.lifecycle import Lifecycle, Phase
 from session_proxy.supervision.places import control_path, service_name, state_dir
-from session_proxy.supervision.proxy import ProxyDaemon
+from session_proxy.supervision.proxy import Load, ProxyDaemon
 from session_proxy.supervision.service import ServiceSettings
 
 
@@ -36,7 +36,7 @@ class ProxyComposer:
         """Load the profile and return its proxy, ready to run; raises `ProfileError`."""
         profile = self.load(log)
         services = Services(state_dir=state_dir(self.environ), environ=self.environ)
-        return compose_proxy(profile, services, log, sink)
+        return compose_proxy(profile, services, log, sink, load=self.again(profile))
 
     def load(self, log: Log) -> Profile:
         """Return the profile, under the name of its control socket."""
@@ -45,13 +45,7 @@ class ProxyComposer:
             log.warning("profile", message=text)
 
         if self.single is None:
-            profile = load_profile(
-                self.file,
-                environ=self.environ,
-                overrides={} if self.listen is None else {"listen": self.listen},
-                warn=warn,
-            )
-            return attrs.evolve(profile, name=service_name(self.name or profile.name))
+            return self.read(warn)
         single = self.single
         profile = single_upstream_profile(
             single.instance,
@@ -65,6 +59,20 @@ class ProxyComposer:
         )
         return attrs.evolve(profile, name=service_name(self.name or single.instance))
 
+    def read(self, warn: Callable[[str], None]) -> Profile:
+        """Return what the file says; *warn* gets what works, but was hardly meant."""
+        profile = load_profile(
+            self.file,
+            environ=self.environ,
+            overrides={} if self.listen is None else {"listen": self.listen},
+            warn=warn,
+        )
+        return attrs.evolve(profile, name=service_name(self.name or profile.name))
+
+    def again(self, profile: Profile) -> Load | None:
+        """Return what reads *profile* anew from where it was found, wherever that is from here by then."""
+        return None if profile.file is None else attrs.evolve(self, file=profile.file.absolute()).read
+
 
 def compose_proxy(
     profile: Profile,
@@ -74,11 +82,15 @@ def compose_proxy(
     *,
     vital: frozenset[str] = frozenset(),
     hidden: frozenset[str] = frozenset(),
+    load: Load | None = None,
 ) -> Composition:
-    """Return the proxy that serves *profile*, ready to run; see `HealthBoard` for *vital* and *hidden*."""
+    """Return the proxy that serves *profile*, ready to run; see `HealthBoard` for *vital* and *hidden*.
+
+    It can be reloaded where *load* reads the profile anew.
+    """
     metrics = Metrics()
     lifecycle = Lifecycle()
-    daemon = ProxyDaemon(profile, services, log, metrics, vital=vital, hidden=hidden)
+    daemon = ProxyDaemon(profile, services, log, metrics, vital=vital, hidden=hidden, load=load)
 
     def is_ready() -> bool:
         return lifecycle.phase is Phase.READY and not daemon.obstacles()

@@ -11,6 +11,7 @@ from session_proxy.errors import ProfileError
 from session_proxy.observability.log_settings import LogSettings
 from session_proxy.observability.logging import make_logger
 from session_proxy.observability.sink import LineSink
+from session_proxy.policy.changes import compare
 from session_proxy.profile.model import ListenAddress
 from session_proxy.supervision.awg_server import AwgServerDaemon
 from session_proxy.supervision.proxy import ProxyDaemon
@@ -97,3 +98,15 @@ def test_what_the_loader_finds_is_told(
     assert all("warning profile message=" in " ".join(line.split()) for line in lines)
     with pytest.raises(ProfileError, match=r"absent\.toml"):
         composer(file=tmp_path / "absent.toml", name=None, environ=environ)(log, LineSink(2))
+
+
+def test_a_client_file_is_read_again(tmp_path: Path, environ: dict[str, str]) -> None:
+    file = written(tmp_path, "client.toml", ClientText(awg=SOUND))
+    client = ClientComposer(file=file, name="mine", environ=environ)
+    before = client.read(print)
+    written(tmp_path, "client.toml", ClientText(awg=SOUND, more=MORE))
+
+    after = client.read(print)
+
+    assert (after.name, after.limits.drain) == ("mine", 3)
+    assert set(compare(before, after).settings) == {"admin", "limits.drain"}

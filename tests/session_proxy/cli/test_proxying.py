@@ -81,3 +81,32 @@ def test_an_instance_is_a_profile_of_its_own(environ: dict[str, str]) -> None:
 def test_a_bad_profile_stops_it(tmp_path: Path, environ: dict[str, str]) -> None:
     with pytest.raises(ProfileError, match=r"absent\.toml"):
         composer(environ, file=tmp_path / "absent.toml").load(make_logger(print, LogSettings()))
+
+
+def test_a_profile_is_read_again_from_where_it_was_found(
+    tmp_path: Path, environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the working folder is by then, and with the options of the start."""
+    monkeypatch.chdir(tmp_path)
+    Path("config.toml").write_text("[limits]\nidle = 1\n")
+    made = composer(environ, listen="127.0.0.1:2", name="other")
+    load = made.again(made.load(make_logger(print, LogSettings())))
+    assert load is not None
+    Path("config.toml").write_text('[limits]\nidle = 2\n[auth]\nuser = "a"\npass = "in the open"\n')
+    Path("config.toml").chmod(0o644)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    warnings: list[str] = []
+
+    profile = load(warnings.append)
+
+    assert (profile.limits.idle, profile.name) == (2, "other")
+    assert profile.listen == (ListenAddress("127.0.0.1", 2),)
+    assert len(warnings) == 1
+
+
+def test_a_single_instance_has_no_file_to_read_again(environ: dict[str, str]) -> None:
+    single = SingleUpstream(instance="i-1", user=None, key=None, aws_profile=None, region="eu-west-1")
+    made = composer(environ, single=single)
+
+    assert made.again(made.load(make_logger(print, LogSettings()))) is None
