@@ -14,7 +14,7 @@ import attrs
 import trio
 
 from tunnel_relay.errors import RelayProtocolError
-from tunnel_relay.policy.access import Denial
+from tunnel_relay.policy.access import Denial, Feature
 from tunnel_relay.policy.rate import Act, Pace, RateLimits
 from tunnel_relay.protocol.frames import NUMBERED, Frame, FrameType
 from tunnel_relay.protocol.greetings import GoAway, read_go_away, read_hello, read_resume, write
@@ -188,6 +188,15 @@ class Policing:
         if not self.holds():
             return None
         now = trio.current_time()
+        denial = self.census.access.tier(self.tier()).refuse_feature(Feature.REQUESTS)
+        if denial is not None:
+            # Nobody could answer it in the agent's place, and without it the agent takes nothing more.
+            self._deny(denial)
+            del self._entered[frame.session]
+            self.census.leave(counted, now, lost=True)
+            away = GoAway(lost=True, detail=denial.detail)
+            self.link.send(Frame(FrameType.GOAWAY, frame.session, payload=write(away)))
+            return None
         self._paced(Act.REQUEST, self.rates.pace_request(self.user, self.tier(), now))
         counted.asked[frame.stream] = now
         return frame

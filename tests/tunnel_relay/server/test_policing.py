@@ -307,6 +307,18 @@ async def test_what_is_like_what_was_told_is_counted(autojump_clock: MockClock) 
     assert [event.times for event in link.world.told if isinstance(event, LimitReached)] == [1, 5]
 
 
+async def test_requests_are_not_for_every_tier(autojump_clock: MockClock) -> None:
+    link = World(Census(Access((attrs.evolve(TIER, features=frozenset()),)))).link()
+    link.hello()
+    piece = Cutter(Request(id="r", target="nas:80", payload=b"")).next()
+    assert link.say(FrameType.REQUEST, 1, piece) is None
+    [frame] = link.sent
+    assert (frame.type, frame.session) == (FrameType.GOAWAY, 1)
+    assert read_go_away(frame.payload) == GoAway(lost=True, detail="the tier 'free' has no 'requests'")
+    assert len(link.world.told) == 1
+    assert link.world.census.access.held("alice", Held.SESSIONS) == 0
+
+
 async def test_an_open_that_is_cut_off(autojump_clock: MockClock) -> None:
     link = World().link()
     link.hello()
