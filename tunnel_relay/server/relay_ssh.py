@@ -204,6 +204,9 @@ class _Side:
                 if not self._far_end.sessions and self.pool.idle:
                     break
             self.relay.over(self)
+            # The agent need not keep the session: leave it the time to hear so.
+            self._reaching.part("the relay needs it no more")
+            await trio.sleep(PAUSE)
 
     @staticmethod
     async def _link(end: FarEnd | Reaching, port: Port) -> None:

@@ -267,7 +267,6 @@ async def test_what_nobody_needs_is_given_up(sshd: Sshd, tmp_path: Path) -> None
     )
     with trio.fail_after(20):
         async with open_echo() as echo, open_relay_ssh_world(sshd, tmp_path, settings=settings) as world:
-            world.agent.settings = attrs.evolve(SETTINGS, grace=0.1)
             assert await world.exchange(echo, b"once") == b"once"
             world.away.add("client")
             world.cut("client")
