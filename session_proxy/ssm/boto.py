@@ -5,6 +5,7 @@ Importing it takes a third of a second, so that is done in a thread too, and onl
 
 from __future__ import annotations
 
+import datetime as dt
 import threading
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,13 +14,15 @@ from typing import TYPE_CHECKING
 import attrs
 import boto3.session
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.credentials import Credentials
+from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 from botocore.parsers import ResponseParserError
 
 from session_proxy.profile.model import Aws
 from session_proxy.profile.secret import Secret
 from session_proxy.ssm.aws_errors import Call, translate
 from session_proxy.ssm.errors import AwsConfigurationError, AwsCredentialsError
+from session_proxy.ssm.session import AwsCredentials
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2 import EC2Client
@@ -29,6 +32,20 @@ if TYPE_CHECKING:
 # AWS answers control calls in well under a second; StartSession on a busy account has been seen to take ten.
 CONNECT_LIMIT = 10
 READ_LIMIT = 30
+
+# What botocore calls the sources of credentials, in words.
+SOURCES = {
+    "assume-role": "an assumed role",
+    "assume-role-with-web-identity": "a web identity's role",
+    "config-file": "the keys of ~/.aws/config",
+    "container-role": "the container's role",
+    "custom-process": "its credential_process",
+    "env": "the environment",
+    "explicit": "the environment",
+    "iam-role": "the instance's role",
+    "shared-credentials-file": "the keys of ~/.aws/credentials",
+    "sso": "an SSO session",
+}
 
 
 @attrs.frozen
@@ -110,6 +127,24 @@ class AwsClients:
                 InstanceId=instance, InstanceOSUser=user, SSHPublicKey=public_key
             )
 
+    def credentials(self) -> AwsCredentials:
+        """Return which credentials are used; temporary ones are fetched, or renewed where that is due."""
+        with self._translated(Call("Reading the credentials", "sts:GetCallerIdentity", "this account")):
+            endpoint = self.ssm().meta.endpoint_url
+            with self._lock:
+                session = self._open()
+                found = session.get_credentials()
+            if found is None:
+                raise NoCredentialsError
+            key = found.get_frozen_credentials().access_key
+            return AwsCredentials(
+                source=self._source(found.method),
+                key=key or "",
+                expires=_expiry(found),
+                region=session.region_name or "",
+                endpoint=endpoint,
+            )
+
     # The stubs of boto3 overload `client` for every service of AWS, and pyright complains of those that are
     # not installed.
 
@@ -172,6 +207,14 @@ class AwsClients:
             )
         return self._session
 
+    def _source(self, method: str) -> str:
+        if self.aws.access_key is not None:
+            return "the file's own keys"
+        if profile := self.aws.profile or self.environ.get("AWS_PROFILE"):
+            return f"profile {profile}, {SOURCES.get(method, method)}"
+        # Those that the environment holds were handed over, so botocore calls them explicit.
+        return SOURCES.get(method, method)
+
     def _config(self) -> Config:
         # Proxies are left to botocore, which reads HTTPS_PROXY and NO_PROXY itself.
         return Config(
@@ -206,6 +249,12 @@ class AwsClients:
                 "the AWS profile asks for an MFA code, and there is no terminal to ask on;"
                 " use credentials that need none, such as `aws sso login`"
             ) from exc
+
+
+def _expiry(credentials: Credentials) -> float | None:
+    """Return until when *credentials* hold, where they say; botocore has no public way to ask."""
+    expires: object = getattr(credentials, "_expiry_time", None)
+    return expires.timestamp() if isinstance(expires, dt.datetime) else None
 
 
 def _reveal(secret: Secret | None) -> str | None:

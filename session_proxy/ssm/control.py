@@ -17,7 +17,7 @@ import trio
 
 from session_proxy.profile.model import Aws
 from session_proxy.ssm.errors import AwsError, AwsUnreachableError, NoInstanceError, SessionEndedError
-from session_proxy.ssm.session import StartedSession
+from session_proxy.ssm.session import AwsCredentials, StartedSession
 
 if TYPE_CHECKING:
     from session_proxy.ssm.boto import Instance
@@ -58,6 +58,10 @@ class Clients(Protocol):
 
     def send_ssh_public_key(self, instance: str, user: str, public_key: str) -> None:
         """Let *public_key* log in as *user* for a minute."""
+        ...
+
+    def credentials(self) -> AwsCredentials:
+        """Return which credentials are used."""
         ...
 
     def close(self) -> None:
@@ -178,6 +182,11 @@ class Control:
         """Have EC2 Instance Connect accept *public_key* (OpenSSH's one line) for *user* for 60 seconds."""
         clients = await self._get_clients()
         await self._run(clients.send_ssh_public_key, instance, user, public_key)
+
+    async def credentials(self) -> AwsCredentials:
+        """Return which credentials are used; those that have to be fetched are, but nothing is asked with them."""
+        clients = await self._get_clients()
+        return await self._run(clients.credentials)
 
     def close(self) -> None:
         """Give back the sockets kept for reuse."""

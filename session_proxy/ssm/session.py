@@ -1,4 +1,4 @@
-"""A session that AWS has started, and what its data channel needs of the control calls."""
+"""A session that AWS has started, with which credentials, and what its data channel needs of the control calls."""
 
 from __future__ import annotations
 
@@ -14,6 +14,26 @@ class StartedSession:
     session_id: str
     token: str = attrs.field(repr=False)
     stream_url: str
+
+
+@attrs.frozen(kw_only=True)
+class AwsCredentials:
+    """Which credentials AWS is asked with, and where.
+
+    Attributes:
+      source: Where they come from, in words.
+      key: The access key's id.
+      expires: Until when they hold, in seconds of Unix time; None where that is not said.
+      region: Which region's instances are meant.
+      endpoint: The URL of Session Manager.
+
+    """
+
+    source: str
+    key: str
+    expires: float | None
+    region: str
+    endpoint: str
 
 
 class SessionControl(Protocol):

@@ -349,3 +349,47 @@ def test_renewed_credentials_are_noticed(fake_aws: FakeAws, tmp_path: Path) -> N
 
     used = [headers["Authorization"] for _, headers, _ in fake_aws.requests]
     assert ["AKIDOLD" in used[0], "AKIDNEW" in used[-1]] == [True, True]
+
+
+def test_which_credentials_are_used(server: FakeAws, tmp_path: Path) -> None:
+    (tmp_path / "credentials").write_text("[work]\naws_access_key_id=AKIDWORK\naws_secret_access_key=x\n")
+    command = (
+        """echo '{"Version": 1, "AccessKeyId": "AKIDTOOL", "SecretAccessKey": "x","""
+        """ "SessionToken": "t", "Expiration": "2100-01-01T00:00:00Z"}'"""
+    )
+    tool = tmp_path / "tool"
+    tool.write_text(f"#!/bin/sh\n{command}\n")
+    tool.chmod(0o700)
+    (tmp_path / "config").write_text(f"[profile tool]\ncredential_process={tool}\n")
+    environ = {"AWS_ACCESS_KEY_ID": "AKIDENVIRON", "AWS_SECRET_ACCESS_KEY": "x", **server.environ}
+    region = "eu-west-1"
+    told: list[tuple[str, str, float | None]] = []
+    for aws in (
+        INLINE,
+        Aws(region=region, profile="work"),
+        Aws(region=region, profile="tool"),
+        Aws(region=region),
+    ):
+        clients = AwsClients(aws, environ)
+        found = clients.credentials()
+        clients.close()
+        assert (found.region, found.endpoint) == (region, environ["AWS_ENDPOINT_URL"])
+        told.append((found.source, found.key, found.expires))
+
+    assert told == [
+        ("the file's own keys", "AKIDEXAMPLE", None),
+        ("profile work, the keys of ~/.aws/credentials", "AKIDWORK", None),
+        (
+            "profile tool, its credential_process",
+            "AKIDTOOL",
+            dt.datetime(2100, 1, 1, tzinfo=dt.UTC).timestamp(),
+        ),
+        ("the environment", "AKIDENVIRON", None),
+    ]
+
+
+def test_no_credentials_to_tell_of() -> None:
+    clients = AwsClients(Aws(region="eu-west-1"), {})
+    with pytest.raises(AwsCredentialsError, match="no AWS credentials were found"):
+        clients.credentials()
+    clients.close()

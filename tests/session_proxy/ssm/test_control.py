@@ -17,7 +17,11 @@ from session_proxy.ssm.errors import (
     NoInstanceError,
     SessionEndedError,
 )
-from session_proxy.ssm.session import StartedSession
+from session_proxy.ssm.session import AwsCredentials, StartedSession
+
+CREDENTIALS = AwsCredentials(
+    source="the environment", key="AKID", expires=None, region="r", endpoint="https://r"
+)
 
 
 @attrs.define(eq=False)
@@ -51,6 +55,9 @@ class FakeClients:
 
     def send_ssh_public_key(self, instance: str, user: str, public_key: str) -> None:
         self.pushed.append((instance, user, public_key))
+
+    def credentials(self) -> AwsCredentials:
+        return CREDENTIALS
 
     def close(self) -> None:
         self.closed = True
@@ -160,3 +167,7 @@ async def test_push_a_key() -> None:
 async def test_nothing_is_made_before_the_first_call() -> None:
     async with open_control(Aws(profile="there is no such profile"), {}):
         pass
+
+
+async def test_credentials_are_told() -> None:
+    assert await Control(FakeClients).credentials() == CREDENTIALS
