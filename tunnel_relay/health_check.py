@@ -12,6 +12,7 @@ import trio
 from tunnel_relay.errors import WebSocketError
 from tunnel_relay.http_tunnel import open_http_stream
 from tunnel_relay.protocol.upgrade import HEALTH_PATH
+from tunnel_relay.tls import client_tls
 
 # Seconds that an answer may take, and how long it may be.
 PATIENCE = 5.0
@@ -35,8 +36,7 @@ async def _ask(url: str, ssl_context: ssl.SSLContext | None, proxy: str | None) 
         return None
     try:
         if secure:
-            context = ssl_context or ssl.create_default_context()
-            stream = trio.SSLStream(stream, context, server_hostname=host, https_compatible=True)
+            stream = client_tls(stream, ssl_context, host)
         http = h11.Connection(h11.CLIENT, max_incomplete_event_size=LONGEST)
         headers = [("Host", parts.netloc.rpartition("@")[2]), ("Connection", "close")]
         request = http.send(h11.Request(method="GET", target=HEALTH_PATH, headers=headers)) or b""

@@ -30,6 +30,7 @@ from tunnel_relay.server.events import CAUSES, Cause, Origin, TurnedAway
 from tunnel_relay.server.heads import Head, HeadError, read_head, turn_away
 from tunnel_relay.server.service import RelayService
 from tunnel_relay.streams import ReplayedStream
+from tunnel_relay.tls import server_tls
 
 # Who is turned away gets so many seconds to read why.
 PARTING = 1.0
@@ -169,7 +170,7 @@ class PublicPort:
             arrival.stream, source = await _read_proxy_header(arrival.stream)
             arrival.origin = attrs.evolve(origin, address=client_address(source or origin.address, "", ()))
         if settings.tls is not None:
-            stream = trio.SSLStream(arrival.stream, settings.tls(), server_side=True, https_compatible=True)
+            stream = server_tls(arrival.stream, settings.tls())
             try:
                 await stream.do_handshake()
             except trio.BrokenResourceError as exc:

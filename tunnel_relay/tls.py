@@ -1,0 +1,68 @@
+"""TLS over Trio streams (`trio.SSLStream`), with reads that take all records which are there.
+
+OpenSSL gives out a record at a time, 16 KiB at most, and each costs a pass through Trio's loop and through all that
+lies above.
+"""
+
+from __future__ import annotations
+
+import ssl
+from typing import TYPE_CHECKING
+
+import attrs
+import trio
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+# What one read of the network takes: 16 records.
+READ = 256 * 1024
+
+
+class RecordGatherer(ssl.SSLObject):
+    """An `ssl.SSLObject` whose reads do not end with the first record."""
+
+    def read(self, len: int = 1024, buffer: WriteableBuffer | None = None) -> bytes:  # noqa: A002
+        """Return *len* bytes at most: as many as have arrived."""
+        if buffer is not None:
+            return super().read(len, buffer)  # type: ignore[arg-type]
+        gathered = bytearray(super().read(len))
+        try:
+            while (left := len - gathered.__len__()) > 0 and (piece := super().read(left)):
+                gathered += piece
+        except ssl.SSLError:
+            # There is no more for now; what else it may be shows with the next read.
+            pass
+        return bytes(gathered)
+
+
+@attrs.define(eq=False)
+class _LongReads(trio.abc.Stream):
+    stream: trio.abc.Stream
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        return await self.stream.receive_some(READ if max_bytes is None else max_bytes)
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await self.stream.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self.stream.wait_send_all_might_not_block()
+
+    async def aclose(self) -> None:
+        await self.stream.aclose()
+
+
+def client_tls(
+    stream: trio.abc.Stream, context: ssl.SSLContext | None, host: str
+) -> trio.SSLStream[trio.abc.Stream]:
+    """Return *stream* with TLS to *host*, which proves itself as *context* wants; None for the system's way."""
+    context = context or ssl.create_default_context()
+    context.sslobject_class = RecordGatherer
+    return trio.SSLStream(_LongReads(stream), context, server_hostname=host, https_compatible=True)
+
+
+def server_tls(stream: trio.abc.Stream, context: ssl.SSLContext) -> trio.SSLStream[trio.abc.Stream]:
+    """Return *stream* with TLS, where we prove ourselves as *context* does."""
+    context.sslobject_class = RecordGatherer
+    return trio.SSLStream(_LongReads(stream), context, server_side=True, https_compatible=True)
