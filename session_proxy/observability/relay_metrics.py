@@ -117,6 +117,8 @@ RELAY_CATALOGUE = (
     MetricSpec(
         "sproxy_relay_streams", "gauge", "Streams in them, and in those whose client may still come back."
     ),
+    MetricSpec("sproxy_relay_ssh_connections", "gauge", "The relay's own SSH connections to agents."),
+    MetricSpec("sproxy_relay_ssh_streams", "gauge", "Streams over them."),
     MetricSpec("sproxy_relay_queue_bytes", "gauge", "Bytes of the frames that wait."),
     MetricSpec("sproxy_relay_audit_entries_total", "counter", "Entries of the audit log that were written."),
     MetricSpec(
@@ -141,6 +143,8 @@ class RelayFigures:
     queue: int = 0
     queue_bytes: int = 0
     breaker: int = 0
+    ssh_connections: int = 0
+    ssh_streams: int = 0
     audited: int = 0
     audit_lost: int = 0
     ready: bool = False
@@ -259,6 +263,8 @@ def _read(figures: RelayFigures) -> Iterator[tuple[str, float]]:
     yield "tunnel_circuit_breaker_state", figures.breaker
     yield "sproxy_relay_sessions", figures.sessions
     yield "sproxy_relay_streams", figures.streams
+    yield "sproxy_relay_ssh_connections", figures.ssh_connections
+    yield "sproxy_relay_ssh_streams", figures.ssh_streams
     yield "sproxy_relay_queue_bytes", figures.queue_bytes
     yield "sproxy_relay_audit_entries_total", figures.audited
     yield "sproxy_relay_audit_lost_total", figures.audit_lost

@@ -121,6 +121,13 @@ async def open_relay_ssh(
             service.switch.keeper = None
 
 
+def change_relay_ssh(relay_ssh: RelaySsh, server: RelayServer, log: Log) -> None:
+    """Let what *server* says of users, pool and breaker hold from now on."""
+    relay_ssh.change(
+        RelayLogins(server.users, log), relay_ssh_settings_of(server), breaker_settings_of(server)
+    )
+
+
 def log_relay_ssh(log: Log, event: RelaySshEvent) -> None:
     """Write the line that *event* deserves."""
     match event:

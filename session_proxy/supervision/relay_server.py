@@ -214,13 +214,15 @@ class RelayServerDaemon:
         return ServiceFigures() if self._service is None else self._service.figures()
 
     def _figures(self) -> RelayFigures:
-        figures, audit = self._service_figures(), self._audit
+        figures, audit, ssh = self._service_figures(), self._audit, self._relay_ssh
         return RelayFigures(
             sessions=figures.sessions,
             streams=figures.streams,
             queue=figures.frames,
             queue_bytes=figures.bytes,
-            breaker=BreakerState.CLOSED if self._relay_ssh is None else self._relay_ssh.breaker_state(),
+            breaker=BreakerState.CLOSED if ssh is None else ssh.breaker_state(),
+            ssh_connections=0 if ssh is None else ssh.connections,
+            ssh_streams=0 if ssh is None else ssh.streams,
             audited=0 if audit is None else audit.written,
             audit_lost=0 if audit is None else audit.lost,
             ready=self.is_ready(),

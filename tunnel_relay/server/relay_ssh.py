@@ -24,7 +24,7 @@ from tunnel_relay.client.reaching import PAUSE, Reaching
 from tunnel_relay.far_end import FarEnd
 from tunnel_relay.inner_link import InnerLink, carry
 from tunnel_relay.policy.access import Access, Denial, Feature, Held
-from tunnel_relay.policy.breaker import Breakers, BreakerState
+from tunnel_relay.policy.breaker import Breakers, BreakerSettings, BreakerState
 from tunnel_relay.protocol.greetings import Mode
 from tunnel_relay.protocol.multiplexer import Reason
 from tunnel_relay.protocol.session import SessionSettings
@@ -96,6 +96,12 @@ class RelaySsh:
     def streams(self) -> int:
         """How many streams they carry."""
         return sum(side.pool.streams for side in self._sides.values())
+
+    def change(self, accounts: Accounts, settings: RelaySshSettings, breaker: BreakerSettings) -> None:
+        """Be told otherwise; what there is stays, and the bounds of sessions are those of new far ends."""
+        self.accounts, self.settings, self.breakers.settings = accounts, settings, breaker
+        for side in self._sides.values():
+            side.change()
 
     def breaker_state(self) -> BreakerState:
         """Return the worst state that a breaker is in."""
@@ -191,6 +197,12 @@ class _Side:
         )
         self.port = Port(relay.switch, self.user, self.agent, relay.instance)
         self.port.link = InnerLink(self._far_end.heed)
+
+    def change(self) -> None:
+        """Take what the relay was told otherwise."""
+        settings = self.relay.settings
+        self.pool.settings = settings.pool
+        self._login.accounts, self._login.settings = self.relay.accounts, settings.login
 
     async def run(self) -> None:
         """Join it to the switch, until there is nothing to do."""

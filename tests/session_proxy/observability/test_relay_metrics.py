@@ -40,7 +40,16 @@ def test_the_names_that_dashboards_expect() -> None:
 
 def counted() -> RelayMetrics:
     metrics = RelayMetrics(
-        lambda: RelayFigures(sessions=2, streams=5, queue=3, queue_bytes=4096, breaker=1, ready=True)
+        lambda: RelayFigures(
+            sessions=2,
+            streams=5,
+            queue=3,
+            queue_bytes=4096,
+            breaker=1,
+            ssh_connections=6,
+            ssh_streams=7,
+            ready=True,
+        )
     )
     for event in EVENTS:
         metrics(event)
@@ -74,6 +83,8 @@ def test_what_is_counted() -> None:
         ("sproxy_relay_tokens_refreshed_total",): 1,
         ("sproxy_relay_sessions",): 2,
         ("sproxy_relay_streams",): 5,
+        ("sproxy_relay_ssh_connections",): 6,
+        ("sproxy_relay_ssh_streams",): 7,
         ("sproxy_relay_queue_bytes",): 4096,
         ("sproxy_ready",): 1,
     }

@@ -20,7 +20,7 @@ from session_proxy.outbound.relay_dialing import SecretTokens
 from session_proxy.outbound.transport import Services, Transport
 from session_proxy.profile.model import RelayEndpoint, RelayUpstream
 from session_proxy.profile.secret import Secret
-from session_proxy.supervision.relay_logins import RECORD, relay_ssh_settings_of
+from session_proxy.supervision.relay_logins import RECORD, change_relay_ssh, relay_ssh_settings_of
 from session_proxy.target import Target
 from tests.support.exchanges import exchange
 from tests.support.relay_daemon import Served, load_relay, open_relay_daemon
@@ -137,6 +137,11 @@ async def test_who_is_no_user_of_the_relay_s_is_told_so(home: Home) -> None:
     with trio.fail_after(SECONDS):
         async with open_relay_daemon(server) as served, open_client(served, home) as client:
             with pytest.raises((UnreachableError, TransportDownError), match="knows no way to log in"):
+                await client.connect_tcp(Target.of(HOST, 1))
+            relay_ssh = served.daemon._relay_ssh  # pyright: ignore[reportPrivateUsage]
+            assert relay_ssh is not None
+            change_relay_ssh(relay_ssh, load_relay(home.folder, more=home.users()), served.daemon.log)
+            with pytest.raises((RefusedError, UnreachableError), match="could not connect"):
                 await client.connect_tcp(Target.of(HOST, 1))
 
 

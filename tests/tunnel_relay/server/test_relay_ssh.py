@@ -21,6 +21,7 @@ from tunnel_relay.client.forwarding import open_forwarding
 from tunnel_relay.errors import SshKeyError
 from tunnel_relay.inner_link import InnerLink
 from tunnel_relay.policy.access import FREE, PREMIUM, Access, Held, Tier
+from tunnel_relay.policy.breaker import BreakerSettings
 from tunnel_relay.policy.outbox import OutboxSettings
 from tunnel_relay.protocol.frames import Frame, FrameType
 from tunnel_relay.protocol.greetings import Mode
@@ -279,6 +280,21 @@ async def test_what_nobody_needs_is_given_up(sshd: Sshd, tmp_path: Path) -> None
             with pytest.raises(StreamResetError, match="not known here"):
                 await world.exchange(echo, b"anew")
             assert await world.exchange(echo, b"twice") == b"twice"
+
+
+async def test_what_is_told_otherwise_holds_for_what_there_is(sshd: Sshd, tmp_path: Path) -> None:
+    with trio.fail_after(20):
+        async with open_echo() as echo, open_relay_ssh_world(sshd, tmp_path) as world:
+            assert await world.exchange(echo, b"once") == b"once"
+
+            async def nobody(_user: str, _agent: str) -> None:
+                await trio.lowlevel.checkpoint()
+
+            settings = RelaySshSettings(session=SETTINGS, pool=PoolSettings(idle=0.1, check=0.05, warm=0))
+            world.relay.change(nobody, settings, BreakerSettings())
+            [held] = world.relay._sides["alice", "nas"].pool._held  # pyright: ignore[reportPrivateUsage]
+            held.well = False
+            await refused(world.client, echo, Reason.UNREACHABLE, "knows no way to log in")
 
 
 async def test_requests_are_done_once_behind_ssh(sshd: Sshd, tmp_path: Path) -> None:
