@@ -11,7 +11,9 @@ import attrs
 from session_proxy.cli.daemons import Composition
 from session_proxy.observability.logging import Log
 from session_proxy.observability.sink import LineSink
+from session_proxy.profile.loading import Warn
 from session_proxy.profile.relay_loading import load_relay_server
+from session_proxy.profile.relay_model import RelayServer
 from session_proxy.supervision.lifecycle import Lifecycle, Phase
 from session_proxy.supervision.places import control_path, service_name, state_dir
 from session_proxy.supervision.relay_server import RelayServerDaemon
@@ -28,23 +30,26 @@ class RelayServerComposer:
 
     def __call__(self, log: Log, sink: LineSink) -> Composition:
         """Load the file and return its server, ready to run; raises `ProfileError`."""
-        server = load_relay_server(
-            self.file, environ=self.environ, warn=lambda text: log.warning("profile", message=text)
-        )
-        name = service_name(self.name or server.name)
+        server = self.load(lambda text: log.warning("profile", message=text))
         lifecycle = Lifecycle()
-        state = server.state or state_dir(self.environ)
 
         def is_ready() -> bool:
             return lifecycle.phase is Phase.READY and not daemon.obstacles()
 
-        daemon = RelayServerDaemon(
-            attrs.evolve(server, name=name, state=state), log, lambda: sink.dropped, is_ready
-        )
+        daemon = RelayServerDaemon(server, log, lambda: sink.dropped, is_ready, self.load)
         settings = ServiceSettings(
-            name=name,
+            name=server.name,
             drain=server.limits.drain,
             admin=None if server.admin is None else server.admin.listen,
-            control=control_path(name, self.environ),
+            control=control_path(server.name, self.environ),
         )
         return Composition(daemon=daemon, settings=settings, lifecycle=lifecycle)
+
+    def load(self, warn: Warn) -> RelayServer:
+        """Return what the file says now; raises `ProfileError`."""
+        server = load_relay_server(self.file, environ=self.environ, warn=warn)
+        return attrs.evolve(
+            server,
+            name=service_name(self.name or server.name),
+            state=server.state or state_dir(self.environ),
+        )

@@ -6,13 +6,13 @@ import contextlib
 import hashlib
 import ssl
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from functools import partial
 
 import attrs
 import trio
 
-from session_proxy.errors import Problem, ProfileError
+from session_proxy.errors import ExitCode, Problem, ProfileError, ReloadError
 from session_proxy.inbound.sockets import open_listeners, socket_name
 from session_proxy.observability.audit_file import AuditFile, open_audit
 from session_proxy.observability.http import HttpLimits, serve_http_stream
@@ -20,17 +20,21 @@ from session_proxy.observability.logging import Log
 from session_proxy.observability.relay_audit import RelayAudit
 from session_proxy.observability.relay_log import RelayLog
 from session_proxy.observability.relay_metrics import RelayFigures, RelayMetrics
+from session_proxy.policy.changes import Changes
+from session_proxy.profile.loading import Warn
 from session_proxy.profile.model import ListenAddress
 from session_proxy.profile.relay_keys import read_revoked, verifier_of
 from session_proxy.profile.relay_model import RelayServer
 from session_proxy.profile.relay_policy import access_of, rate_limits_of
 from session_proxy.supervision.relay_files import follow, read_tls
-from session_proxy.supervision.relay_logins import open_relay_ssh
+from session_proxy.supervision.relay_logins import change_relay_ssh, open_relay_ssh
 from session_proxy.supervision.relay_pages import Routes, more_admin_routes, public_routes
+from session_proxy.supervision.relay_reload import RelayChange, compare_relays
 from session_proxy.supervision.status import RelayServerStatus
 from tunnel_relay.background import open_background
 from tunnel_relay.link import LinkSettings
 from tunnel_relay.policy.breaker import BreakerState
+from tunnel_relay.protocol.tokens import TokenKeyError, Verifier
 from tunnel_relay.server.events import RelayEvent
 from tunnel_relay.server.port import PortSettings, PublicPort
 from tunnel_relay.server.relay_ssh import RelaySsh
@@ -51,6 +55,7 @@ class RelayServerDaemon:
       log: Where what happens is told.
       dropped: How many lines of it nobody took.
       is_ready: Whether clients are accepted, and served.
+      load: Reads the file anew, and tells what in it was probably not meant; without it, it is never reloaded.
 
     """
 
@@ -58,11 +63,15 @@ class RelayServerDaemon:
     log: Log
     dropped: Callable[[], int] = lambda: 0
     is_ready: Callable[[], bool] = lambda: True
+    load: Callable[[Warn], RelayServer] | None = None
     metrics: RelayMetrics = attrs.field(init=False)
     _consumers: list[Callable[[RelayEvent], None]] = attrs.field(init=False)
     _service: RelayService | None = attrs.field(default=None, init=False)
     _relay_ssh: RelaySsh | None = attrs.field(default=None, init=False)
     _audit: AuditFile | None = attrs.field(default=None, init=False)
+    _entering: RelayAudit | None = attrs.field(default=None, init=False)
+    _port: PublicPort | None = attrs.field(default=None, init=False)
+    _addresses: list[ListenAddress] = attrs.field(factory=list[ListenAddress], init=False)
 
     def __attrs_post_init__(self) -> None:
         self.metrics = RelayMetrics(self._figures)
@@ -101,11 +110,57 @@ class RelayServerDaemon:
             self.log.warning(
                 "audit", message=f"the last {audit.cut} bytes were no whole entry, and are taken away"
             )
-        entering = RelayAudit(audit.add, time.time)
-        self._consumers.append(entering)
-        # Secrets show in it as where they come from.
-        digest = hashlib.sha256(repr(self.config).encode()).hexdigest()
-        entering.configured(digest=digest, resource=str(self.config.file or ""), cut=audit.cut)
+        self._entering = RelayAudit(audit.add, time.time)
+        self._consumers.append(self._entering)
+        self._audit_config(cut=audit.cut)
+
+    def _audit_config(self, **details: str | int) -> None:
+        if self._entering is not None:
+            # Secrets show in it as where they come from.
+            digest = hashlib.sha256(repr(self.config).encode()).hexdigest()
+            self._entering.configured(digest=digest, resource=str(self.config.file or ""), **details)
+
+    @contextlib.asynccontextmanager
+    async def prepare(self) -> AsyncGenerator[RelayChange]:
+        """See `session_proxy.supervision.reload.Reloadable.prepare`.
+
+        Raises:
+          ReloadError: there is nothing to read, or what changed cannot be taken over.
+          ProfileError: the file is wrong.
+          TokenKeyError: its keys are.
+
+        """
+        load, service = self.load, self._service
+        if load is None or service is None:
+            raise ReloadError("it is still starting" if load else "it runs without a file to read anew")
+        warnings: list[str] = []
+        server = await trio.to_thread.run_sync(load, warnings.append, abandon_on_cancel=True)
+        for warning in warnings:
+            self.log.warning("profile", message=warning)
+        changes = compare_relays(self.config, server)
+        try:
+            verifier = await trio.to_thread.run_sync(verifier_of, server.jwt)
+        except (TokenKeyError, ValueError) as exc:
+            raise ReloadError(f"jwt.keys: {exc}", ExitCode.CONFIGURATION) from exc
+        yield RelayChange(self, server, verifier, changes)
+
+    def adopt(self, server: RelayServer, verifier: Verifier, changes: Changes) -> Sequence[ListenAddress]:
+        """Serve *server* from now on, and see to it that nobody is linked whom it does not let in."""
+        service, port, limits = self._service, self._port, server.limits
+        assert service is not None, "it was prepared"
+        assert port is not None, "clients are accepted"
+        self.config = server
+        service.access.change(access_of(server).tiers)
+        service.rates.change(rate_limits_of(server))
+        service.settings = LinkSettings(heartbeat=limits.heartbeat, silence=limits.silence)
+        service.switch.most_waiting = limits.memory
+        port.settings = attrs.evolve(_port_settings(server), tls=port.settings.tls)
+        port.pages = self._pages()
+        if self._relay_ssh is not None:
+            change_relay_ssh(self._relay_ssh, server, self.log)
+        service.trust(verifier)
+        self._audit_config(reload="; ".join(changes.lines()) or "none")
+        return self._addresses
 
     async def _open_service(self, background: trio.Nursery) -> RelayService:
         config, limits = self.config, self.config.limits
@@ -133,24 +188,8 @@ class RelayServerDaemon:
         return service
 
     async def _open_port(self, background: trio.Nursery, service: RelayService) -> PublicPort:
-        config, limits = self.config, self.config.limits
-        settings = PortSettings(
-            trusted=config.trusted_proxies,
-            proxy_protocol=config.proxy_protocol,
-            handshake=limits.handshake,
-            connections=limits.connections,
-            waiting=max(1, round(limits.connections * WAITING)),
-            waiting_each=WAITING_EACH,
-        )
-        token = None if config.metrics_token is None else config.metrics_token.reveal()
-        routes = public_routes(self.is_ready, self.metrics.render, token)
-        times = HttpLimits(request=limits.handshake, answer=limits.handshake, idle=limits.handshake)
-
-        async def show(stream: trio.abc.Stream) -> None:
-            await serve_http_stream(routes, stream, limits=times, once=True)
-
-        port = PublicPort(service, show, settings)
-        tls = config.tls
+        port = self._port = PublicPort(service, self._pages(), _port_settings(self.config))
+        tls = self.config.tls
         if tls is not None:
 
             def prove(context: ssl.SSLContext) -> None:
@@ -166,6 +205,14 @@ class RelayServerDaemon:
             )
         return port
 
+    def _pages(self) -> Callable[[trio.abc.Stream], Awaitable[None]]:
+        """Return what answers whoever asks for no link."""
+        config, wait = self.config, self.config.limits.handshake
+        token = None if config.metrics_token is None else config.metrics_token.reveal()
+        routes = public_routes(self.is_ready, self.metrics.render, token)
+        times = HttpLimits(request=wait, answer=wait, idle=wait)
+        return partial(_show, routes, times)
+
     async def _accept(
         self, port: PublicPort, stop: trio.Event, task_status: trio.TaskStatus[Sequence[ListenAddress]]
     ) -> None:
@@ -175,7 +222,8 @@ class RelayServerDaemon:
             async with open_background() as accepting:
                 serve = partial(trio.serve_listeners, handler_nursery=connections)
                 await accepting.start(serve, port.serve_socket, listeners)
-                task_status.started([socket_name(sock) for sock in sockets])
+                self._addresses = [socket_name(sock) for sock in sockets]
+                task_status.started(self._addresses)
                 await stop.wait()
                 port.draining = True
             await port.service.drain(self.config.limits.drain)
@@ -231,6 +279,23 @@ class RelayServerDaemon:
 
     def _report(self, event: str) -> Callable[[str], None]:
         return lambda problem: self.log.warning(event, message=problem)
+
+
+async def _show(routes: Routes, times: HttpLimits, stream: trio.abc.Stream) -> None:
+    await serve_http_stream(routes, stream, limits=times, once=True)
+
+
+def _port_settings(server: RelayServer) -> PortSettings:
+    """Return how the port is kept, but for its certificate."""
+    limits = server.limits
+    return PortSettings(
+        trusted=server.trusted_proxies,
+        proxy_protocol=server.proxy_protocol,
+        handshake=limits.handshake,
+        connections=limits.connections,
+        waiting=max(1, round(limits.connections * WAITING)),
+        waiting_each=WAITING_EACH,
+    )
 
 
 def _summary(server: RelayServer) -> dict[str, object]:

@@ -121,3 +121,18 @@ def test_a_bad_file_is_told_in_full(tmp_path: Path, environ: dict[str, str]) -> 
     assert done.returncode == 78
     assert "profile" in done.stderr
     assert "listen2" in done.stderr
+
+
+def test_it_takes_over_its_file_while_it_runs(tmp_path: Path, environ: dict[str, str]) -> None:
+    file = write_relay(tmp_path)
+    with start_relay_server(file, env=environ) as relay:
+        write_relay(tmp_path, more="[tiers.free]\nstreams = 7\n")
+        done = run_sproxy("reload", "--name", "relay", env=environ)
+        assert (done.returncode, done.stderr) == (0, "")
+        write_relay(tmp_path, top="nonsense = 1")
+        relay.process.send_signal(signal.SIGHUP)
+        refused = relay.wait_for(lambda: relay.find("not reloaded"))
+        assert "nonsense" in str(refused["reason"])
+        assert relay.stop() == 0
+    [_, reloaded] = [line for line in read_audit(tmp_path / "audit.jsonl") if line["action"] == "configure"]
+    assert reloaded["result"] == "success"

@@ -27,19 +27,27 @@ from tunnel_relay.websocket import WebSocket, open_websocket
 JWT = '[jwt]\nalgorithms = "HS256"\nkeys = "file:secret"\n'
 
 
-def write_relay(folder: Path, *, top: str = "", jwt: str = "", more: str = "") -> Path:
+def write_relay(
+    folder: Path,
+    *,
+    top: str = "",
+    keys: str = JWT,
+    jwt: str = "",
+    audit: str = '"audit.jsonl"',
+    more: str = "",
+) -> Path:
     """Write a ``relay.toml`` whose tokens are those of `make_token`, and what it names."""
     secret, file = folder / "secret", folder / "relay.toml"
     secret.write_text(SECRET)
     secret.chmod(0o600)
-    text = f'listen = "127.0.0.1:0"\n{top}\n{JWT}{jwt}\n[audit]\nfile = "audit.jsonl"\n{more}\n'
+    text = f'listen = "127.0.0.1:0"\n{top}\n{keys}{jwt}\n[audit]\nfile = {audit}\n{more}\n'
     file.write_text(text)
     return file
 
 
-def load_relay(folder: Path, *, top: str = "", jwt: str = "", more: str = "") -> RelayServer:
-    """Return what such a file says."""
-    return load_relay_server(write_relay(folder, top=top, jwt=jwt, more=more), environ={"HOME": str(folder)})
+def load_relay(folder: Path, **parts: str) -> RelayServer:
+    """Return what a file with these parts says; see `write_relay`."""
+    return load_relay_server(write_relay(folder, **parts), environ={"HOME": str(folder)})
 
 
 @attrs.define(eq=False)

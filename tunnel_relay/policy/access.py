@@ -123,9 +123,14 @@ class Access:
     _held: dict[tuple[str, Held], int] = attrs.field(factory=dict[tuple[str, Held], int], init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._by_name = {tier.name: tier for tier in self.tiers}
-        if len(self._by_name) != len(self.tiers) or self.default not in self._by_name:
+        self.change(self.tiers)
+
+    def change(self, tiers: tuple[Tier, ...]) -> None:
+        """Have other *tiers* from now on; whoever has more than they allow keeps it."""
+        by_name = {tier.name: tier for tier in tiers}
+        if len(by_name) != len(tiers) or self.default not in by_name:
             raise ValueError("each tier must have a name of its own, and one of them be the default")
+        self.tiers, self._by_name = tiers, by_name
 
     def tier(self, name: str) -> Tier:
         """Return the tier that a token means by *name*."""

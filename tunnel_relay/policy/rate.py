@@ -164,6 +164,10 @@ class RateLimits:
     _opens: Buckets = attrs.field(factory=Buckets, init=False)
     _violations: dict[Act, int] = attrs.field(factory=lambda: dict.fromkeys(Act, 0), init=False)
 
+    def change(self, other: RateLimits) -> None:
+        """Have the rates of *other* from now on; what users and addresses have asked for is not forgotten."""
+        self.tiers, self.default, self.per_address = other.tiers, other.default, other.per_address
+
     def connect(self, address: str, now: float) -> float:
         """Count an upgrade from *address*; return how many seconds to wait before it may be made, 0.0 for none."""
         return self._counted(Act.ADDRESS, self._addresses.take(address_key(address), self.per_address, now))

@@ -88,6 +88,12 @@ class RelayService:
     _links: dict[_Admitted, None] = attrs.field(factory=dict["_Admitted", None], init=False)
     _left: trio.Event = attrs.field(factory=trio.Event, init=False)
 
+    def trust(self, verifier: Verifier) -> None:
+        """Believe *verifier* from now on; links whose tokens it does not believe end."""
+        self.verifier = verifier
+        for link in self._links:
+            link.verify()
+
     def figures(self) -> ServiceFigures:
         """Return how much there is to do."""
         clients = [link.port for link in self._links if link.asking.agent is None]
@@ -213,6 +219,14 @@ class _Admitted:
     def go_away(self) -> None:
         """Tell the other end that this relay is of no use any more."""
         self._link.send(Frame(FrameType.GOAWAY, payload=write(GoAway(lost=False, detail=LEAVING))))
+
+    def verify(self) -> None:
+        """Look anew whether the token is to be believed; where it is not, the link ends."""
+        try:
+            self.service.admit(self.asking)
+        except (TokenError, AdmissionError) as exc:
+            self._fault = exc
+            self._changed.set()
 
     def _cause(self) -> Cause | None:
         if self._fault is None:

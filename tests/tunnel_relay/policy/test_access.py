@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -112,3 +113,17 @@ def test_tiers_that_cannot_be_told_apart_or_lack_the_default_are_refused(
 ) -> None:
     with pytest.raises(ValueError, match="name of its own"):
         Access(tiers, default)
+
+
+def test_other_tiers_take_nothing_from_who_has_it() -> None:
+    access = Access((attrs.evolve(FREE, most={Held.STREAMS: 2}),))
+    for _ in range(2):
+        assert access.take("alice", "free", Held.STREAMS) is None
+    access.change((attrs.evolve(FREE, most={Held.STREAMS: 1}), PREMIUM))
+    assert access.held("alice", Held.STREAMS) == 2
+    access.give_back("alice", Held.STREAMS)
+    assert access.take("alice", "free", Held.STREAMS) is not None
+    assert access.tier("premium") is PREMIUM
+    with pytest.raises(ValueError, match="default"):
+        access.change((PREMIUM,))
+    assert access.tier("premium") is PREMIUM

@@ -61,6 +61,16 @@ def test_requests_that_are_here_are_done_but_slow_down_what_follows() -> None:
     assert limits.upgrade("alice", "free", NOW) == pytest.approx(65 * 0.6, abs=1e-4)
 
 
+def test_other_rates_forgive_nothing() -> None:
+    limits = RateLimits({})
+    for _ in range(100):
+        limits.request("alice", "free", NOW)
+    limits.change(RateLimits({}, Rates(requests=Rate(200, 60.0)), Rate(1, 60.0)))
+    assert limits.request("alice", "free", NOW) == pytest.approx(0.3, abs=1e-4)
+    assert limits.connect("192.0.2.1", NOW) == 0.0
+    assert limits.connect("192.0.2.1", NOW) > 0.0
+
+
 def test_users_do_not_pay_for_each_other() -> None:
     limits = RateLimits({})
     for _ in range(101):

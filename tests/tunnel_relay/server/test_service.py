@@ -157,6 +157,18 @@ async def test_a_bad_token_ends_a_link(autojump_clock: MockClock, fresh: str, co
         assert caught.value.code == code
 
 
+async def test_other_keys_end_the_links_of_the_old_ones(autojump_clock: MockClock) -> None:
+    async with open_relay() as relay, relay.link(Asking(token("alice"))) as websocket:
+        await trio.testing.wait_all_tasks_blocked()
+        relay.service.trust(Verifier(KEYS))
+        with trio.move_on_after(60):
+            await stay(websocket)
+        relay.service.trust(Verifier(read_keys("another secret that nobody guesses at all", ["HS256"])))
+        with pytest.raises(WebSocketClosedError, match="forged") as caught:
+            await stay(websocket)
+        assert caught.value.code == UNAUTHORIZED
+
+
 async def test_who_breaks_the_rules_is_told_of(autojump_clock: MockClock) -> None:
     async with open_relay() as relay, relay.link(Asking(token("alice"))) as websocket:
         await websocket.send_binary(b"nonsense")

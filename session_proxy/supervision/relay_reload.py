@@ -1,0 +1,70 @@
+"""What of ``relay.toml`` may change while its server runs: whom it lets in, and how much of it they may have."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import attrs
+
+from session_proxy.errors import ReloadError
+from session_proxy.policy.changes import Changes, changed_keys
+from session_proxy.profile.model import ListenAddress
+from session_proxy.profile.relay_model import RelayServer
+from tunnel_relay.protocol.tokens import Verifier
+
+# All else is held open, or is being used by what goes on: a restart behind a balancer loses no stream, either.
+CHANGEABLE = frozenset(
+    {"profile", "trusted_proxies", "proxy_protocol", "jwt", "admin", "metrics_token", "tiers", "limits"}
+)
+FIXED = frozenset({"jwt.revoked"})
+
+# No keys of the file.
+APART = frozenset({"file", "name", "state"})
+
+
+class Adopting(Protocol):
+    """Who serves a file, and may serve another."""
+
+    def adopt(self, server: RelayServer, verifier: Verifier, changes: Changes) -> Sequence[ListenAddress]:
+        """Serve *server* from now on; return the addresses that are listened on."""
+        ...
+
+
+@attrs.frozen
+class RelayChange:
+    """A file that is ready to be taken over; see `session_proxy.supervision.reload.Change`."""
+
+    daemon: Adopting
+    server: RelayServer
+    verifier: Verifier
+    changes: Changes
+
+    @property
+    def admin(self) -> ListenAddress | None:
+        """Where the admin pages are to be."""
+        return None if self.server.admin is None else self.server.admin.listen
+
+    @property
+    def drain(self) -> float:
+        """How long the service may take to end, in seconds."""
+        return self.server.limits.drain
+
+    def commit(self) -> Sequence[ListenAddress]:
+        """Take it over."""
+        return self.daemon.adopt(self.server, self.verifier, self.changes)
+
+
+def compare_relays(old: RelayServer, new: RelayServer) -> Changes:
+    """Return what *new* has otherwise than *old*.
+
+    Raises:
+      ReloadError: some of it cannot change while the server runs.
+
+    """
+    keys = [key for key in changed_keys(old, new) if key not in APART]
+    fixed = [key for key in keys if key in FIXED or key.partition(".")[0] not in CHANGEABLE]
+    if fixed:
+        reason = f"{', '.join(fixed)} cannot change while the server runs; restart it"
+        raise ReloadError(reason)
+    return Changes(settings=tuple(keys))
