@@ -32,3 +32,15 @@ async def open_background() -> AsyncGenerator[trio.Nursery, None]:
         if failure is None or bugs or isinstance(failure, trio.Cancelled):
             raise
         raise failure from failure.__cause__
+
+
+async def wait_first(*events: trio.Event) -> None:
+    """Return when one of them is set."""
+    async with trio.open_nursery() as nursery:
+
+        async def until(event: trio.Event) -> None:
+            await event.wait()
+            nursery.cancel_scope.cancel()
+
+        for event in events:
+            nursery.start_soon(until, event)

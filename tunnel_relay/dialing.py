@@ -49,6 +49,11 @@ SLOW = (400, HTTP_UNAUTHORIZED, 403, 404, 426)
 class End(Protocol):
     """What uses a link: `Offering` or `Reaching`."""
 
+    @property
+    def wanted(self) -> bool:
+        """Whether something waits for a link: streams that would go on."""
+        ...
+
     def attach(self, link: Link) -> None:
         """Use *link* from now on."""
         ...
@@ -237,6 +242,8 @@ class Dialing:
                 if self._held is not None:
                     await self._stay(nursery)
                     continue
+                if self.end.wanted:
+                    self._selector.demand(trio.current_time())
                 step = self._selector.next_step(trio.current_time())
                 if isinstance(step, Rest):
                     with trio.move_on_at(step.until):

@@ -78,6 +78,11 @@ class FarEnd:
         """How many streams there are."""
         return self._served
 
+    @property
+    def wanted(self) -> bool:
+        """Whether there are streams that would go on."""
+        return bool(self._served)
+
     async def wait_streams_over(self) -> None:
         """Wait until there is no stream."""
         while self._served:

@@ -7,31 +7,23 @@ it runs SSH, or each connection is a stream of it.
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 import attrs
 import trio
 
-from session_proxy.errors import (
-    DialError,
-    DialTimeoutError,
-    ExitCode,
-    NotAllowedError,
-    RefusedError,
-    TransportDownError,
-    UnreachableError,
-)
+from session_proxy.errors import ExitCode, UnreachableError
 from session_proxy.events import Notice, Notify
 from session_proxy.outbound.links import LinkFailedError, LinkLostError, StripedLink
-from session_proxy.outbound.relay_dialing import SecretTokens, dial_settings
+from session_proxy.outbound.relay_dialing import ERRORS, SecretTokens, dial_settings
 from session_proxy.outbound.ssh_link import SshLink
 from session_proxy.outbound.ssh_login import SshLogin, failed_login
 from session_proxy.outbound.ssh_pool import PoolTransport, open_pool
 from session_proxy.outbound.transport import Services
 from session_proxy.profile.model import RelayUpstream
 from session_proxy.target import Target
-from tunnel_relay.background import open_background
+from tunnel_relay.background import open_background, wait_first
 from tunnel_relay.category import Category
 from tunnel_relay.client.reaching import Reaching
 from tunnel_relay.dialing import AuthenticationNeeded, DialEvent, Dialing, Linked
@@ -47,15 +39,6 @@ SESSIONS = 1
 
 # SSH must not give up while the session below it goes on over another WebSocket; that has its own liveness check.
 PATIENCE = 30.0
-
-ERRORS: Mapping[Reason, type[DialError]] = {
-    Reason.NOT_ALLOWED: NotAllowedError,
-    Reason.NO_SUCH_SERVICE: TransportDownError,
-    Reason.UNREACHABLE: UnreachableError,
-    Reason.REFUSED: RefusedError,
-    Reason.TIMED_OUT: DialTimeoutError,
-    Reason.LIMIT: TransportDownError,
-}
 
 # Trouble that goes away only where a person does something.
 _FOR_PEOPLE = (Category.AUTHENTICATION, Category.CONFIGURATION)
@@ -105,7 +88,7 @@ class Way:
         return self.dialing.reason or self.reaching.why_not or "the agent has not answered yet"
 
     async def _wait_change(self) -> None:
-        await _first_of(self.reaching.changed, self.dialing.changed)
+        await wait_first(self.reaching.changed, self.dialing.changed)
 
 
 async def open_through_relay(live: LiveSession, target: Target) -> RelayStream:
@@ -303,15 +286,3 @@ class Reporter:
                 self._notify(Notice(self.name, f"a new token is needed: {reason}", "warning"))
             case _:
                 pass
-
-
-async def _first_of(*events: trio.Event) -> None:
-    """Return when one of them is set."""
-    async with trio.open_nursery() as nursery:
-
-        async def until(event: trio.Event) -> None:
-            await event.wait()
-            nursery.cancel_scope.cancel()
-
-        for event in events:
-            nursery.start_soon(until, event)

@@ -9,7 +9,15 @@ from pathlib import Path
 import attrs
 import trio
 
-from session_proxy.errors import ExitCode
+from session_proxy.errors import (
+    DialError,
+    DialTimeoutError,
+    ExitCode,
+    NotAllowedError,
+    RefusedError,
+    TransportDownError,
+    UnreachableError,
+)
 from session_proxy.outbound.links import LinkFailedError
 from session_proxy.profile.model import RelayEndpoint
 from session_proxy.profile.secret import Secret
@@ -19,6 +27,17 @@ from tunnel_relay.dialing import DialSettings
 from tunnel_relay.errors import TokenUnavailableError
 from tunnel_relay.link import LinkSettings
 from tunnel_relay.policy.selector import Endpoint
+from tunnel_relay.protocol.multiplexer import Reason
+
+# Why a stream is refused.
+ERRORS: Mapping[Reason, type[DialError]] = {
+    Reason.NOT_ALLOWED: NotAllowedError,
+    Reason.NO_SUCH_SERVICE: TransportDownError,
+    Reason.UNREACHABLE: UnreachableError,
+    Reason.REFUSED: RefusedError,
+    Reason.TIMED_OUT: DialTimeoutError,
+    Reason.LIMIT: TransportDownError,
+}
 
 
 @attrs.define(eq=False)

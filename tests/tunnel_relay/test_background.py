@@ -4,7 +4,7 @@ import pytest
 import trio
 import trio.testing
 
-from tunnel_relay.background import open_background
+from tunnel_relay.background import open_background, wait_first
 
 
 async def test_its_tasks_end_with_the_block(autojump_clock: trio.testing.MockClock) -> None:
@@ -53,3 +53,12 @@ async def test_a_bug_in_a_task_comes_out_as_a_group() -> None:
         async with open_background() as nursery:
             nursery.start_soon(fail)
             await trio.sleep_forever()
+
+
+async def test_the_first_of_several_events_ends_the_wait() -> None:
+    first, second = trio.Event(), trio.Event()
+    second.set()
+    await wait_first(first, second)
+    with trio.move_on_after(0) as waiting:
+        await wait_first(first)
+    assert waiting.cancelled_caught

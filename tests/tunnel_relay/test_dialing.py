@@ -12,6 +12,7 @@ import attrs
 import jwt
 import pytest
 import trio
+from trio.testing import MockClock
 
 from tunnel_relay import dialing
 from tunnel_relay.background import open_background
@@ -98,6 +99,7 @@ class NotingEnd:
 
     attached: list[Link] = attrs.field(factory=list[Link])
     detached: int = 0
+    wanted: bool = False
     frames: list[Frame] = attrs.field(factory=list[Frame])
 
     def attach(self, link: Link) -> None:
@@ -305,6 +307,32 @@ async def test_the_next_server_takes_over_and_the_first_one_is_gone_back_to() ->
             # Nothing was lost: the new link was there before the old one went.
             assert not [event for event in it.events if isinstance(event, LinkLost)]
             assert len(it.end.attached) == 2
+
+
+async def test_streams_that_wait_shorten_the_rest(autojump_clock: MockClock) -> None:
+    """Without them, the rests grow to a minute."""
+    dialled: list[float] = []
+
+    class Refusing(Dialing):
+        async def _carry(self, endpoint: Endpoint, *, task_status: trio.TaskStatus[None]) -> None:
+            dialled.append(trio.current_time())
+            await trio.lowlevel.checkpoint()
+            self._failed(endpoint, WebSocketError("refused"))
+            task_status.started()
+
+    for wanted, fewest in ((False, 5), (True, 20)):
+        dialled.clear()
+        it = Refusing(
+            NotingEnd(wanted=wanted),
+            DialSettings(endpoints=[Endpoint(url="ws://relay.example")]),
+            Tokens([token()]),
+            rng=lambda: 0.5,
+            unix_time=time.time,
+            notify=lambda _event: None,
+        )
+        with trio.move_on_after(110):
+            await it.run()
+        assert fewest <= len(dialled) < fewest + 5
 
 
 async def test_a_server_that_does_not_answer_is_given_up() -> None:

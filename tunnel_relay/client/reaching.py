@@ -71,6 +71,11 @@ class Reaching:
         return self._begun is not None and self._begun.live.session.attached
 
     @property
+    def wanted(self) -> bool:
+        """Whether there are streams that would go on."""
+        return self._begun is not None and self._begun.live.streams > 0
+
+    @property
     def changed(self) -> trio.Event:
         """What is set when `attached` or `why_not` may have changed; there is another one from then on."""
         return self._changed

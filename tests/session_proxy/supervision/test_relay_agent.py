@@ -148,6 +148,30 @@ async def test_a_service_that_does_not_answer_is_given_up(tmp_path: Path) -> Non
                     await client.open_stream("ssh").wait_accepted()
 
 
+async def test_streams_that_have_no_way_hold_nobody_up(tmp_path: Path) -> None:
+    with trio.fail_after(SECONDS):
+        async with open_background() as nursery:
+            listeners = await nursery.start(partial(trio.serve_tcp, _sleep, 0, host="127.0.0.1"))
+            services = {"ssh": Target.of("127.0.0.1", listeners[0].socket.getsockname()[1])}
+            limits = RelayAgentLimits(drain=1000)
+            async with open_relay_daemon(load_relay(tmp_path)) as served:
+                url = f"ws://{served.address}"
+                async with (
+                    running(config(url, tmp_path, services=services, limits=limits)) as agent,
+                    open_client(url) as client,
+                ):
+                    await client.open_stream("ssh").wait_accepted()
+                    served.stop.set()
+                    await served.over.wait()
+                    await eventually(lambda: agent.daemon.status()["linked"] is False)
+                    agent.stop.set()
+                    await agent.over.wait()
+
+
+async def _sleep(_stream: trio.SocketStream) -> None:
+    await trio.sleep_forever()
+
+
 async def test_a_folder_that_cannot_be_used_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ProfileError, match="state: "):
