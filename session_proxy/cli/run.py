@@ -65,7 +65,8 @@ def run(
 
     Logs go to stderr; a line "ready" with the addresses says that clients are served. SIGTERM, Ctrl-C and
     "sproxy drain" let open connections finish first, for as long as the profile's limits.drain says; a second
-    signal ends them. SIGUSR1 writes the tree of tasks to stderr.
+    signal ends them. SIGHUP and "sproxy reload" take over a profile that was changed. SIGUSR1 writes the
+    tree of tasks to stderr.
     """
     if profile is not None and config is not None and profile != config:
         raise typer.BadParameter("give the profile once: as the argument or as --config")
