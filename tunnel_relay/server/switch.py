@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Protocol
 
 import attrs
@@ -37,6 +37,40 @@ class Watch(Protocol):
     def going(self, label: int, frame: Frame) -> None:
         """Take note of what goes to the client, in its session *label*."""
         ...
+
+
+class Elsewhere(Protocol):
+    """Who knows the agents that other servers have."""
+
+    def look_up(self, wanted: Wanted) -> None:
+        """Find out where the agent is that is *wanted*, and say so to `Wanted.client`, by `Port.settle`."""
+        ...
+
+    def names_of(self, user: str) -> Collection[str]:
+        """Return the names of the agents of *user* that were there when somebody looked last."""
+        ...
+
+
+@attrs.frozen(eq=False)
+class Wanted:
+    """A client that begins, or goes on with, a session; its link is not held up meanwhile.
+
+    Attributes:
+      client: Whose link it is.
+      label: The session's label on it.
+      frame: What the client has said.
+      name: The agent's name; "" for the only one.
+      instance: Which of the agents of that name; None for any.
+      mode: Who speaks SSH.
+
+    """
+
+    client: Port
+    label: int
+    frame: Frame
+    name: str
+    instance: str | None
+    mode: Mode
 
 
 @attrs.define(eq=False)
@@ -114,6 +148,8 @@ class Port:
     # Where what comes with a label goes.
     _ways: dict[int, _Way] = attrs.field(factory=dict[int, _Way], init=False)
     _labels: Iterator[int] = attrs.field(factory=lambda: itertools.count(1), init=False)
+    # What is being looked up, by label.
+    _wanted: dict[int, Wanted] = attrs.field(factory=dict[int, Wanted], init=False)
 
     @property
     def sessions(self) -> int:
@@ -160,6 +196,7 @@ class Port:
 
     def lose(self, detail: str) -> None:
         """The link is lost: tell the other ends."""
+        self._wanted.clear()
         for label in list(self._ways):
             way = self._ways[label]
             self._part(label)
@@ -175,6 +212,21 @@ class Port:
         """What comes with *label* goes nowhere any more."""
         del self._ways[label]
 
+    def settle(self, wanted: Wanted, far: Port | None, why_none: str = "", route: bytes = b"") -> None:
+        """Join the session that was *wanted* to *far*, unless that is out of date; or say why there is none.
+
+        *route* goes before what the client has said: for another server, which passes on what follows it.
+        """
+        if self._wanted.pop(wanted.label, None) is not wanted:
+            return
+        if far is None:
+            self.go_away(wanted.label, why_none)
+            return
+        self._join(wanted.label, far)
+        self._ways[wanted.label].put(
+            attrs.evolve(wanted.frame, payload=route + bytes(wanted.frame.payload)) if route else wanted.frame
+        )
+
     def _begin(self, frame: Frame) -> None:
         label = frame.session
         if label in self._ways:
@@ -182,23 +234,33 @@ class Port:
             self._part(label)
         if frame.type is FrameType.HELLO:
             hello = read_hello(frame.payload)
-            name, instance, mode = hello.agent, None, hello.mode
+            wanted = Wanted(self, label, frame, hello.agent, None, hello.mode)
         else:
             resume = read_resume(frame.payload)
-            name, instance, mode = resume.agent, resume.instance, resume.mode
-        name = name or self.switch.only_agent(self.user)
-        if mode is Mode.RELAY_SSH and name:
-            far = self.switch.keep(self, name, instance)
+            wanted = Wanted(self, label, frame, resume.agent, resume.instance, resume.mode)
+        self._wanted[label] = wanted
+        if self.switch.elsewhere is None:
+            self.find_here(wanted, wanted.name or self.switch.only_agent(self.user))
+        else:
+            # The message that the payload is a view of is gone by then.
+            kept = attrs.evolve(wanted, frame=attrs.evolve(frame, payload=bytes(frame.payload)))
+            self._wanted[label] = kept
+            self.switch.elsewhere.look_up(kept)
+
+    def find_here(self, wanted: Wanted, name: str, without: Collection[str] = ()) -> None:
+        """Settle what is *wanted*, for the agent called *name*, with what this server has.
+
+        What it has *without* those instances, that is: links that it has of agents that are elsewhere by now.
+        """
+        if wanted.mode is Mode.RELAY_SSH and name:
+            far = self.switch.keep(self, name, wanted.instance)
             if isinstance(far, Denial):
-                self.go_away(label, far.detail, lost=True)
+                if self._wanted.pop(wanted.label, None) is wanted:
+                    self.go_away(wanted.label, far.detail, lost=True)
                 return
         else:
-            far = self.switch.find(self.user, name, instance)
-        if far is None:
-            self.go_away(label, self.switch.why_none(self.user, name))
-            return
-        self._join(label, far)
-        self._ways[label].put(frame)
+            far = self.switch.find(self.user, name, wanted.instance, without)
+        self.settle(wanted, far, self.switch.why_none(self.user, name))
 
     def _join(self, label: int, agent: Port) -> None:
         down = _Way(self, label)
@@ -227,6 +289,7 @@ class Switch:
       keeper: Gives the far end of a client's sessions that the relay keeps itself (`Mode.RELAY_SSH`): for the agent
         of that name, and where a session is resumed, for what was this relay's instance when it began. Or it says
         why there is none; nothing, where there is no such agent.
+      elsewhere: Knows the agents that other servers have, where there are such servers.
       most_waiting: Bytes that may wait to be passed on, in all sessions together.
       waiting: Bytes that do.
       ways: Directions of sessions that there are.
@@ -234,6 +297,7 @@ class Switch:
     """
 
     keeper: Callable[[Port, str, str | None], Port | Denial | None] | None = None
+    elsewhere: Elsewhere | None = None
     most_waiting: int = 512 * 1024 * 1024
     waiting: int = attrs.field(default=0, init=False)
     ways: int = attrs.field(default=0, init=False)
@@ -272,21 +336,24 @@ class Switch:
         if not names:
             del self._agents[agent.user]
 
-    def find(self, user: str, name: str, instance: str | None) -> Port | None:
+    def find(self, user: str, name: str, instance: str | None, without: Collection[str] = ()) -> Port | None:
         """Return an agent of *user*, that *instance* of it or the one that has least to do; None without one.
 
-        Without a *name* only the *instance* tells which.
+        Without a *name* only the *instance* tells which. Instances that are to do *without* are not looked at.
         """
         names = self._agents.get(user, {})
         wanted = [names.get(name, {})] if name else names.values()
-        found = [port for instances in wanted for port in instances.values()]
+        found = [port for instances in wanted for port in instances.values() if port.instance not in without]
         if instance is not None:
             return next((port for port in found if port.instance == instance), None)
         return min(found, key=lambda agent: agent.sessions, default=None) if name else None
 
     def agents_of(self, user: str) -> list[str]:
-        """Return the names of the agents of *user* that are connected."""
-        return list(self._agents.get(user, {}))
+        """Return the names of the agents of *user* that are connected, here or elsewhere."""
+        here = self._agents.get(user, {})
+        if self.elsewhere is None:
+            return list(here)
+        return list(dict.fromkeys((*here, *self.elsewhere.names_of(user))))
 
     def only_agent(self, user: str) -> str:
         """Return the name that all agents of *user* have; "" where there is no such name."""
@@ -295,7 +362,8 @@ class Switch:
 
     def why_none(self, user: str, name: str) -> str:
         """Return why there is no agent of that name for *user*, or none that is meant without one."""
-        names = ", ".join(map(repr, sorted(self.agents_of(user))[:MOST_NAMED]))
+        others = sorted(each for each in self.agents_of(user) if each != name)
+        names = ", ".join(map(repr, others[:MOST_NAMED]))
         if name:
             return f"no agent {name!r} is connected" + (f"; there is {names}" if names else "")
         return f"say which agent: there is {names}" if names else "no agent is connected"

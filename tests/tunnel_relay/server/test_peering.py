@@ -1,0 +1,167 @@
+"""Links between servers: who may come, and what becomes of sessions; that frames get there, test_cluster shows."""
+
+from __future__ import annotations
+
+import ssl
+from pathlib import Path
+
+import pytest
+import trio
+import trio.testing
+
+from tests.support.relay_cluster import Contexts, open_cluster_world
+from tests.support.relay_tokens import Certificate, make_certificate
+from tests.support.tunnels import eventually
+from tunnel_relay.client import reaching
+from tunnel_relay.errors import RelayProtocolError
+from tunnel_relay.policy.lease import AgentKey
+from tunnel_relay.server import peering
+from tunnel_relay.server.peering import LOST, PeerLinked, PeerLost, Route, read_route
+from tunnel_relay.server.store import Memory, MemoryStore, Store
+
+SECONDS = 20
+
+
+@pytest.fixture(autouse=True)
+def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reaching, "PAUSE", 0.01)
+
+
+def stores(count: int) -> list[Store]:
+    memory = Memory()
+    return [MemoryStore(str(number), memory) for number in range(count)]
+
+
+def contexts(folder: Path, ours: Certificate, believed: Certificate) -> Contexts:
+    """Return how to be who has *ours*, and to believe one only."""
+    both: list[ssl.SSLContext] = []
+    for purpose in (ssl.Purpose.CLIENT_AUTH, ssl.Purpose.SERVER_AUTH):
+        context = ssl.create_default_context(purpose, cadata=believed.certificate)
+        context.load_cert_chain(*ours.write(folder))
+        context.verify_mode = ssl.CERT_REQUIRED
+        both.append(context)
+    return both[0], both[1]
+
+
+def test_a_route_is_a_line_before_the_greeting() -> None:
+    route = Route("alice", 'n"\n', "one")
+    assert read_route(route.encode() + b"{}\n{}") == (route, b"{}\n{}")
+
+
+@pytest.mark.parametrize(
+    "payload", [b"", b"{}", b"[]\n", b'{"user": 1, "agent": "", "instance": ""}\n', b"\xff\n"]
+)
+def test_what_is_no_route(payload: bytes) -> None:
+    with pytest.raises(RelayProtocolError):
+        read_route(payload)
+
+
+async def test_servers_know_each_other_by_their_certificates(tmp_path: Path) -> None:
+    one = make_certificate()
+    with trio.fail_after(SECONDS):
+        async with open_cluster_world(stores(2), contexts=contexts(tmp_path, one, one)) as world:
+            assert await world.exchange(b"hello" * 10_000) == b"hello" * 10_000
+            assert PeerLinked("relay") in world.servers[0].told
+            assert PeerLinked(world.servers[0].cluster.address) in world.servers[1].told
+
+
+async def test_a_stranger_is_not_let_in(tmp_path: Path) -> None:
+    """The one that dials shows a certificate of another authority, though it believes ours."""
+    ours, strange = make_certificate(), make_certificate()
+    accepting = contexts(tmp_path, ours, ours)[0]
+    dialing = contexts(tmp_path, strange, ours)[1]
+    with trio.fail_after(SECONDS):
+        async with open_cluster_world(stores(2), contexts=(accepting, dialing)) as world:
+            stream = world.reaching.open_stream("echo")
+            with trio.move_on_after(1):
+                await stream.wait_accepted()
+                pytest.fail("reached")
+            lost = world.servers[0].told[-1]
+            assert isinstance(lost, PeerLost)
+            assert "verify failed" in lost.reason
+            assert "cannot be reached" in (world.reaching.why_not or "")
+
+
+async def test_a_server_that_is_no_such_is_not_believed(tmp_path: Path) -> None:
+    ours, strange = make_certificate(), make_certificate()
+    accepting = contexts(tmp_path, strange, ours)[0]
+    dialing = contexts(tmp_path, ours, ours)[1]
+    with trio.fail_after(SECONDS):
+        async with open_cluster_world(stores(2), contexts=(accepting, dialing)) as world:
+            world.reaching.begin()
+            await eventually(lambda: "cannot be reached" in (world.reaching.why_not or ""))
+
+
+async def test_a_lost_link_is_news_to_both_ends() -> None:
+    """They come back, and streams go on."""
+    with trio.fail_after(SECONDS):
+        async with open_cluster_world(stores(2)) as world:
+            stream = world.reaching.open_stream("echo")
+            await stream.wait_accepted()
+            await stream.send_all(b"one")
+            assert await stream.receive_some() == b"one"
+            changed = world.reaching.changed
+            [dialed] = world.servers[1].cluster.peers._dialed.values()
+            link = dialed.port.link
+            await link.websocket.aclose()  # type: ignore[attr-defined]
+            await changed.wait()
+            assert (world.reaching.attached, world.reaching.why_not) == (False, LOST)
+            await stream.send_all(b"two")
+            assert await stream.receive_some() == b"two"
+            await stream.aclose()
+
+
+async def test_nothing_is_left_of_sessions_that_are_over() -> None:
+    with trio.fail_after(SECONDS):
+        async with open_cluster_world(stores(2)) as world:
+            there, here = world.servers
+            for _ in range(3):
+                assert await world.exchange(b"x") == b"x"
+                world.client.move(here)
+            assert await world.exchange(b"x") == b"x"
+            agent = there.switch.find("alice", "nas", None)
+            assert agent is not None
+            await eventually(lambda: agent.sessions == 1)
+            [dialed] = here.cluster.peers._dialed.values()
+            assert dialed.port.sessions == 1
+
+
+async def test_a_server_that_is_dead_is_passed_over() -> None:
+    """Of two agents of that name, the one that came last was at a server that is no more."""
+    with trio.fail_after(SECONDS):
+        async with open_cluster_world(stores(2)) as world:
+            assert await world.exchange(b"x") == b"x"
+            [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
+            dead = f"127.0.0.1:{listener.socket.getsockname()[1]}"
+            await listener.aclose()
+            store = world.servers[1].cluster.store
+            assert await store.register(AgentKey("alice", "nas", "two"), dead)
+            world.reaching.begin().lose("anew")
+            await trio.testing.wait_all_tasks_blocked()
+            assert await world.exchange(b"y") == b"y"
+            assert any(isinstance(each, PeerLost) and each.address == dead for each in world.servers[1].told)
+
+
+async def test_a_link_that_carries_nothing_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peering, "IDLE", 0.05)
+    with trio.fail_after(SECONDS):
+        async with open_cluster_world(stores(2)) as world:
+            assert await world.exchange(b"x") == b"x"
+            there, here = world.servers
+            world.client.move(there)
+            await eventually(lambda: any(isinstance(each, PeerLost) for each in here.told))
+            assert not here.cluster.peers._dialed
+            world.client.move(here)
+            assert await world.exchange(b"y") == b"y"
+
+
+async def test_who_only_knocks_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peering, "CONNECT", 0.1)
+    with trio.fail_after(SECONDS):
+        async with open_cluster_world(stores(1)) as world:
+            [server] = world.servers
+            host, _, port = server.cluster.address.rpartition(":")
+            async with await trio.open_tcp_stream(host, int(port)) as stream:
+                assert not await stream.receive_some()
+            await eventually(lambda: server.told)
+            assert "has not said in" in str(server.told[-1])
