@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 
 import attrs
 
+from session_proxy.observability.quiet import Quiet
 from tunnel_relay.protocol.audit_chain import Action, AuditEntry, Result
 from tunnel_relay.server.events import (
     UNAUTHENTICATED,
@@ -29,19 +30,10 @@ from tunnel_relay.server.events import (
 # Seconds in which the like of an entry is only counted.
 QUIET = 10.0
 
-# How many kinds of entries are remembered for that.
-MOST_KINDS = 4096
-
 # The details that tell one kind from another.
 _KINDS = ("cause", "act", "refused")
 
 _LIMITS = frozenset({Cause.RATE, Cause.LIMIT, Cause.CROWD})
-
-
-@attrs.define(eq=False)
-class _Kind:
-    since: float
-    more: int = 0
 
 
 @attrs.define(eq=False)
@@ -56,8 +48,7 @@ class RelayAudit:
 
     add: Callable[[AuditEntry], None]
     unix_time: Callable[[], float]
-    # The kind that was entered longest ago comes first.
-    _kinds: dict[tuple[str, ...], _Kind] = attrs.field(factory=dict[tuple[str, ...], _Kind], init=False)
+    _quiet: Quiet = attrs.field(factory=lambda: Quiet(QUIET), init=False)
 
     def __call__(self, event: RelayEvent) -> None:
         """Enter *event*, where it is of that sort."""
@@ -83,15 +74,9 @@ class RelayAudit:
     def _add_once(self, entry: AuditEntry) -> None:
         who = entry.user or entry.address
         key = (who, entry.action.value, *(str(entry.details.get(detail, "")) for detail in _KINDS))
-        kind = self._kinds.get(key)
-        if kind is not None and entry.time < kind.since + QUIET:
-            kind.more += 1
-            return
-        more = 0 if kind is None else self._kinds.pop(key).more
-        if len(self._kinds) >= MOST_KINDS:
-            del self._kinds[next(iter(self._kinds))]
-        self._kinds[key] = _Kind(entry.time)
-        self.add(attrs.evolve(entry, details={**entry.details, "repeated": more}) if more else entry)
+        more = self._quiet.passes(key, entry.time)
+        if more is not None:
+            self.add(attrs.evolve(entry, details={**entry.details, "repeated": more}) if more else entry)
 
 
 def entries_of(event: RelayEvent, now: float) -> Iterator[AuditEntry]:

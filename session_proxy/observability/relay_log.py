@@ -10,8 +10,10 @@ import logging
 from typing import assert_never
 
 import attrs
+import trio
 
 from session_proxy.observability.logging import Log, quote
+from session_proxy.observability.quiet import Quiet
 from tunnel_relay.server.events import (
     Answered,
     Ending,
@@ -24,6 +26,9 @@ from tunnel_relay.server.events import (
     TokenRefreshed,
     TurnedAway,
 )
+
+# Seconds in which the like of who was turned away is only counted.
+QUIET = 1.0
 
 
 class Context(dict[str, object]):
@@ -46,13 +51,19 @@ class RelayLine:
 
 @attrs.frozen(eq=False)
 class RelayLog:
-    """Writes what happens at a relay server to a log."""
+    """Writes what happens at a relay server to a log; of those who are turned away from one address, one in a while."""
 
     log: Log
+    _quiet: Quiet = attrs.field(factory=lambda: Quiet(QUIET), init=False)
 
     def __call__(self, event: RelayEvent) -> None:
         """Write the line that *event* deserves, if the level lets it through."""
         line, origin = relay_line(event), event.origin
+        if isinstance(event, TurnedAway):
+            more = self._quiet.passes((origin.address, event.cause, event.user), trio.current_time())
+            if more is None:
+                return
+            line.context.update({"repeated": more} if more else {})
         self.log.log(
             logging.getLevelNamesMapping()[line.level.upper()],
             line.event,

@@ -25,7 +25,7 @@ from session_proxy.profile.loading import Warn
 from session_proxy.profile.model import ListenAddress
 from session_proxy.profile.relay_keys import read_revoked, verifier_of
 from session_proxy.profile.relay_model import RelayServer
-from session_proxy.profile.relay_policy import access_of, rate_limits_of
+from session_proxy.profile.relay_policy import MINUTE, access_of, rate_limits_of
 from session_proxy.supervision.relay_files import follow, read_tls
 from session_proxy.supervision.relay_logins import change_relay_ssh, open_relay_ssh
 from session_proxy.supervision.relay_pages import Routes, more_admin_routes, public_routes
@@ -34,6 +34,7 @@ from session_proxy.supervision.status import RelayServerStatus
 from tunnel_relay.background import open_background
 from tunnel_relay.link import LinkSettings
 from tunnel_relay.policy.breaker import BreakerState
+from tunnel_relay.policy.rate import Rate
 from tunnel_relay.protocol.tokens import TokenKeyError, Verifier
 from tunnel_relay.server.events import RelayEvent
 from tunnel_relay.server.port import PortSettings, PublicPort
@@ -44,6 +45,9 @@ from tunnel_relay.server.switch import Switch
 # Of the connections that a server may have, how many need not have said yet whose they are; and of one address.
 WAITING = 0.25
 WAITING_EACH = 64
+
+# How many connections from one address there may be for each that may ask for a link: to look whether we live, and why.
+ARRIVALS = 4
 
 
 @attrs.define(eq=False)
@@ -295,6 +299,7 @@ def _port_settings(server: RelayServer) -> PortSettings:
         connections=limits.connections,
         waiting=max(1, round(limits.connections * WAITING)),
         waiting_each=WAITING_EACH,
+        arrivals=Rate(ARRIVALS * limits.upgrades_per_minute, MINUTE, max(1, ARRIVALS * limits.upgrade_burst)),
     )
 
 

@@ -20,7 +20,7 @@ import trio
 
 from tunnel_relay.errors import RelayProtocolError, WebSocketError
 from tunnel_relay.policy.access import Held
-from tunnel_relay.policy.rate import Act, address_key
+from tunnel_relay.policy.rate import Act, Buckets, Rate, address_key
 from tunnel_relay.protocol.proxy_header import read_proxy_header
 from tunnel_relay.protocol.tokens import Claims, TokenError
 from tunnel_relay.protocol.upgrade import CONNECT_PATH, SUBPROTOCOL
@@ -34,6 +34,9 @@ from tunnel_relay.tls import server_tls
 
 # Who is turned away gets so many seconds to read why.
 PARTING = 1.0
+
+# Guessed, as what may come from one address is: four times as much, since some only look whether we live.
+ARRIVALS = Rate(20, 1.0, 400)
 
 # Seconds until somebody who has too much at a time may ask again.
 LATER = 5.0
@@ -57,6 +60,7 @@ class PortSettings:
       connections: All together.
       waiting: Those of which nobody knows yet whose they are.
       waiting_each: Of them, those from one address.
+      arrivals: How often one address may connect at all. TLS costs us more than them.
 
     """
 
@@ -67,6 +71,7 @@ class PortSettings:
     connections: int = 10_000
     waiting: int = 1024
     waiting_each: int = 64
+    arrivals: Rate = ARRIVALS
 
 
 class _TurnedAwayError(Exception):
@@ -110,6 +115,7 @@ class PublicPort:
     pages: Callable[[trio.abc.Stream], Awaitable[None]]
     settings: PortSettings = attrs.field(factory=PortSettings)
     draining: bool = attrs.field(default=False, init=False)
+    _arrivals: Buckets = attrs.field(factory=Buckets, init=False)
     _waiting: Counter[str] = attrs.field(factory=Counter[str], init=False)
     _linked: int = attrs.field(default=0, init=False)
 
@@ -149,7 +155,10 @@ class PublicPort:
         if waiting >= settings.waiting or waiting + self._linked >= settings.connections:
             raise _TurnedAwayError(Cause.CROWD, 0, "there are too many connections")
         # A balancer has many clients.
-        if self._waiting[key] >= settings.waiting_each and not is_trusted(address, settings.trusted):
+        if not is_trusted(address, settings.trusted) and (
+            self._waiting[key] >= settings.waiting_each
+            or self._arrivals.take(key, settings.arrivals, trio.current_time())
+        ):
             raise _TurnedAwayError(Cause.CROWD, 0, "there are too many connections from this address")
         self._waiting[key] += 1
         try:

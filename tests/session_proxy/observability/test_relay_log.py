@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 
 import pytest
+import trio
+from trio.testing import MockClock
 
 from session_proxy.observability.log_settings import LogFormat, LogLevel, LogSettings
 from session_proxy.observability.logging import make_logger
@@ -48,7 +50,7 @@ LINES: list[tuple[RelayEvent, str, str, str, dict[str, object]]] = [
 
 
 @pytest.mark.parametrize(("event", "level", "name", "message", "context"), LINES)
-def test_a_line_in_json(
+async def test_a_line_in_json(
     event: RelayEvent, level: str, name: str, message: str, context: dict[str, object]
 ) -> None:
     lines: list[str] = []
@@ -67,10 +69,26 @@ def test_a_line_in_json(
     }
 
 
-def test_a_line_of_text() -> None:
+async def test_a_line_of_text() -> None:
     lines: list[str] = []
     RelayLog(make_logger(lines.append, LogSettings()))(EXPIRED)
     assert lines[0].endswith(
         'turned away message="it is expired" userId="" connectionId=c1 correlationId=r1'
         ' context="address=203.0.113.9 cause=expired status=401"'
     )
+
+
+async def test_a_flood_is_a_line_a_second(autojump_clock: MockClock) -> None:
+    lines: list[str] = []
+    log = RelayLog(make_logger(lines.append, LogSettings(log_format=LogFormat.JSON)))
+    for _ in range(100):
+        log(EXPIRED)
+    log(turned_away(Cause.FORGED, 401))
+    await trio.sleep(1)
+    log(EXPIRED)
+    contexts = [json.loads(line)["context"] for line in lines]
+    assert [(each["cause"], each.get("repeated")) for each in contexts] == [
+        ("expired", None),
+        ("forged", None),
+        ("expired", 99),
+    ]

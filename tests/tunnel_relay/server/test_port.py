@@ -306,6 +306,18 @@ async def test_a_flood_from_one_address(autojump_clock: MockClock) -> None:
             pass
 
 
+async def test_an_address_that_connects_without_end(autojump_clock: MockClock) -> None:
+    async with open_door(PortSettings(arrivals=Rate(1, 1.0, 3), trusted=TRUSTED)) as door:
+        page = b"GET / HTTP/1.1\r\nHost: relay\r\n\r\n"
+        answers = [await door.ask(page) for _ in range(5)]
+        assert [answer[-4:] for answer in answers] == [b"page"] * 3 + [b""] * 2
+        assert door.causes() == [Cause.CROWD] * 2
+        for _ in range(5):
+            assert (await door.ask(page, BALANCER)).endswith(b"page")
+        await trio.sleep(1)
+        assert (await door.ask(page)).endswith(b"page")
+
+
 async def test_a_user_comes_too_often(autojump_clock: MockClock) -> None:
     tier = attrs.evolve(FREE, rates=Rates(requests=Rate(2, 60.0)))
     async with open_door(access=Access((tier,))) as door:
