@@ -185,7 +185,8 @@ class Association(Watched):
                 datagrams = await self.door.dialer.transports[name].open_udp()
             except UdpUnsupportedError:
                 self._without_udp.add(name)
-            except DialError:
+            except (DialError, KeyError):
+                # A change of the profile may have taken it away since the decision.
                 continue
             else:
                 self.visit.upstream = name

@@ -55,6 +55,8 @@ class Berth:
     """Set when new connections may go there."""
     closed: trio.Event = attrs.field(factory=trio.Event, init=False)
     is_leaving: bool = attrs.field(default=False, init=False)
+    links: int = attrs.field(default=0, init=False)
+    """How many connections it holds itself, as it has told."""
     until: float = attrs.field(default=math.inf, init=False)
     """When one that leaves is closed, whatever it carries."""
 
@@ -141,6 +143,8 @@ class Fleet:
             rival.until = min(rival.until, trio.current_time() + drain)
         for berth in berths:
             berth.taken.set()
+            if berth.name in before:
+                self._services.notify(LinksChanged(berth.name, berth.links))
         self.on_change(self.transports)
 
     async def _hold(self, berth: Berth, *, task_status: trio.TaskStatus[UpstreamStartError | None]) -> None:
@@ -193,6 +197,8 @@ class Fleet:
 
     def _tell(self, berth: Berth, event: Event) -> None:
         """Pass *event* on, but not what is now said of another upstream of that name, or of none."""
+        if isinstance(event, LinksChanged):
+            berth.links = event.links
         if not (berth.is_leaving and isinstance(event, UpstreamUp | UpstreamDown | LinksChanged)):
             self._services.notify(event)
 

@@ -15,7 +15,7 @@ from session_proxy.events import ConnectionClosed, Notice, UdpAssociationClosed
 from session_proxy.inbound import socks, udp_associate
 from session_proxy.inbound.client import serve_client
 from session_proxy.inbound.udp_associate import MOST_PENDING, WAY_LIFE
-from session_proxy.outbound.transport import DatagramAssociation, Health, HealthState
+from session_proxy.outbound.transport import DatagramAssociation, Health, HealthState, Transport
 from session_proxy.policy.rules import Decision
 from session_proxy.profile.model import Limits
 from session_proxy.protocol.socks5_udp import decode_datagram, encode_datagram
@@ -229,11 +229,15 @@ async def wait_for(count: int, transport: FakeTransport) -> None:
             await transport.news.acquire()
 
 
-@pytest.mark.parametrize("failure", [UdpUnsupportedError("no"), TransportDownError("down")])
-async def test_each_datagram_is_routed_and_the_first_way_that_carries_it_is_taken(failure: Exception) -> None:
-    dev, edge = FakeTransport(failure), FakeTransport()
+@pytest.mark.parametrize("failure", [UdpUnsupportedError("no"), TransportDownError("down"), None])
+async def test_each_datagram_is_routed_and_the_first_way_that_carries_it_is_taken(
+    failure: Exception | None,
+) -> None:
+    """One that a change of the profile has taken away since the decision carries nothing."""
+    edge = FakeTransport()
+    ways: dict[str, Transport] = {} if failure is None else {"dev": FakeTransport(failure)}
     target = Target("10.0.0.1", 53)
-    async with open_door(Router(transports={"dev": dev, "edge": edge})) as door:
+    async with open_door(Router(transports={**ways, "edge": edge})) as door:
         async with open_client(door) as client:
             await client.send(target, b"one")
             await client.send(Target("192.0.2.1", 53), b"rejected")

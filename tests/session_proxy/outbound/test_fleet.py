@@ -142,7 +142,7 @@ async def test_one_that_leaves_stays_open_for_its_connections(
         await trio.sleep(2 * LOOK)
         assert (yard.closed, world.fleet.leaving) == ([old], 0)
         assert world.notices() == ["left by a change of the profile; stays for its open connections (2)"]
-        assert not any(isinstance(event, LinksChanged) for event in world.events)
+        assert [event for event in world.events if isinstance(event, LinksChanged)] == [LinksChanged("a", 0)]
 
 
 async def test_one_that_leaves_waits_for_connections_that_are_being_opened(
@@ -180,12 +180,15 @@ async def test_of_one_that_has_left_no_state_is_told(
         tell = yard.services[0].notify
         tell(UpstreamUp("a", "bastion", 1.0))
         yard.opened[0].carried = 1
-        await world.change({"a": BASTION})
-        del world.events[1:]
+        berths = await world.fleet.stage({"a": BASTION}, ["a"])
+        yard.services[1].notify(LinksChanged("a", 3))
+        world.fleet.commit(berths, ["a"], drain=0)
+        assert world.events[-1] == LinksChanged("a", 3)
+        world.events.clear()
         tell(UpstreamDown("a", "bastion", "lost", None))
         tell(LinksChanged("a", 0))
         tell(Notice("a", "the server says good-bye"))
-        assert world.events == [UpstreamUp("a", "bastion", 1.0), Notice("a", "the server says good-bye")]
+        assert world.events == [Notice("a", "the server says good-bye")]
 
 
 async def test_what_was_remembered_of_one_that_leaves_is_forgotten(yard: Yard) -> None:
