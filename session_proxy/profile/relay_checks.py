@@ -11,12 +11,20 @@ from urllib.parse import urlsplit
 
 import attrs
 
-from session_proxy.profile.addresses import is_loopback
+from session_proxy.profile.addresses import WILDCARDS, collide, is_loopback
 from session_proxy.profile.checks import check_listens
 from session_proxy.profile.model import NO_SECRET
 from session_proxy.profile.relay_keys import looks_like_keys, read_jwt_keys, read_revoked
-from session_proxy.profile.relay_model import RelayAgent, RelayJwt, RelayServer, RelayStore, RelayTls
+from session_proxy.profile.relay_model import (
+    RelayAgent,
+    RelayCluster,
+    RelayJwt,
+    RelayServer,
+    RelayStore,
+    RelayTls,
+)
 from session_proxy.profile.relay_upstream_checks import (
+    check_authorities,
     check_dialing,
     check_name_of,
     check_ssh_through_relay,
@@ -48,12 +56,13 @@ def check_relay_server(server: RelayServer, notes: Structurer) -> None:
     check_listens(server.listen, server.admin, notes, by="the relay")
     _check_open_doors(server, notes)
     if server.tls is not None:
-        _check_tls(server.tls, notes)
+        _check_pair("tls", server.tls, notes)
     if server.proxy_protocol and not server.trusted_proxies and notes.sound("trusted_proxies"):
         fix = 'write the balancers\' addresses, such as trusted_proxies = "10.0.0.0/8", or proxy_protocol = false'
         notes.note("trusted_proxies", "is empty, and so nobody is believed who speaks it", fix)
     _check_jwt(server.jwt, notes)
     _check_store(server.store, notes)
+    _check_cluster(server, notes)
     if server.audit is not None and notes.sound("audit.file"):
         _check_audit(server.audit.file, notes)
     for name, user in server.users.items():
@@ -112,10 +121,10 @@ def _check_open_doors(server: RelayServer, notes: Structurer) -> None:
         notes.note("tls", f"is missing: {public} would take tokens in the clear", fix)
 
 
-def _check_tls(tls: RelayTls, notes: Structurer) -> None:
+def _check_pair(prefix: str, tls: RelayTls | RelayCluster, notes: Structurer) -> None:
     wrong = False
     for key, file in (("certificate", tls.certificate), ("key", tls.key)):
-        path = f"tls.{key}"
+        path = f"{prefix}.{key}"
         if not notes.sound(path):
             wrong = True
         elif reason := _why_unreadable(file):
@@ -130,20 +139,20 @@ def _check_tls(tls: RelayTls, notes: Structurer) -> None:
     except ssl.SSLError as exc:
         if exc.reason == "KEY_VALUES_MISMATCH":
             notes.note(
-                "tls.key",
+                f"{prefix}.key",
                 f"{tls.key} does not belong to {tls.certificate}",
                 "name the key of the certificate",
             )
         elif b"PRIVATE KEY-----" not in tls.key.read_bytes():
-            notes.note("tls.key", f"{tls.key} holds no private key", "name the key's file, in PEM")
+            notes.note(f"{prefix}.key", f"{tls.key} holds no private key", "name the key's file, in PEM")
         elif b"BEGIN CERTIFICATE" not in tls.certificate.read_bytes():
             fix = "name the certificate's file, in PEM"
-            notes.note("tls.certificate", f"{tls.certificate} holds no certificate", fix)
+            notes.note(f"{prefix}.certificate", f"{tls.certificate} holds no certificate", fix)
         elif b"ENCRYPTED" in tls.key.read_bytes():
             fix = f"take it off: openssl pkey -in {tls.key} -out NEW"
-            notes.note("tls.key", f"{tls.key} has a passphrase", fix)
+            notes.note(f"{prefix}.key", f"{tls.key} has a passphrase", fix)
         else:
-            notes.note("tls", "the certificate or its key is broken", "name files in PEM that are whole")
+            notes.note(prefix, "the certificate or its key is broken", "name files in PEM that are whole")
 
 
 def _check_jwt(jwt: RelayJwt, notes: Structurer) -> None:
@@ -211,6 +220,30 @@ def _check_store(store: RelayStore, notes: Structurer) -> None:
         notes.note("store.redis", "is no address of a Redis", 'write it like "redis://127.0.0.1:6379/0"')
     elif "@" not in url and "store.redis" in notes.literals:
         notes.literals.remove("store.redis")
+
+
+def _check_cluster(server: RelayServer, notes: Structurer) -> None:
+    cluster = server.cluster
+    if cluster is None:
+        if server.store.redis is not None and notes.sound("store.redis") and notes.sound("cluster"):
+            notes.note(
+                "cluster",
+                "is missing: servers that share a store reach each other's agents through it",
+                "write [cluster] with listen, certificate, key and ca",
+            )
+        return
+    if server.store.redis is None and notes.sound("store"):
+        notes.note("cluster", "is of no use without store.redis", "write [store] with redis, or take it out")
+    _check_pair("cluster", cluster, notes)
+    if notes.sound("cluster.ca"):
+        check_authorities("cluster.ca", cluster.ca, notes)
+    if not notes.sound("cluster.listen"):
+        return
+    if cluster.address is None and cluster.listen.host in WILDCARDS.values():
+        fix = 'write the one that the others dial, such as address = "10.0.0.5:3003"'
+        notes.note("cluster.address", f"is missing: nobody can dial {cluster.listen}", fix)
+    if any(collide(cluster.listen, address) for address in server.listen):
+        notes.note("cluster.listen", "is where clients come in", "write another port")
 
 
 def _check_audit(file: Path, notes: Structurer) -> None:

@@ -61,6 +61,8 @@ class RelayJwt:
     revoked: Path | None = attrs.field(default=None, metadata={"example": '"file:revoked.txt"'})
 
 
+NO_LISTEN = ListenAddress("", 0)
+
 NO_JWT = RelayJwt(keys=NO_SECRET)
 
 
@@ -76,6 +78,29 @@ class RelayStore:
 
     redis: Secret | None = attrs.field(default=None, metadata={"example": '"redis://127.0.0.1:6379/0"'})
     prefix: str = "sproxy:"
+
+
+@attrs.frozen(kw_only=True)
+class RelayCluster:
+    """How the servers that share a `store` reach each other, for clients whose agent is linked to another server.
+
+    They speak TLS 1.3, and both ends show a certificate. Whoever has one of `ca` is believed about users: it should be
+    an authority for these servers alone.
+
+    Attributes:
+      listen: Where the other servers come in: not through a balancer, and from nowhere else.
+      address: What they dial. Absent, it is `listen`. The certificate has to be for it.
+      certificate: This server's certificate, and those of its issuers below the root, in PEM.
+      key: Its private key, in PEM, without a passphrase.
+      ca: The authority of the servers' certificates, in PEM.
+
+    """
+
+    listen: ListenAddress = attrs.field(metadata={"example": '"10.0.0.5:3003"', "hole": NO_LISTEN})
+    address: Target | None = attrs.field(default=None, metadata={"example": '"relay-1.internal:3003"'})
+    certificate: Path = attrs.field(metadata={"example": '"file:cluster.pem"', "hole": Path()})
+    key: Path = attrs.field(metadata={"example": '"file:cluster-key.pem"', "hole": Path()})
+    ca: Path = attrs.field(metadata={"example": '"file:cluster-ca.pem"', "hole": Path()})
 
 
 @attrs.frozen(kw_only=True)
@@ -210,6 +235,7 @@ class RelayServer:
       admin: The admin listener; absent, there is none.
       metrics_token: Who presents it (`Authorization: Bearer`) gets the metrics on the public port, too.
       store: Where servers keep what they have to agree about.
+      cluster: How servers that share a store reach each other.
       audit: The audit log; absent, there is none.
       tiers: What users may do, by the tier in their token. `free` is also for tokens without one, or with an unknown.
       users: Users for whom the relay itself logs in, by name.
@@ -232,6 +258,7 @@ class RelayServer:
     admin: Admin | None = None
     metrics_token: Secret | None = attrs.field(default=None, metadata={"example": '"file:metrics-token"'})
     store: RelayStore = RelayStore()
+    cluster: RelayCluster | None = None
     audit: RelayAudit | None = None
     tiers: dict[str, TierConfig] = attrs.field(factory=dict[str, TierConfig])
     users: dict[str, RelayUser] = attrs.field(factory=dict[str, RelayUser])

@@ -58,7 +58,7 @@ def check_dialing(prefix: str, dialing: Dialing, notes: Structurer) -> None:
     if notes.sound(f"{prefix}token") and read_token(dialing.token.reveal()) is None:
         notes.note(f"{prefix}token", "is no JWT", 'copy the whole line that "sproxy relay-token" prints')
     if dialing.ca is not None and notes.sound(f"{prefix}ca"):
-        _check_authorities(f"{prefix}ca", dialing.ca, notes)
+        check_authorities(f"{prefix}ca", dialing.ca, notes)
 
 
 def dialing_warnings(prefix: str, dialing: Dialing, scope: str, now: float) -> Iterator[str]:
@@ -164,7 +164,8 @@ def _without_credentials(parts: SplitResult, url: str) -> str:
     return url.replace(f"{parts.netloc.rpartition('@')[0]}@", "", 1) if "@" in parts.netloc else url
 
 
-def _check_authorities(path: str, file: Path, notes: Structurer) -> None:
+def check_authorities(path: str, file: Path, notes: Structurer) -> None:
+    """Note what is wrong with a *file* of certificates that are to be believed, named at *path*."""
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=file)
     except ssl.SSLError:

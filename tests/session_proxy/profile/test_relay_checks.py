@@ -41,6 +41,9 @@ class Bad:
     fix: str
 
 
+CLUSTER = '[cluster]\ncertificate = "cert.pem"\nkey = "key.pem"\nca = "cert.pem"\n'
+
+
 def top(text: str) -> RelayText:
     return RelayText(top=f'listen = "127.0.0.1:3001"\n{text}\n')
 
@@ -51,6 +54,11 @@ def jwt(text: str) -> RelayText:
 
 def more(text: str) -> RelayText:
     return RelayText(more=text)
+
+
+def cluster(text: str, *, key: str = "key.pem", ca: str = "cert.pem") -> RelayText:
+    files = CLUSTER.replace("key.pem", key).replace('ca = "cert.pem"', f'ca = "{ca}"')
+    return RelayText(more=f'[store]\nredis = "redis://a"\n{files}{text}\n')
 
 
 def secret(text: str) -> RelayText:
@@ -145,6 +153,29 @@ BAD = [
     Bad(more('[store]\nredis = "http://:hunter2@a"'), "store.redis", "no address of", "redis://"),
     Bad(more('[store]\nredis = "redis://[hunter2"'), "store.redis", "no address of", "redis://"),
     Bad(more('[store]\nredis = "redis://"'), "store.redis", "no address of", "redis://"),
+    # Its like.
+    Bad(
+        more('[store]\nredis = "redis://a"'),
+        "cluster",
+        "is missing: servers that share",
+        "write [cluster] with",
+    ),
+    Bad(
+        RelayText(more=f'{CLUSTER}listen = "127.0.0.1:3003"'),
+        "cluster",
+        "no use without",
+        "[store] with redis",
+    ),
+    Bad(
+        cluster('listen = "0.0.0.0:3003"'),
+        "cluster.address",
+        "nobody can dial 0.0.0.0:3003",
+        "the others dial",
+    ),
+    Bad(cluster('listen = "127.0.0.1:3001"'), "cluster.listen", "where clients come in", "another port"),
+    Bad(cluster(""), "cluster.listen", "is missing", 'write listen = "10.0.0.5:3003"'),
+    Bad(cluster('listen = "a:1"', ca="none.pem"), "cluster.ca", "cannot read", "certificates in PEM"),
+    Bad(cluster('listen = "a:1"', key="cert.pem"), "cluster.key", "holds no private key", "the key's file"),
     Bad(more("[audit]"), "audit.file", "is missing", 'write file = "audit.jsonl"'),
     Bad(more('[audit]\nfile = "none/audit.jsonl"'), "audit.file", "there is no folder", "make it"),
     Bad(more(f'[audit]\nfile = "{"a/" * 5000}"'), "audit.file", "there is no folder", "make it"),
@@ -276,8 +307,10 @@ def test_every_problem_is_reported_in_one_run(tmp_path: Path) -> None:
         jwt(f"keys = '''{VERIFYING_PEM}'''"),
         jwt(f"keys = '{JWKS}'"),
         secret("x" * 32),
-        more('[store]\nredis = "rediss://user:pass@redis.example:6380/1"'),
-        more('[store]\nredis = "unix:///run/redis.sock"'),
+        more(
+            f'[store]\nredis = "rediss://user:pass@redis.example:6380/1"\n{CLUSTER}listen = "10.0.0.5:3003"'
+        ),
+        more(f'[store]\nredis = "unix:///run/redis.sock"\n{CLUSTER}listen = "[::]:1"\naddress = "b:3"'),
         more('[users.direct.ssh]\nuser = "me"\nkey = "key.pem"\n[tiers.reject]'),
         AgentText(services='[services]\ndirect = "localhost:22"\n'),
     ],

@@ -36,6 +36,12 @@ listen = "127.0.0.1:3002"
 [store]
 redis = "redis://127.0.0.1:6379/0"
 prefix = "lab:"
+[cluster]
+listen = "0.0.0.0:3003"
+address = "relay-1.internal:3003"
+certificate = "cert.pem"
+key = "key.pem"
+ca = "file:cert.pem"
 [audit]
 file = "audit.jsonl"
 [tiers.free]
@@ -85,6 +91,9 @@ def test_a_servers_file_with_everything(tmp_path: Path) -> None:
     assert server.admin is not None
     assert server.store.redis is not None
     assert (server.store.redis.reveal(), server.store.prefix) == ("redis://127.0.0.1:6379/0", "lab:")
+    assert server.cluster is not None
+    assert (server.cluster.listen.port, str(server.cluster.address)) == (3003, "relay-1.internal:3003")
+    assert server.cluster.ca == tmp_path / "cert.pem"
     assert server.audit is not None
     assert server.audit.file == tmp_path / "audit.jsonl"
     ssh = server.users["alice@example.com"].ssh
@@ -175,8 +184,12 @@ def test_no_secret_of_a_server_shows(tmp_path: Path) -> None:
     text = RelayText(
         top='listen = "127.0.0.1:1"\nmetrics_token = "hunter2-metrics"\n',
         jwt='[jwt]\nalgorithms = "HS256"\nkeys = "hunter2-hunter2-hunter2-hunter2-hunter2"\n',
-        more='[store]\nredis = "redis://:hunter2@127.0.0.1"\n',
+        more=(
+            '[store]\nredis = "redis://:hunter2@127.0.0.1"\n'
+            '[cluster]\nlisten = "127.0.0.1:2"\ncertificate = "cert.pem"\nkey = "key.pem"\nca = "cert.pem"\n'
+        ),
     )
+    make_certificate().write(tmp_path)
     file = write_file(tmp_path, text)
     file.chmod(0o644)
     warnings: list[str] = []

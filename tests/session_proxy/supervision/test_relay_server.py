@@ -16,6 +16,8 @@ from session_proxy.errors import ListenError, ProfileError
 from session_proxy.observability import audit_file
 from session_proxy.observability.audit_file import AuditError, open_audit
 from session_proxy.profile.model import ListenAddress
+from session_proxy.profile.relay_model import RelayStore
+from session_proxy.profile.secret import Secret
 from session_proxy.supervision import relay_files
 from session_proxy.supervision.relay_pages import METRICS_PATH
 from tests.support.relay_daemon import load_relay, open_link, open_relay_daemon
@@ -191,7 +193,8 @@ async def test_a_port_of_somebody_else(tmp_path: Path) -> None:
 
 
 async def test_what_there_is_not(tmp_path: Path) -> None:
-    server = load_relay(tmp_path, more='[store]\nredis = "redis://127.0.0.1:6379/0"\n')
+    store = RelayStore(redis=Secret("literal", "", "redis://127.0.0.1:6379/0"))
+    server = attrs.evolve(load_relay(tmp_path), store=store)
     with pytest.RaisesGroup(ProfileError, flatten_subgroups=True):
         async with open_relay_daemon(server):
             pass
