@@ -18,6 +18,14 @@ import trio
 
 from tunnel_relay.background import open_background
 from tunnel_relay.category import Category, category_of
+from tunnel_relay.dial_events import (
+    AuthenticationNeeded,
+    DialEvent,
+    DialFailed,
+    Linked,
+    LinkLost,
+    TokenRefreshed,
+)
 from tunnel_relay.errors import (
     LinkLostError,
     TokenUnavailableError,
@@ -106,50 +114,6 @@ class DialSettings:
     link: LinkSettings = attrs.field(factory=LinkSettings)
     selector: SelectorSettings = attrs.field(factory=SelectorSettings)
     connect: float = 15.0
-
-
-@attrs.frozen
-class Linked:
-    """There is a link to the server at *url*, after so many seconds."""
-
-    url: str
-    setup: float
-
-
-@attrs.frozen
-class LinkLost:
-    """The link that was in use is lost."""
-
-    url: str
-    reason: str
-    category: Category
-
-
-@attrs.frozen
-class DialFailed:
-    """The server at *url* could not be linked to; it is asked again after *rest* seconds, others before that."""
-
-    url: str
-    reason: str
-    category: Category
-    rest: float
-
-
-@attrs.frozen
-class TokenRefreshed:
-    """The relay was given a newer token."""
-
-    expires: float | None
-
-
-@attrs.frozen
-class AuthenticationNeeded:
-    """A new token is needed and could not be had: somebody has to log in again. Told once until there is one."""
-
-    reason: str
-
-
-DialEvent = Linked | LinkLost | DialFailed | TokenRefreshed | AuthenticationNeeded
 
 
 @attrs.define(eq=False)

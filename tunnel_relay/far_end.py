@@ -23,7 +23,8 @@ from tunnel_relay.protocol.greetings import (
 from tunnel_relay.protocol.multiplexer import Reason
 from tunnel_relay.protocol.refusal import read_refusal
 from tunnel_relay.protocol.session import SessionSettings
-from tunnel_relay.sessions import LiveSession, RelayStream, StreamRefusedError
+from tunnel_relay.relay_stream import RelayStream, StreamRefusedError
+from tunnel_relay.sessions import LiveSession
 
 # Seconds that connecting may take.
 CONNECT_LIMIT = 10.0

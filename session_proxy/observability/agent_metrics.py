@@ -13,7 +13,7 @@ from prometheus_client.registry import Collector
 
 from session_proxy.observability.metric_spec import Labels, MetricSpec
 from tunnel_relay.category import Category
-from tunnel_relay.dialing import (
+from tunnel_relay.dial_events import (
     AuthenticationNeeded,
     DialEvent,
     DialFailed,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from session_proxy.observability.logging import Log
-from tunnel_relay.dialing import (
+from tunnel_relay.dial_events import (
     AuthenticationNeeded,
     DialEvent,
     DialFailed,

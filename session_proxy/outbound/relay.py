@@ -26,12 +26,14 @@ from session_proxy.target import Target
 from tunnel_relay.background import open_background, wait_first
 from tunnel_relay.category import Category
 from tunnel_relay.client.reaching import Reaching
-from tunnel_relay.dialing import AuthenticationNeeded, DialEvent, Dialing, Linked
+from tunnel_relay.dial_events import AuthenticationNeeded, DialEvent, Linked
+from tunnel_relay.dialing import Dialing
 from tunnel_relay.errors import SshError
 from tunnel_relay.protocol.greetings import Mode
 from tunnel_relay.protocol.multiplexer import Reason
 from tunnel_relay.protocol.session import SessionSettings
-from tunnel_relay.sessions import LiveSession, RelayStream, StreamRefusedError, StreamResetError
+from tunnel_relay.relay_stream import RelayStream, StreamRefusedError, StreamResetError
+from tunnel_relay.sessions import LiveSession
 from tunnel_relay.ssh.settings import SshSettings
 
 # One session carries as much as the network does, so striping would gain nothing.

@@ -14,7 +14,8 @@ from tunnel_relay.background import open_background
 from tunnel_relay.errors import LinkLostError
 from tunnel_relay.link import Link, LinkSettings
 from tunnel_relay.protocol.session import SessionSettings
-from tunnel_relay.sessions import LiveSession, RelayStream
+from tunnel_relay.relay_stream import RelayStream
+from tunnel_relay.sessions import LiveSession
 
 SETTINGS = SessionSettings(window=100_000, kept=400_000)
 

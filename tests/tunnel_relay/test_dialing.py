@@ -17,17 +17,15 @@ from trio.testing import MockClock
 from tunnel_relay import dialing
 from tunnel_relay.background import open_background
 from tunnel_relay.category import Category
-from tunnel_relay.dialing import (
+from tunnel_relay.dial_events import (
     AuthenticationNeeded,
     DialEvent,
     DialFailed,
-    Dialing,
-    DialSettings,
     Linked,
     LinkLost,
     TokenRefreshed,
-    connect_url,
 )
+from tunnel_relay.dialing import Dialing, DialSettings, connect_url
 from tunnel_relay.errors import LinkLostError, TokenUnavailableError, WebSocketError
 from tunnel_relay.link import Link
 from tunnel_relay.policy.backoff import BackoffSettings

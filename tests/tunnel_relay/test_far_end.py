@@ -20,7 +20,7 @@ from tunnel_relay.protocol.greetings import GoAway, Hello, Resume, Welcome, read
 from tunnel_relay.protocol.multiplexer import Reason
 from tunnel_relay.protocol.refusal import write_refusal
 from tunnel_relay.protocol.session import SessionSettings
-from tunnel_relay.sessions import StreamRefusedError
+from tunnel_relay.relay_stream import StreamRefusedError
 
 TOKEN = "0123456789abcdef" * 2
 GRANT = b"\0\1\0\0"

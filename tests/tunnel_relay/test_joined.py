@@ -28,8 +28,8 @@ from tunnel_relay.protocol.multiplexer import Reason
 from tunnel_relay.protocol.requests import Request, Status
 from tunnel_relay.protocol.session import SessionSettings
 from tunnel_relay.record import RecordSettings, open_record
+from tunnel_relay.relay_stream import StreamRefusedError, StreamResetError
 from tunnel_relay.server.switch import Port, Switch
-from tunnel_relay.sessions import StreamRefusedError, StreamResetError
 
 SETTINGS = SessionSettings(window=64_000, kept=256_000, grace=20)
 

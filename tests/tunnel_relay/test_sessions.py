@@ -6,7 +6,6 @@ import random
 
 import pytest
 import trio
-import trio.testing
 from trio.testing import MockClock
 
 from tests.support.live_sessions import open_couple
@@ -15,7 +14,7 @@ from tunnel_relay.errors import LinkLostError
 from tunnel_relay.link import Link
 from tunnel_relay.protocol.multiplexer import Reason
 from tunnel_relay.protocol.session import SessionSettings
-from tunnel_relay.sessions import RelayStream, StreamRefusedError, StreamResetError
+from tunnel_relay.relay_stream import RelayStream, StreamResetError
 
 
 async def read_all(stream: RelayStream) -> bytes:
@@ -30,23 +29,6 @@ async def send_whole(stream: RelayStream, data: bytes) -> None:
     """Send *data*, and the end."""
     await stream.send_all(data)
     await stream.send_eof()
-
-
-async def test_a_stream_is_what_trio_calls_one(autojump_clock: MockClock) -> None:
-    async with open_couple() as couple:
-
-        async def pair() -> tuple[RelayStream, RelayStream]:
-            return await couple.stream()
-
-        async def clogged() -> tuple[RelayStream, RelayStream]:
-            near, far = await couple.stream()
-            for end in (near, far):
-                with trio.move_on_after(1):
-                    while True:
-                        await end.send_all(bytes(10_000))
-            return near, far
-
-        await trio.testing.check_half_closeable_stream(pair, clogged)
 
 
 async def test_bytes_outlive_their_links(autojump_clock: MockClock) -> None:
@@ -94,15 +76,6 @@ async def test_a_session_without_a_link_for_too_long_ends_with_its_streams(autoj
         assert trio.current_time() - began == pytest.approx(120)
         with pytest.raises(StreamResetError, match="no connection for 120 s"):
             couple.client.open_stream(b"ssh")
-
-
-async def test_a_refusal_reaches_who_asked(autojump_clock: MockClock) -> None:
-    async with open_couple() as couple:
-        near = couple.client.open_stream(b"telnet")
-        far, _ = await couple.incoming.receive()
-        far.refuse(Reason.NO_SUCH_SERVICE, "there is ssh")
-        with pytest.raises(StreamRefusedError, match="there is ssh"):
-            await near.wait_accepted()
 
 
 async def test_what_is_kept_for_the_peer_is_bounded(autojump_clock: MockClock) -> None:

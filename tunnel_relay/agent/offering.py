@@ -10,7 +10,7 @@ from tunnel_relay.asking import AskedRequest
 from tunnel_relay.far_end import FarEnd
 from tunnel_relay.protocol.multiplexer import Reason
 from tunnel_relay.protocol.session import SessionSettings
-from tunnel_relay.sessions import StreamRefusedError
+from tunnel_relay.relay_stream import StreamRefusedError
 
 
 class Offering(FarEnd):

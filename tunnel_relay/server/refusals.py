@@ -14,7 +14,7 @@ from tunnel_relay.errors import (
 from tunnel_relay.performing import RequestNotDoneError
 from tunnel_relay.protocol.multiplexer import Reason
 from tunnel_relay.protocol.requests import Status
-from tunnel_relay.sessions import StreamRefusedError, StreamResetError
+from tunnel_relay.relay_stream import StreamRefusedError, StreamResetError
 
 # What servers write into the description of "connect failed", which RFC 4254, section 5.1 leaves to them:
 # OpenSSH the C library's text for the error, in the server's language, which is English as a rule.

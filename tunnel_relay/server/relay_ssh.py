@@ -29,11 +29,11 @@ from tunnel_relay.protocol.greetings import Mode
 from tunnel_relay.protocol.multiplexer import Reason
 from tunnel_relay.protocol.session import SessionSettings
 from tunnel_relay.record import Record
+from tunnel_relay.relay_stream import StreamRefusedError
 from tunnel_relay.server.refusals import not_done, read_target
 from tunnel_relay.server.ssh_login import Accounts, LoginSettings, RelaySshEvent, SshLogin, host_name
 from tunnel_relay.server.ssh_pool import PoolSettings, SshPool
 from tunnel_relay.server.switch import Port, Switch
-from tunnel_relay.sessions import StreamRefusedError
 from tunnel_relay.ssh.session import SshSession
 
 # Seconds that everything up to the answer to a stream may take: none of its parts takes as long.

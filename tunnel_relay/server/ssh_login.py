@@ -13,8 +13,8 @@ from tunnel_relay.client.reaching import Reaching
 from tunnel_relay.errors import KnownHostsError, SshError, SshKeyError
 from tunnel_relay.policy.breaker import Breakers, Held
 from tunnel_relay.protocol.multiplexer import Reason
+from tunnel_relay.relay_stream import StreamRefusedError, StreamResetError
 from tunnel_relay.server.refusals import no_connection
-from tunnel_relay.sessions import StreamRefusedError, StreamResetError
 from tunnel_relay.ssh.hostkeys import HostKeyPolicy
 from tunnel_relay.ssh.keys import Identity
 from tunnel_relay.ssh.session import SshSession, open_ssh_session

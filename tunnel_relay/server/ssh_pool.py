@@ -15,8 +15,8 @@ import trio
 from tunnel_relay.background import open_background
 from tunnel_relay.errors import ChannelRefusedError, SshDisconnectedError
 from tunnel_relay.protocol.multiplexer import Reason
+from tunnel_relay.relay_stream import StreamRefusedError
 from tunnel_relay.server.refusals import refused_channel
-from tunnel_relay.sessions import StreamRefusedError
 from tunnel_relay.ssh.channel import SshChannel
 from tunnel_relay.ssh.session import SshSession
 

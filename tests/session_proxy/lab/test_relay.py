@@ -16,7 +16,7 @@ from tunnel_relay.background import open_background
 from tunnel_relay.client.reaching import Reaching
 from tunnel_relay.dialing import Dialing
 from tunnel_relay.protocol.session import SessionSettings
-from tunnel_relay.sessions import StreamRefusedError
+from tunnel_relay.relay_stream import StreamRefusedError
 
 
 async def greet(stream: trio.SocketStream) -> None:

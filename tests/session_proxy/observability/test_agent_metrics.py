@@ -9,13 +9,7 @@ from session_proxy.observability.agent_metrics import (
     agent_metrics_reference,
 )
 from tunnel_relay.category import Category
-from tunnel_relay.dialing import (
-    AuthenticationNeeded,
-    DialFailed,
-    Linked,
-    LinkLost,
-    TokenRefreshed,
-)
+from tunnel_relay.dial_events import AuthenticationNeeded, DialFailed, Linked, LinkLost, TokenRefreshed
 
 URL = "wss://relay.example"
 

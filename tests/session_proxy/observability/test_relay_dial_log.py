@@ -8,7 +8,7 @@ from session_proxy.observability.log_settings import LogFormat, LogSettings
 from session_proxy.observability.logging import make_logger
 from session_proxy.observability.relay_dial_log import log_dialing
 from tunnel_relay.category import Category
-from tunnel_relay.dialing import (
+from tunnel_relay.dial_events import (
     AuthenticationNeeded,
     DialEvent,
     DialFailed,

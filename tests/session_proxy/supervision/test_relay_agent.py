@@ -27,7 +27,7 @@ from tests.support.relay_daemon import load_relay, open_relay_daemon
 from tests.support.relay_tokens import make_token
 from tests.support.tunnels import eventually
 from tunnel_relay.background import open_background
-from tunnel_relay.sessions import StreamRefusedError
+from tunnel_relay.relay_stream import StreamRefusedError
 
 SECONDS = 20
 

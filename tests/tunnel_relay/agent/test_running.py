@@ -17,15 +17,16 @@ from tests.support.relay_tokens import AUDIENCE, KEYS, make_token
 from tunnel_relay.agent.running import Agent, AgentSettings, open_agent
 from tunnel_relay.background import open_background
 from tunnel_relay.client.reaching import Reaching
-from tunnel_relay.dialing import DialEvent, Dialing, DialSettings, Linked
+from tunnel_relay.dial_events import DialEvent, Linked
+from tunnel_relay.dialing import Dialing, DialSettings
 from tunnel_relay.errors import StoreError
 from tunnel_relay.policy.selector import Endpoint
 from tunnel_relay.protocol.requests import Request, Status
 from tunnel_relay.protocol.session import SessionSettings
 from tunnel_relay.protocol.tokens import Verifier
+from tunnel_relay.relay_stream import StreamResetError
 from tunnel_relay.server.port import PublicPort
 from tunnel_relay.server.service import RelayService
-from tunnel_relay.sessions import StreamResetError
 
 
 async def give(*, anew: bool) -> str:

@@ -17,8 +17,8 @@ from tunnel_relay.errors import (
 )
 from tunnel_relay.protocol.multiplexer import Reason
 from tunnel_relay.protocol.requests import Status
+from tunnel_relay.relay_stream import StreamRefusedError, StreamResetError
 from tunnel_relay.server.refusals import no_connection, not_done, read_target, refused_channel
-from tunnel_relay.sessions import StreamRefusedError, StreamResetError
 
 
 @pytest.mark.parametrize(

@@ -28,12 +28,12 @@ from tunnel_relay.protocol.greetings import Mode
 from tunnel_relay.protocol.multiplexer import Reason
 from tunnel_relay.protocol.requests import Request, Status
 from tunnel_relay.record import RecordSettings, open_record
+from tunnel_relay.relay_stream import StreamRefusedError, StreamResetError
 from tunnel_relay.server import relay_ssh
 from tunnel_relay.server.relay_ssh import RelaySshSettings
 from tunnel_relay.server.ssh_login import LoginSettings, SshConnected, SshEnded, SshFailed
 from tunnel_relay.server.ssh_pool import PoolSettings
 from tunnel_relay.server.switch import Port
-from tunnel_relay.sessions import StreamRefusedError, StreamResetError
 from tunnel_relay.ssh.settings import SshSettings
 
 pytestmark = pytest.mark.skipif(not SSHD, reason="sshd is not installed")

@@ -15,8 +15,8 @@ from trio.testing import MockClock
 from tunnel_relay.background import open_background
 from tunnel_relay.errors import ChannelRefusedError, SshDisconnectedError
 from tunnel_relay.protocol.multiplexer import Reason
+from tunnel_relay.relay_stream import StreamRefusedError
 from tunnel_relay.server.ssh_pool import PoolSettings, SshPool
-from tunnel_relay.sessions import StreamRefusedError
 from tunnel_relay.ssh.session import SshSession
 
 SETTINGS = PoolSettings(most=3, busy=2, open=10, idle=100, check=30, answer=10, rest=50)

@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+import trio
+
+from tests.support.exchanges import exchange
+from tunnel_relay.agent.offering import Offering
+from tunnel_relay.background import open_background
+from tunnel_relay.protocol.multiplexer import Reason
+from tunnel_relay.protocol.session import SessionSettings
+from tunnel_relay.relay_stream import StreamRefusedError
+
+
+async def echo(stream: trio.SocketStream) -> None:
+    async for data in stream:
+        await stream.send_all(data)
+    await stream.send_eof()
+
+
+async def test_services_are_reached_by_name_and_may_be_replaced() -> None:
+    async with open_background() as nursery:
+        listeners = await nursery.start(partial(trio.serve_tcp, echo, 0, host="127.0.0.1"))
+        address = listeners[0].socket.getsockname()[:2]
+        offering = Offering(nursery, {"echo": address}, "one", SessionSettings())
+        assert await exchange(await offering.connect("echo"), b"hello") == b"hello"
+        offering.services = {"mirror": address}
+        with pytest.raises(StreamRefusedError, match="no service 'echo' is offered") as caught:
+            await offering.connect("echo")
+        assert caught.value.reason is Reason.NO_SUCH_SERVICE
+        assert await exchange(await offering.connect("mirror"), b"again") == b"again"
+
+
+async def test_a_service_that_is_not_there_refuses() -> None:
+    async with open_background() as nursery:
+        offering = Offering(nursery, {"ssh": ("127.0.0.1", 1)}, "one", SessionSettings())
+        with pytest.raises(StreamRefusedError) as caught:
+            await offering.connect("ssh")
+        assert caught.value.reason is Reason.REFUSED
