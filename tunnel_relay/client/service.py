@@ -27,13 +27,14 @@ from tunnel_relay.client.figures import Figures, TunnelMetrics
 from tunnel_relay.client.forwarding import Forwarding, ForwardingEvent, open_forwarding
 from tunnel_relay.client.outbox_store import open_outbox_store
 from tunnel_relay.client.reaching import Reaching
-from tunnel_relay.dialing import DialEvent, DialFailed, Dialing, DialSettings, LinkLost, TokenSource
+from tunnel_relay.dial_events import DialEvent, DialFailed, LinkLost
+from tunnel_relay.dialing import Dialing, DialSettings, TokenSource
 from tunnel_relay.errors import RequestLostError, TunnelUnavailableError
 from tunnel_relay.policy.outbox import OutboxSettings, Priority
 from tunnel_relay.protocol.greetings import Mode
 from tunnel_relay.protocol.requests import DEFAULT_MOST, DEFAULT_TIME, Request, Response
 from tunnel_relay.protocol.session import SessionSettings
-from tunnel_relay.sessions import RelayStream
+from tunnel_relay.relay_stream import RelayStream
 
 # Seconds for saying goodbye.
 PARTING = 1.0
@@ -125,13 +126,12 @@ class TunnelService:
 
     async def disconnect(self) -> None:
         """Disconnect, once what was sent is with the network; streams end, and requests wait for `connect`."""
-        if self._dialing is None:
+        dialing = self._dialing
+        if dialing is None:
             return
-        with trio.move_on_after(PARTING):
-            await self._dialing.wait_sent()
+        await self._wait_sent(dialing)
         self._reaching.part("the client has disconnected")
-        with trio.move_on_after(PARTING):
-            await self._dialing.wait_sent()
+        await self._wait_sent(dialing)
         self._scope.cancel()
         with trio.CancelScope(shield=True):
             # It has nothing left to wait for.
@@ -237,6 +237,19 @@ class TunnelService:
             self._nursery.start_soon(self._run, self._dialing)
         return self._dialing
 
+    async def _wait_sent(self, dialing: Dialing) -> None:
+        """Wait until what there is to send is with the network, there is no link for it, or time is up."""
+        with trio.move_on_after(PARTING):
+            async with trio.open_nursery() as nursery:
+
+                async def until_over() -> None:
+                    await self._over.wait()
+                    nursery.cancel_scope.cancel()
+
+                nursery.start_soon(until_over)
+                await dialing.wait_sent()
+                nursery.cancel_scope.cancel()
+
     async def _run(self, dialing: Dialing) -> None:
         try:
             with self._scope:
@@ -281,7 +294,7 @@ async def open_tunnel_service(
             yield service
         finally:
             with trio.CancelScope(shield=True):
-                # Its waits are bounded.
+                # Its waits are bounded. Where all this is cancelled, there is no link any more.
                 await service.disconnect()
 
 

@@ -14,12 +14,13 @@ from tests.support.relay_tunnel import World, dial, give_token, open_world
 from tests.support.tunnels import eventually
 from tunnel_relay.category import Category
 from tunnel_relay.client.service import TunnelEvent, TunnelService, TunnelSettings, open_tunnel_service
-from tunnel_relay.dialing import DialSettings, Linked
+from tunnel_relay.dial_events import Linked
+from tunnel_relay.dialing import DialSettings
 from tunnel_relay.errors import OutboxFullError, TunnelUnavailableError
 from tunnel_relay.policy.outbox import OutboxSettings, Priority
 from tunnel_relay.policy.selector import Endpoint
 from tunnel_relay.protocol.requests import Status
-from tunnel_relay.sessions import StreamRefusedError, StreamResetError
+from tunnel_relay.relay_stream import StreamRefusedError, StreamResetError
 
 NOWHERE = DialSettings(endpoints=[Endpoint(url="ws://127.0.0.1:1")])
 
@@ -170,6 +171,19 @@ async def test_what_is_urgent_is_made_after_the_next_start(tmp_path: Path) -> No
             await tunnel.connect()
             await tunnel.flush()
         assert there.target.heard == [b"urgent"]
+
+
+async def test_it_ends_at_once_where_all_is_cancelled(tmp_path: Path) -> None:
+    async with world(tmp_path) as there:
+        settings = TunnelSettings(dial=there.dial, agent="nas")
+        began = 0.0
+        with trio.CancelScope() as scope:
+            async with open_tunnel_service(settings, give_token()) as tunnel:
+                await tunnel.connect()
+                began = trio.current_time()
+                scope.cancel()
+                await trio.sleep_forever()
+        assert trio.current_time() - began < 0.9
 
 
 async def test_the_package_offers_it() -> None:
