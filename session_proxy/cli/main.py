@@ -28,6 +28,7 @@ from session_proxy.cli.lab import fault_table, lab
 from session_proxy.cli.relay_agent import relay_agent
 from session_proxy.cli.relay_audit import relay_audit
 from session_proxy.cli.relay_server import relay_server
+from session_proxy.cli.relay_ssh import relay_ssh
 from session_proxy.cli.relay_token import relay_token
 from session_proxy.cli.reload import reload
 from session_proxy.cli.run import run
@@ -60,6 +61,7 @@ app.command(short_help="Make a server and a client of kind awg that fit.")(awg_k
 app.command(short_help="Turn AmneziaWG's .conf into our files, or back.")(awg_import)
 app.command(short_help="Join clients to agents behind NAT: the public server.")(relay_server)
 app.command(short_help="Offer services of this machine through a relay.")(relay_agent)
+app.command(short_help="Reach an agent's SSH server: a ProxyCommand.")(relay_ssh)
 app.command(short_help="Issue tokens for a relay, or make keys for them.")(relay_token)
 app.command(short_help="See every transport work, on this machine alone.")(demo)
 app.command(short_help="Play AWS, its agents and targets, for tests.", epilog=fault_table())(lab)

@@ -64,13 +64,13 @@ async def _no_page(stream: trio.abc.Stream) -> None:
 
 @attrs.define(eq=False)
 class World:
-    """A relay at *address*; its agent ``nas`` offers ``echo`` and ``target``."""
+    """A relay at *address*; its agent ``nas`` offers ``echo``, ``target`` and more."""
 
     nursery: trio.Nursery
     address: str
-    services: Mapping[str, tuple[str, int]]
     target: Target
     agent: Agent
+    agent_cable: Cable
 
     @property
     def dial(self) -> DialSettings:
@@ -81,6 +81,13 @@ class World:
         """Lay a cable to the relay."""
         return await self.nursery.start(serve_cable, self.address, port)
 
+    async def cut_agent(self) -> None:
+        """Cut the agent's cable, and lay it again once the agent has noticed."""
+        self.agent_cable.cut()
+        while self.agent.dialing.linked:
+            await self.agent.dialing.changed.wait()
+        self.agent_cable = await self.lay(self.agent_cable.port)
+
 
 def dial(cable: Cable) -> DialSettings:
     """Return how to get through *cable*."""
@@ -88,8 +95,10 @@ def dial(cable: Cable) -> DialSettings:
 
 
 @asynccontextmanager
-async def open_world(record: Path | None = None) -> AsyncGenerator[World]:
-    """Run it all for a block."""
+async def open_world(
+    record: Path | None = None, services: Mapping[str, tuple[str, int]] | None = None
+) -> AsyncGenerator[World]:
+    """Run it all for a block; the agent offers *services*, too."""
     port = PublicPort(RelayService(Verifier(KEYS, AUDIENCE), time.time, lambda _event: None), _no_page)
     target = Target()
     async with open_background() as nursery:
@@ -98,12 +107,13 @@ async def open_world(record: Path | None = None) -> AsyncGenerator[World]:
             listeners = await nursery.start(partial(trio.serve_tcp, handler, 0, host="127.0.0.1"))
             return listeners[0].socket.getsockname()[:2]
 
-        services = {"echo": await serve(echo), "target": await serve(target.serve)}
+        offered = {"echo": await serve(echo), "target": await serve(target.serve), **(services or {})}
         address = "{}:{}".format(*await serve(port.serve_socket))
+        cable = await nursery.start(serve_cable, address)
         settings = AgentSettings(
             name="nas",
-            services=services,
-            dial=DialSettings(endpoints=[Endpoint(url=f"ws://{address}")]),
+            services=offered,
+            dial=dial(cable),
             record=record,
         )
         async with open_agent(
@@ -115,4 +125,4 @@ async def open_world(record: Path | None = None) -> AsyncGenerator[World]:
         ) as agent:
             while not agent.dialing.linked:
                 await agent.dialing.changed.wait()
-            yield World(nursery, address, services, target, agent)
+            yield World(nursery, address, target, agent, cable)
