@@ -65,20 +65,22 @@ class Certificate:
         return ssl.create_default_context(cadata=self.certificate)
 
 
-def make_certificate() -> Certificate:
-    """Return a fresh certificate."""
+def make_certificate(*names: str, since: float = -1, until: float = 30, issuer: str = "relay") -> Certificate:
+    """Return a certificate of 127.0.0.1 and localhost, or of *names*, that is valid from and to so many days."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "relay")])
     today = dt.datetime.now(dt.UTC)
-    addresses = [x509.IPAddress(ipaddress.ip_address("127.0.0.1")), x509.DNSName("localhost")]
+    addresses: list[x509.GeneralName] = [x509.DNSName(each) for each in names]
+    if not names:
+        addresses = [x509.IPAddress(ipaddress.ip_address("127.0.0.1")), x509.DNSName("localhost")]
     made = (
         x509.CertificateBuilder()
         .subject_name(name)
-        .issuer_name(name)
+        .issuer_name(x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, issuer)]))
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(today - dt.timedelta(days=1))
-        .not_valid_after(today + dt.timedelta(days=30))
+        .not_valid_before(today + dt.timedelta(days=since))
+        .not_valid_after(today + dt.timedelta(days=until))
         .add_extension(x509.SubjectAlternativeName(addresses), critical=False)
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         .sign(key, hashes.SHA256())
