@@ -35,7 +35,7 @@ def raced_upstreams(rules: Sequence[Rule]) -> frozenset[str]:
     )
 
 
-@attrs.frozen(eq=False)
+@attrs.define(eq=False)
 class Attempt:
     """A connection that is being opened; *is_replaceable* tells whether another upstream could take it over now."""
 
@@ -60,7 +60,10 @@ class Lookout:
 
     def runner(self, name: str, transport: Transport) -> Runner:
         """Return how the upstream called *name* is now."""
-        health = transport.health()
+        return self.observe(name, transport.health())
+
+    def observe(self, name: str, health: Health) -> Runner:
+        """Return what *health* makes of the upstream called *name*."""
         standing = standing_of(health)
         memory = self.memory
         memory.observe(name, standing, trio.current_time())

@@ -81,14 +81,21 @@ class Search:
 
     def _drop_removed(self) -> None:
         """Leave out what a change of the profile has taken away since the decision."""
-        for name in [each for each in self.left if each != REJECT and each not in self.ways.transports]:
-            self.left.remove(name)
-            self.failures[name] = TransportDownError("is no longer part of the profile", upstream=name)
+        transports = self.ways.transports
+        for name in tuple(self.left):
+            if name not in transports and name != REJECT:
+                self.left.remove(name)
+                self.failures[name] = TransportDownError("is no longer part of the profile", upstream=name)
 
     def _next_move(self, began: float) -> Use | Wait | None:
-        if len(self.left) == 1 and not self._is_down(self.left[0]):
-            # It is waited for where it is used.
-            return Use(self.left[0])
+        # Mostly the first can be used, so that looking at all of them would be in vain.
+        if self.left and (first := self.left[0]) != REJECT:
+            health = self.ways.transports[first].health()
+            if len(self.left) == 1 and health.state is not HealthState.DOWN:
+                # It is waited for where it is used.
+                return Use(first)
+            if health.sure and not self.ways.lookout.observe(first, health).rests:
+                return Use(first)
         runners = [self._runner(name) for name in self.left]
         # Whoever is used in the end needs some of the time, too.
         latest = began + (self.until - began) / max(1, len(runners))
@@ -98,11 +105,13 @@ class Search:
         """Return a stream through the upstream called *name*, or note why there is none; raises what is final."""
         if name == REJECT:
             raise self._summary(NotAllowedError(f"rejected by {self.decision.rule}", upstream=REJECT))
-        self._pass_over(name)
-        now = trio.current_time()
-        others = sum(not self._is_down(other) for other in self.left if other != name)
-        share = now + max(0.0, self.until - now) / (1 + others)
+        if name != self.left[0]:
+            self._pass_over(name)
         self.left.remove(name)
+        now, share = trio.current_time(), self.until
+        if self.left:
+            others = sum(not self._is_down(other) for other in self.left)
+            share = now + max(0.0, self.until - now) / (1 + others)
         ways = self.ways
         transport = ways.transports[name]
         # A scope of its own, for this happens per connection: `trio.fail_at` costs 6 µs more.
@@ -124,7 +133,8 @@ class Search:
             raise self._summary()
         if isinstance(failure, TransportDownError) and self._is_down(name):
             # It has asked nobody, and may come back.
-            self.left = [each for each in self.decision.upstreams if each == name or each in self.left]
+            order = dict.fromkeys(self.decision.upstreams)
+            self.left = [each for each in order if each == name or each in self.left]
         return None
 
     def _pass_over(self, name: str) -> None:

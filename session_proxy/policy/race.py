@@ -163,4 +163,7 @@ class Memory:
         self._records.pop(name, None)
 
     def _record(self, name: str) -> _Record:
-        return self._records.setdefault(name, _Record())
+        record = self._records.get(name)
+        if record is None:
+            record = self._records[name] = _Record()
+        return record
