@@ -121,6 +121,9 @@ class Access:
     default: str = FREE.name
     _by_name: dict[str, Tier] = attrs.field(factory=dict[str, Tier], init=False)
     _held: dict[tuple[str, Held], int] = attrs.field(factory=dict[tuple[str, Held], int], init=False)
+    # What users have at other servers, and of whom something has changed here; both where somebody asks.
+    _elsewhere: dict[tuple[str, Held], int] = attrs.field(factory=dict[tuple[str, Held], int], init=False)
+    _changed: dict[tuple[str, Held], None] | None = attrs.field(default=None, init=False)
 
     def __attrs_post_init__(self) -> None:
         self.change(self.tiers)
@@ -142,20 +145,46 @@ class Access:
 
     def take(self, user: str, tier: str, held: Held) -> Denial | None:
         """Give *user* one more; return why not, or None: then `give_back` takes it back."""
-        most, have = self.tier(tier).most.get(held), self._held.get((user, held), 0)
-        if most is not None and have >= most:
-            return Denial(Reason.LIMIT, f"{have} {held.value} are the most that the tier allows at a time")
-        self._held[user, held] = have + 1
+        key = user, held
+        most, have = self.tier(tier).most.get(held), self._held.get(key, 0)
+        total = have + self._elsewhere.get(key, 0)
+        if most is not None and total >= most:
+            return Denial(Reason.LIMIT, f"{total} {held.value} are the most that the tier allows at a time")
+        self._held[key] = have + 1
+        self._note(key)
         return None
 
     def give_back(self, user: str, held: Held) -> None:
         """Note that *user* has one less."""
-        left = self._held[user, held] - 1
+        key = user, held
+        left = self._held[key] - 1
         if left:
-            self._held[user, held] = left
+            self._held[key] = left
         else:
-            del self._held[user, held]
+            del self._held[key]
+        self._note(key)
 
     def held(self, user: str, held: Held) -> int:
         """Return how many *user* has."""
         return self._held.get((user, held), 0)
+
+    def changed(self, *, everything: bool = False) -> list[tuple[str, Held, int]]:
+        """Return what users have where that has changed since the last time; with *everything*, all that they have."""
+        keys = {**(self._changed or {}), **(dict.fromkeys(self._held) if everything else {})}
+        self._changed = {}
+        return [(*key, self._held.get(key, 0)) for key in keys]
+
+    def agree(self, user: str, held: Held, elsewhere: int) -> None:
+        """Take into account that *user* has so many at other servers."""
+        if elsewhere and (user, held) in self._held:
+            self._elsewhere[user, held] = elsewhere
+        else:
+            self._elsewhere.pop((user, held), None)
+
+    def forget_elsewhere(self) -> None:
+        """Nothing is known any more of what users have at other servers."""
+        self._elsewhere.clear()
+
+    def _note(self, key: tuple[str, Held]) -> None:
+        if self._changed is not None:
+            self._changed[key] = None

@@ -91,6 +91,8 @@ class Buckets:
 
     # When the bucket will be full, by key; the one touched longest ago comes first.
     _full_at: dict[str, float] = attrs.field(factory=dict[str, float], init=False)
+    # How many tokens were taken since somebody asked, by key, where somebody does.
+    _taken: dict[str, tuple[Rate, int]] | None = attrs.field(default=None, init=False)
 
     def __len__(self) -> int:
         return len(self._full_at)
@@ -100,6 +102,8 @@ class Buckets:
         full_at, wait = rate.take(self._full_at.pop(key, -math.inf), now)
         self._make_room(now)
         self._full_at[key] = full_at
+        if not wait:
+            self._note(key, rate)
         return wait
 
     def borrow(self, key: str, rate: Rate, now: float, credit: float) -> Pace:
@@ -107,7 +111,25 @@ class Buckets:
         full_at, pace = rate.borrow(self._full_at.pop(key, -math.inf), now, credit)
         self._make_room(now)
         self._full_at[key] = full_at
+        if not pace.refused:
+            self._note(key, rate)
         return pace
+
+    def taken(self) -> dict[str, tuple[Rate, int]]:
+        """Return how many tokens were taken since the last time, by key; nothing the first time."""
+        taken, self._taken = self._taken, {}
+        return taken or {}
+
+    def agree(self, key: str, full_at: float, now: float) -> None:
+        """Take into account what was taken elsewhere: a bucket is not full before *full_at*."""
+        full_at = max(full_at, self._full_at.pop(key, -math.inf))
+        self._make_room(now)
+        self._full_at[key] = full_at
+
+    def _note(self, key: str, rate: Rate) -> None:
+        if self._taken is None or (key not in self._taken and len(self._taken) >= MOST_BUCKETS):
+            return
+        self._taken[key] = rate, self._taken.get(key, (rate, 0))[1] + 1
 
     def _make_room(self, now: float) -> None:
         while self._full_at:
@@ -195,6 +217,10 @@ class RateLimits:
         """Count an OPEN that is here already: on a credit of one more burst."""
         rate = self._rates(tier).opens
         return self._paced(Act.OPEN, self._opens.borrow(user, rate, now, rate.burst))
+
+    def buckets(self) -> Mapping[str, Buckets]:
+        """Return all buckets, by what servers that share them call them."""
+        return {"addresses": self._addresses, "requests": self._requests, "opens": self._opens}
 
     @property
     def violations(self) -> Mapping[Act, int]:

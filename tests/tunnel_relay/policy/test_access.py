@@ -127,3 +127,28 @@ def test_other_tiers_take_nothing_from_who_has_it() -> None:
     with pytest.raises(ValueError, match="default"):
         access.change((PREMIUM,))
     assert access.tier("premium") is PREMIUM
+
+
+def test_what_has_changed_is_told_once() -> None:
+    access = Access((SMALL,), "small")
+    access.take("alice", "", Held.SESSIONS)
+    # From now on somebody asks.
+    assert access.changed() == []
+    assert access.changed(everything=True) == [("alice", Held.SESSIONS, 1)]
+    access.take("alice", "", Held.SESSIONS)
+    access.take("bob", "", Held.SESSIONS)
+    access.give_back("bob", Held.SESSIONS)
+    assert access.changed() == [("alice", Held.SESSIONS, 2), ("bob", Held.SESSIONS, 0)]
+    assert access.changed() == []
+
+
+def test_what_is_elsewhere_counts_for_who_is_here() -> None:
+    access = Access((SMALL,), "small")
+    access.agree("alice", Held.SESSIONS, 100)
+    assert access.take("alice", "", Held.SESSIONS) is None
+    access.agree("alice", Held.SESSIONS, 1)
+    denial = access.take("alice", "", Held.SESSIONS)
+    assert denial is not None
+    assert denial.detail.startswith("2 sessions")
+    access.forget_elsewhere()
+    assert access.take("alice", "", Held.SESSIONS) is None

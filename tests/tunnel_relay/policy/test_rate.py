@@ -193,3 +193,27 @@ def test_rates_that_let_nobody_through_are_refused(tokens: float, period: float,
 def test_a_bucket_for_less_than_one_token_a_period_still_holds_one() -> None:
     assert Rate(0.5, 1.0).burst == 1.0
     assert PER_ADDRESS.burst < PER_ADDRESS.tokens
+
+
+def test_what_was_taken_is_told_once() -> None:
+    buckets = Buckets()
+    rate = Rate(2, 1.0)
+    buckets.take("alice", rate, 0.0)
+    # From now on somebody asks.
+    assert buckets.taken() == {}
+    for _ in range(3):
+        buckets.take("alice", rate, 10.0)
+        buckets.borrow("bob", rate, 10.0, 1)
+    buckets.borrow("bob", rate, 10.0, 1)
+    assert buckets.taken() == {"alice": (rate, 2), "bob": (rate, 3)}
+    assert buckets.taken() == {}
+
+
+def test_what_was_taken_elsewhere_is_missing_here() -> None:
+    buckets = Buckets()
+    rate = Rate(2, 1.0)
+    buckets.agree("alice", 12.0, 10.0)
+    assert buckets.take("alice", rate, 10.0) == pytest.approx(1.5)
+    buckets.agree("alice", 11.0, 10.0)
+    assert buckets.take("alice", rate, 10.0) == pytest.approx(1.5)
+    assert buckets.take("alice", rate, 11.5) == 0.0
