@@ -23,7 +23,8 @@ from tunnel_relay.protocol.greetings import (
 from tunnel_relay.protocol.multiplexer import Reason
 from tunnel_relay.protocol.requests import Request, Response
 from tunnel_relay.protocol.session import SessionSettings
-from tunnel_relay.sessions import LiveSession, RelayStream
+from tunnel_relay.relay_stream import RelayStream
+from tunnel_relay.sessions import LiveSession
 
 # There is one session per link.
 LABEL = 1
@@ -85,6 +86,8 @@ class Reaching:
         if self._begun is None or self._begun.live.session.lost is not None:
             live = LiveSession.new(initiator=True, settings=self.settings, opened=_refuse)
             self._begun = _Begun(live, secrets.token_hex(TOKEN_LENGTH // 2))
+            # That was said of the one before.
+            self.why_not = None
             self.nursery.start_soon(self._run, live)
             self._greet()
         return self._begun.live

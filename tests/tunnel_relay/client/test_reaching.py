@@ -117,6 +117,7 @@ async def test_a_session_that_is_lost_is_followed_by_another(autojump_clock: Moc
             await stream.wait_accepted()
         assert not it.attached
         it.open_stream("ssh")
+        assert it.why_not is None
         tokens = {read_hello(frame.payload).token for frame in wire.sent}
         assert len(tokens) == 2
 
