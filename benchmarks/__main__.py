@@ -13,7 +13,7 @@ from pathlib import Path
 import attrs
 import trio
 
-from benchmarks import awg, awg_udp, ssm, suites
+from benchmarks import awg, awg_udp, relay, ssm, suites
 from benchmarks.arena import open_arena
 from benchmarks.measures import QUICK, Scale
 from benchmarks.report import as_json, as_markdown, show
@@ -24,6 +24,10 @@ SUITES: dict[str, suites.Suite] = {
     "direct": suites.direct,
     "ssh": suites.ssh,
     "ssm": ssm.ssm,
+    "relay-proxy": relay.proxying,
+    "relay-library": relay.using,
+    "relay-many": relay.many,
+    "relay-faults": relay.faults,
     "awg-loopback": awg.loopback,
     "awg-sessions": awg.sessions,
     "awg-far": awg.far,
@@ -35,6 +39,7 @@ ALONE: dict[str, Callable[[Scale], Outcome]] = {
     "awg-session": awg_udp.session_layer,
 }
 GROUPS = {
+    "relay": ["relay-proxy", "relay-library", "relay-many", "relay-faults"],
     "awg": ["awg-device", "awg-session", "awg-loopback", "awg-sessions", "awg-far"],
     "all": [*SUITES, *ALONE],
 }

@@ -107,7 +107,7 @@ class Arena:
         return answer["seconds"]
 
     async def ping(self, contestant: Contestant, count: int) -> dict[str, float]:
-        """Return the percentiles (p50, p99) of *count* round trips of 64 bytes, in microseconds."""
+        """Return the percentiles (p50, p95, p99) of *count* round trips of 64 bytes, in microseconds."""
         return await self._ask(contestant, do="ping", count=count)
 
     async def connect_rate(self, contestant: Contestant, count: int) -> float:

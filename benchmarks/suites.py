@@ -32,7 +32,7 @@ async def direct(arena: Arena, folder: Path, scale: Scale) -> Outcome:
             starts["ssh -D"] = partial(contestants.ssh_dynamic, arena, folder, sshd, both_ends=True)
         except AbsentError:
             pass
-        present, absent, failed = await _enter(stack, starts)
+        present, absent, failed = await enter(stack, starts)
         rows, failures = await play(arena, [*present, NO_PROXY], measures, scale)
     return Outcome(
         suite="direct",
@@ -54,7 +54,7 @@ async def ssh(arena: Arena, folder: Path, scale: Scale) -> Outcome:
         except AbsentError as exc:
             return Outcome(suite="ssh", subject="sproxy", peers=(), rows=(), absent={"sshd": str(exc)})
         profile = {"default": "bastion", "upstreams": {"bastion": ssh_upstream(sshd, folder)}}
-        present, absent, failed = await _enter(
+        present, absent, failed = await enter(
             stack,
             {
                 "sproxy": partial(contestants.sproxy, arena, folder, profile),
@@ -80,7 +80,7 @@ def ssh_upstream(sshd: contestants.Sshd, folder: Path) -> dict[str, object]:
     return {"kind": "ssh", "address": f"127.0.0.1:{sshd.port}", "ssh": login}
 
 
-async def _enter(
+async def enter(
     stack: AsyncExitStack, starts: dict[str, Callable[[], Start]]
 ) -> tuple[list[Contestant], dict[str, str], tuple[str, ...]]:
     """Start whoever is installed; returns them, and why the others are absent or failed."""
