@@ -91,6 +91,7 @@ async def test_what_a_user_has_elsewhere_counts_here(autojump_clock: MockClock) 
     async with open_sides() as (one, other):
         for _ in range(most - 1):
             assert one.access.take("alice", "", Held.SESSIONS) is None
+        await trio.sleep(SOON)
         assert other.access.take("alice", "", Held.SESSIONS) is None
         await trio.sleep(SOON)
         denial = other.access.take("alice", "", Held.SESSIONS)
