@@ -52,6 +52,9 @@ class RelayAudit:
 
     def __call__(self, event: RelayEvent) -> None:
         """Enter *event*, where it is of that sort."""
+        if isinstance(event, Answered):
+            # A busy user opens dozens of streams a second.
+            return
         now = self.unix_time()
         for entry in entries_of(event, now):
             if entry.result is Result.SUCCESS or isinstance(event, LinkClosed):
@@ -136,7 +139,6 @@ def entries_of(event: RelayEvent, now: float) -> Iterator[AuditEntry]:
         case SessionRefused(detail=detail):
             yield attrs.evolve(failed, action=Action.ERROR, details={"detail": detail})
         case Answered():
-            # A busy user opens dozens of streams a second.
             return
 
 

@@ -58,6 +58,9 @@ class RelayLog:
 
     def __call__(self, event: RelayEvent) -> None:
         """Write the line that *event* deserves, if the level lets it through."""
+        if isinstance(event, Answered) and not self.log.is_enabled_for(logging.DEBUG):
+            # There are dozens of them a second for each user.
+            return
         line, origin = relay_line(event), event.origin
         if isinstance(event, TurnedAway):
             more = self._quiet.passes((origin.address, event.cause, event.user), trio.current_time())

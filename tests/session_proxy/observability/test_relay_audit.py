@@ -96,6 +96,7 @@ def test_success_is_never_passed_over() -> None:
     log = Log()
     audit = log.audit()
     for _ in range(3):
+        audit(ANSWERED)
         audit(OPENED)
         audit(closed(Ending.TOKEN, Cause.EXPIRED))
     assert len(log.entries) == 12

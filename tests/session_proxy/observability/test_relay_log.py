@@ -92,3 +92,9 @@ async def test_a_flood_is_a_line_a_second(autojump_clock: MockClock) -> None:
         ("forged", None),
         ("expired", 99),
     ]
+
+
+async def test_answers_are_for_who_wants_to_know(autojump_clock: MockClock) -> None:
+    lines: list[str] = []
+    RelayLog(make_logger(lines.append, LogSettings()))(ANSWERED)
+    assert lines == []
