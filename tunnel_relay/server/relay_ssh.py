@@ -122,12 +122,9 @@ class RelaySsh:
         return side.port
 
     def _side(self, user: str, name: str) -> _Side | None:
-        agent = self.switch.find(user, name, None)
-        if agent is not None and agent.agent is not None:
-            # It may have been asked for without its name.
-            name = agent.agent
         side = self._sides.get((user, name))
-        if side is None and agent is not None:
+        # Nobody makes us keep something for names that there are not. An agent may be linked to another server.
+        if side is None and name in self.switch.agents_of(user):
             side = self._sides[user, name] = _Side(self, user, name)
             self.nursery.start_soon(side.run)
         return side

@@ -13,15 +13,18 @@ import pytest
 import trio
 import trio.testing
 
+from tests.support.relay_cluster import End, run_server
 from tests.support.relay_ssh_world import ME, SETTINGS, open_echo, open_relay_ssh_world
 from tests.support.sshd import HOST, SSHD, Sshd, start_sshd
 from tunnel_relay.agent.offering import Offering
+from tunnel_relay.background import open_background
 from tunnel_relay.client import forwarding, reaching
 from tunnel_relay.client.forwarding import open_forwarding
 from tunnel_relay.errors import SshKeyError
 from tunnel_relay.inner_link import InnerLink
 from tunnel_relay.policy.access import FREE, PREMIUM, Access, Held, Tier
 from tunnel_relay.policy.breaker import BreakerSettings
+from tunnel_relay.policy.lease import Leases
 from tunnel_relay.policy.outbox import OutboxSettings
 from tunnel_relay.protocol.frames import Frame, FrameType
 from tunnel_relay.protocol.greetings import Mode
@@ -30,10 +33,12 @@ from tunnel_relay.protocol.requests import Request, Status
 from tunnel_relay.record import RecordSettings, open_record
 from tunnel_relay.relay_stream import StreamRefusedError, StreamResetError
 from tunnel_relay.server import relay_ssh
-from tunnel_relay.server.relay_ssh import RelaySshSettings
-from tunnel_relay.server.ssh_login import LoginSettings, SshConnected, SshEnded, SshFailed
+from tunnel_relay.server.relay_ssh import RelaySsh, RelaySshSettings
+from tunnel_relay.server.ssh_login import LoginSettings, SshAccount, SshConnected, SshEnded, SshFailed
 from tunnel_relay.server.ssh_pool import PoolSettings
+from tunnel_relay.server.store import Memory, MemoryStore
 from tunnel_relay.server.switch import Port
+from tunnel_relay.ssh.hostkeys import KnownHosts
 from tunnel_relay.ssh.settings import SshSettings
 
 pytestmark = pytest.mark.skipif(not SSHD, reason="sshd is not installed")
@@ -295,6 +300,37 @@ async def test_what_is_told_otherwise_holds_for_what_there_is(sshd: Sshd, tmp_pa
             [held] = world.relay._sides["alice", "nas"].pool._held  # pyright: ignore[reportPrivateUsage]
             held.well = False
             await refused(world.client, echo, Reason.UNREACHABLE, "knows no way to log in")
+
+
+async def test_an_agent_at_another_server_is_reached(sshd: Sshd, tmp_path: Path) -> None:
+    """The client's server speaks SSH, over a session that leads through the agent's."""
+    memory = Memory(Leases(45.0))
+    with trio.fail_after(20):
+        async with open_echo() as echo, open_background() as nursery:
+            near, far = [
+                await nursery.start(run_server, MemoryStore(name, memory)) for name in ("near", "far")
+            ]
+            known_hosts = KnownHosts(tmp_path / "known_hosts")
+
+            async def account(_user: str, _agent: str) -> SshAccount:
+                await trio.lowlevel.checkpoint()
+                return SshAccount(sshd.user, [ME], known_hosts)
+
+            relay = RelaySsh(nursery, near.switch, Access(), account, lambda _event: None)
+            near.switch.keeper = relay.keep
+            agent = Offering(nursery, {"ssh": (HOST, sshd.port)}, "one", SETTINGS)
+            client = reaching.Reaching(nursery, "nas", SETTINGS, Mode.RELAY_SSH)
+            for end in (
+                End(agent, lambda at: Port(at.switch, "alice", agent="nas", instance="one"), far),
+                End(client, lambda at: Port(at.switch, "alice", tier="premium"), near),
+            ):
+                nursery.start_soon(end.run)
+            stream = client.open_stream(echo)
+            await stream.wait_accepted()
+            await stream.send_all(b"hello")
+            assert await stream.receive_some() == b"hello"
+            assert relay.connections == 1
+            nursery.cancel_scope.cancel()
 
 
 async def test_requests_are_done_once_behind_ssh(sshd: Sshd, tmp_path: Path) -> None:
