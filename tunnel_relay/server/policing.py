@@ -16,7 +16,7 @@ import trio
 from tunnel_relay.errors import RelayProtocolError
 from tunnel_relay.policy.access import Denial, Feature
 from tunnel_relay.policy.rate import Act, Pace, RateLimits
-from tunnel_relay.protocol.frames import NUMBERED, Frame, FrameType
+from tunnel_relay.protocol.frames import Frame, FrameType
 from tunnel_relay.protocol.greetings import GoAway, read_go_away, read_hello, read_resume, write
 from tunnel_relay.protocol.multiplexer import Reason
 from tunnel_relay.protocol.refusal import write_refusal
@@ -102,18 +102,19 @@ class Policing:
           RelayProtocolError: it is nonsense.
 
         """
-        if frame.type is FrameType.HELLO:
-            return frame if self._enter(frame.session, read_hello(frame.payload).token) else None
-        if frame.type is FrameType.RESUME:
-            return frame if self._enter(frame.session, read_resume(frame.payload).token) else None
+        # Most frames are numbered DATA: they are through first.
+        if not frame.number:
+            return self._greeted(frame)
         entered = self._entered.get(frame.session)
-        if entered is None or frame.type not in NUMBERED:
+        if entered is None or frame.type is FrameType.ACK:
             return frame
         counted = entered.counted
         if frame.number <= counted.client_number:
             # It was here before, when another connection was lost.
             return frame
         counted.client_number = frame.number
+        if frame.type is FrameType.DATA:
+            return frame
         match frame.type:
             case FrameType.OPEN:
                 return self._open(counted, frame)
@@ -133,13 +134,15 @@ class Policing:
         if entered is None:
             return
         counted = entered.counted
-        if frame.type is FrameType.GOAWAY:
-            self._gone(label, entered, frame)
-        elif frame.type is FrameType.WELCOME:
-            entered.welcomed = True
-        elif frame.type in NUMBERED and frame.number > counted.far_number:
+        if not frame.number:
+            if frame.type is FrameType.GOAWAY:
+                self._gone(label, entered, frame)
+            elif frame.type is FrameType.WELCOME:
+                entered.welcomed = True
+        elif frame.type is not FrameType.ACK and frame.number > counted.far_number:
             counted.far_number = frame.number
-            self._answer(counted, frame)
+            if frame.type is not FrameType.DATA:
+                self._answer(counted, frame)
 
     def end(self) -> None:
         """Take note that the link is lost."""
@@ -149,6 +152,13 @@ class Policing:
         self._entered.clear()
         for repeated in self._repeated.values():
             self._tell_rest(repeated)
+
+    def _greeted(self, frame: Frame) -> Frame | None:
+        if frame.type is FrameType.HELLO:
+            return frame if self._enter(frame.session, read_hello(frame.payload).token) else None
+        if frame.type is FrameType.RESUME:
+            return frame if self._enter(frame.session, read_resume(frame.payload).token) else None
+        return frame
 
     def _enter(self, label: int, token: str) -> bool:
         now = trio.current_time()
