@@ -36,7 +36,7 @@ def check(profile: ProfileArgument = None, as_json: JsonOption = False) -> None:
     error: ProfileError | None = None
     loaded: Loaded | None = None
     try:
-        loaded = _load(profile, warnings.append)
+        loaded = load_any(profile, warnings.append)
     except ProfileError as exc:
         error = exc
     file = profile
@@ -53,7 +53,13 @@ def check(profile: ProfileArgument = None, as_json: JsonOption = False) -> None:
     raise typer.Exit(ExitCode.CONFIGURATION if error is not None else ExitCode.OK)
 
 
-def _load(file: Path | None, warn: Callable[[str], None]) -> Loaded:
+def load_any(file: Path | None, warn: Callable[[str], None]) -> Loaded:
+    """Return what *file* says, of whichever kind it is; the state folder of a server, or an agent, is tried, too.
+
+    Raises:
+      ProfileError: it cannot be used.
+
+    """
     if file is None:
         return load_profile(file, environ=os.environ, warn=warn)
     loaded = load_awg_file(file, environ=os.environ, warn=warn)

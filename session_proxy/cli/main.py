@@ -22,6 +22,7 @@ from session_proxy.cli.awg_server import awg_server
 from session_proxy.cli.check import check
 from session_proxy.cli.completion import PROGRAM, completion, prepare_completion
 from session_proxy.cli.demo import demo
+from session_proxy.cli.doctor import doctor
 from session_proxy.cli.drain import drain
 from session_proxy.cli.explain import explain
 from session_proxy.cli.lab import fault_table, lab
@@ -52,6 +53,7 @@ app = typer.Typer(
 app.command()(run)
 app.command(short_help="Report every problem of a profile.")(check)
 app.command(short_help="Show which route takes a destination, and why.")(explain)
+app.command(short_help="Find out what is wrong with each upstream, and what to do.")(doctor)
 app.command()(status)
 app.command(short_help="Have a running sproxy take over its file.")(reload)
 app.command()(drain)

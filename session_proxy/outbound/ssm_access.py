@@ -41,13 +41,18 @@ class SsmAccess:
         self, instance: str, document: str, parameters: Mapping[str, Sequence[str]]
     ) -> tuple[StartedSession, Dialing]:
         """Start a session, and return how its data channel is dialled; raises `SsmError`."""
-        ssl_context = await self._ssl_context()
+        ssl_context = await self.ssl_context()
         session = await self.control.start_session(instance, document, parameters)
         proxy = proxy_for(session.stream_url, self.services.environ)
         return session, Dialing(proxy=proxy, ssl_context=ssl_context, notify=self._tell)
 
-    async def _ssl_context(self) -> ssl.SSLContext | None:
-        """Return what trusts the certificates that boto3 is told to trust, `None` for the system's."""
+    async def ssl_context(self) -> ssl.SSLContext | None:
+        """Return what trusts the certificates that boto3 is told to trust, `None` for the system's.
+
+        Raises:
+          LinkFailedError: they cannot be read.
+
+        """
         bundle = self.services.environ.get("AWS_CA_BUNDLE")
         if not bundle:
             return None
