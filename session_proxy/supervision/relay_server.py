@@ -12,7 +12,7 @@ from functools import partial
 import attrs
 import trio
 
-from session_proxy.errors import ExitCode, Problem, ProfileError, ReloadError
+from session_proxy.errors import ExitCode, ReloadError
 from session_proxy.inbound.sockets import open_listeners, socket_name
 from session_proxy.observability.audit_file import AuditFile, open_audit
 from session_proxy.observability.http import HttpLimits, serve_http_stream
@@ -26,6 +26,7 @@ from session_proxy.profile.model import ListenAddress
 from session_proxy.profile.relay_keys import read_revoked, verifier_of
 from session_proxy.profile.relay_model import RelayServer
 from session_proxy.profile.relay_policy import MINUTE, access_of, rate_limits_of
+from session_proxy.supervision.relay_cluster import RelayPeers, open_relay_peers
 from session_proxy.supervision.relay_files import follow, read_tls
 from session_proxy.supervision.relay_logins import change_relay_ssh, open_relay_ssh
 from session_proxy.supervision.relay_pages import Routes, more_admin_routes, public_routes
@@ -72,6 +73,7 @@ class RelayServerDaemon:
     _consumers: list[Callable[[RelayEvent], None]] = attrs.field(init=False)
     _service: RelayService | None = attrs.field(default=None, init=False)
     _relay_ssh: RelaySsh | None = attrs.field(default=None, init=False)
+    _peers: RelayPeers | None = attrs.field(default=None, init=False)
     _audit: AuditFile | None = attrs.field(default=None, init=False)
     _entering: RelayAudit | None = attrs.field(default=None, init=False)
     _port: PublicPort | None = attrs.field(default=None, init=False)
@@ -92,11 +94,6 @@ class RelayServerDaemon:
         """
         config = self.config
         self.log.info("starting", file=str(config.file or "-"), **_summary(config))
-        if config.store.redis is not None:
-            problem = Problem(
-                "store.redis", "cannot be used yet", "leave it out: the memory of this server does"
-            )
-            raise ProfileError(config.file, [problem])
         with contextlib.ExitStack() as stack:
             if config.audit is not None:
                 self._audit = stack.enter_context(open_audit(config.audit.file))
@@ -106,7 +103,10 @@ class RelayServerDaemon:
                     self._begin_audit(self._audit)
                 service = await self._open_service(background)
                 port = await self._open_port(background, service)
-                async with open_relay_ssh(config, service, self.log) as self._relay_ssh:
+                async with (
+                    open_relay_peers(config, service, self.log) as self._peers,
+                    open_relay_ssh(config, service, self.log) as self._relay_ssh,
+                ):
                     await self._accept(port, stop, task_status)
 
     def _begin_audit(self, audit: AuditFile) -> None:
@@ -182,7 +182,10 @@ class RelayServerDaemon:
         if path is not None:
 
             def revoke(revoked: frozenset[str]) -> None:
-                service.revoked = revoked
+                if self._peers is None:
+                    service.revoked = revoked
+                else:
+                    self._peers.sharing.revoke_here(revoked)
                 self.log.info("revoked", file=str(path), tokens=len(revoked))
 
             await background.start(
@@ -241,6 +244,11 @@ class RelayServerDaemon:
         """Return why clients would not be served now: what is done here has to be entered into the audit log."""
         trouble = "" if self._audit is None else self._audit.trouble
         return {"audit": trouble} if trouble else {}
+
+    def handicaps(self) -> Mapping[str, str]:
+        """Return what does not work now, though clients are served: what servers share."""
+        trouble = "" if self._peers is None else self._peers.trouble
+        return {"store": trouble} if trouble else {}
 
     def status(self) -> Mapping[str, object]:
         """Return a `RelayServerStatus` as JSON values."""

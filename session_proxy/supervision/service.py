@@ -13,7 +13,7 @@ from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import attrs
 import trio
@@ -70,6 +70,15 @@ class Daemon(Protocol):
         ...
 
 
+@runtime_checkable
+class Handicapped(Protocol):
+    """A `Daemon` that may serve clients though something does not work; to be told, and no reason to go elsewhere."""
+
+    def handicaps(self) -> Mapping[str, str]:
+        """Return, by part, what does not work."""
+        ...
+
+
 @attrs.frozen(kw_only=True)
 class ServiceSettings:
     """How a daemon is run. *drain* is how many seconds it may take to finish what is under way.
@@ -98,11 +107,15 @@ class Shell:
         self.settings = attrs.evolve(self.settings, drain=change.drain, admin=change.admin)
 
     def readiness(self) -> Readiness:
-        """Return whether clients are served: they are accepted, and every required part works."""
+        """Return whether clients are served: they are accepted, and every required part works.
+
+        What does not work beside that is told all the same.
+        """
+        handicaps = self.daemon.handicaps() if isinstance(self.daemon, Handicapped) else dict[str, str]()
         reasons = dict(self.daemon.obstacles())
         if self.lifecycle.phase is not Phase.READY:
             reasons = {self.settings.name: self.lifecycle.phase.value, **reasons}
-        return Readiness(not reasons, reasons)
+        return Readiness(not reasons, {**reasons, **handicaps})
 
     def status(self) -> dict[str, object]:
         """Return everything that ``sproxy status --json`` prints."""

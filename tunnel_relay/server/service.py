@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Awaitable, Callable, Collection
 
 import attrs
 import trio
@@ -41,6 +41,7 @@ PARTINGS = frozenset({1000, GOING_AWAY})
 BREACHES = frozenset({1002, 1003, 1007, 1009})
 
 LEAVING = "the relay is being shut down"
+FOLLOWED = "the agent has another link, or its user has too many agents"
 
 
 @attrs.frozen(kw_only=True)
@@ -67,6 +68,7 @@ class RelayService:
       revoked: The tokens that do not count any more.
       access: What users may do.
       rates: How often they may ask for something.
+      stay: Keeps an agent known to other servers until cancelled; returns where it is not to have this link.
 
     """
 
@@ -82,6 +84,7 @@ class RelayService:
             lambda self: RateLimits(self.access.rates(), self.access.tier("").rates), takes_self=True
         )
     )
+    stay: Callable[[Port], Awaitable[None]] | None = None
     census: Census = attrs.field(
         default=attrs.Factory(lambda self: Census(self.access), takes_self=True), init=False
     )
@@ -191,6 +194,8 @@ class _Admitted:
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._watch_token)
+                if asking.agent is not None and service.stay is not None:
+                    nursery.start_soon(self._stay, service.stay)
                 try:
                     await link.run()
                 except LinkLostError as exc:
@@ -215,6 +220,10 @@ class _Admitted:
                     cause=self._cause(),
                 )
             )
+
+    async def _stay(self, stay: Callable[[Port], Awaitable[None]]) -> None:
+        await stay(self.port)
+        await self.websocket.aclose(GOING_AWAY, FOLLOWED)
 
     def go_away(self) -> None:
         """Tell the other end that this relay is of no use any more."""

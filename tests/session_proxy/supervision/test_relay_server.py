@@ -12,12 +12,10 @@ import attrs
 import pytest
 import trio
 
-from session_proxy.errors import ListenError, ProfileError
+from session_proxy.errors import ListenError
 from session_proxy.observability import audit_file
 from session_proxy.observability.audit_file import AuditError, open_audit
 from session_proxy.profile.model import ListenAddress
-from session_proxy.profile.relay_model import RelayStore
-from session_proxy.profile.secret import Secret
 from session_proxy.supervision import relay_files
 from session_proxy.supervision.relay_pages import METRICS_PATH
 from tests.support.relay_daemon import load_relay, open_link, open_relay_daemon
@@ -190,11 +188,3 @@ async def test_a_port_of_somebody_else(tmp_path: Path) -> None:
         with pytest.RaisesGroup(ListenError, flatten_subgroups=True):
             async with open_relay_daemon(server):
                 pass
-
-
-async def test_what_there_is_not(tmp_path: Path) -> None:
-    store = RelayStore(redis=Secret("literal", "", "redis://127.0.0.1:6379/0"))
-    server = attrs.evolve(load_relay(tmp_path), store=store)
-    with pytest.RaisesGroup(ProfileError, flatten_subgroups=True):
-        async with open_relay_daemon(server):
-            pass
