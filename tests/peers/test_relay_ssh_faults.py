@@ -55,6 +55,7 @@ def test_a_download_goes_on_where_a_connection_is_cut(lab: Lab, site: RelaySite,
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_a_gibibyte_outlives_cuts_and_a_blackout(lab: Lab, site: RelaySite) -> None:
     url = f"http://{lab.target('direct').http}/bytes/{GIB}"
     with downloading(f"socks5h://{site.proxy.address}", url, site.folder, rate="100M") as download:
