@@ -135,6 +135,12 @@ class Tunnel:
         """Wait until it is in another state."""
         await self._condition.wait_change()
 
+    async def probe(self) -> None:
+        """Ask the server for a sign of life, and return when it has answered, or the session has ended first."""
+        connection = await self._wait_connection(however_long=True)
+        with suppress(ConnectionLostError):
+            await connection.probe()
+
     def statistics(self) -> TunnelStatistics:
         """Return how it fares."""
         connection = self._upkeep.connection

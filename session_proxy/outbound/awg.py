@@ -65,6 +65,10 @@ SILENCE_AFTER_HANDSHAKE = "make s4 and h4 the same on both sides, or lower mtu"
 FIRST_WORD = 3.5
 REMINDER = 60.0
 
+# Seconds between two questions whether the server is there, and between two looks for an answer.
+ASK_AGAIN = 0.15
+LISTEN = 0.02
+
 # More than this waits for the connection. A server holds 64 KiB until the destination has answered.
 LONGEST_EARLY = 16 * 1024
 
@@ -237,6 +241,20 @@ class AwgTransport:
     async def wait_changed(self) -> None:
         """Wait until the tunnel is in another state."""
         await self._tunnel.wait_change()
+
+    async def prove(self) -> None:
+        """Ask the server for a sign of life, twice for what gets lost, and return when anything came since."""
+        before = self._tunnel.statistics().received
+        async with open_background() as nursery:
+            for delay in (0.0, ASK_AGAIN):
+                nursery.start_soon(self._ask, delay)
+            while self._tunnel.statistics().received <= before:
+                with trio.move_on_after(LISTEN):
+                    await self._tunnel.wait_change()
+
+    async def _ask(self, delay: float) -> None:
+        await trio.sleep(delay)
+        await self._tunnel.probe()
 
     def streams(self) -> int:
         """Return how many connections and associations it carries."""

@@ -30,6 +30,7 @@ from session_proxy.policy.route_table import RouteTable
 from session_proxy.policy.rules import Address, Decision
 from session_proxy.profile.model import Failover, Profile
 from session_proxy.target import Target
+from tunnel_relay.background import open_background
 
 # A name that is looked up for a rule's sake only (`resolve = "local"`) may hold a connection this long; after
 # that it matches no address rule. A resolver's own time-out (5 s a try, resolv.conf(5)) is about as long.
@@ -171,7 +172,8 @@ async def open_ways(profile: Profile, services: Services) -> AsyncGenerator[Ways
 
     """
     lookout = Lookout(Memory(profile.failover.back_after), services.notify, raced_upstreams(profile.routes))
-    async with open_fleet(services, lookout) as fleet:
+    async with open_background() as nursery, open_fleet(services, lookout) as fleet:
+        nursery.start_soon(lookout.run)
         upstreams = {
             name: attrs.evolve(upstream, startup=profile.startup_of(name))
             for name, upstream in profile.upstreams.items()

@@ -16,8 +16,16 @@ import trio
 
 from session_proxy.errors import TransportDownError
 from session_proxy.events import Notice, Notify, ignore
-from session_proxy.outbound.transport import EarlyBytes, Health, HealthState, Transport
-from session_proxy.policy.race import PROBE_INTERVAL, STAGGER, Memory, Runner, Standing
+from session_proxy.outbound.transport import EarlyBytes, Health, HealthState, ProvableTransport, Transport
+from session_proxy.policy.race import (
+    PROBE_INTERVAL,
+    PROVE_AFTER,
+    PROVE_LIMIT,
+    STAGGER,
+    Memory,
+    Runner,
+    Standing,
+)
 from session_proxy.policy.rules import RESERVED, Rule
 
 
@@ -37,16 +45,27 @@ def raced_upstreams(rules: Sequence[Rule]) -> frozenset[str]:
 
 @attrs.define(eq=False)
 class Attempt:
-    """A connection that is being opened; *is_replaceable* tells whether another upstream could take it over now."""
+    """A connection that is being opened.
+
+    Where its route *has others*, *is_replaceable* tells whether one of them could take it over now.
+    """
 
     scope: trio.CancelScope
     is_replaceable: Callable[[], bool]
     early: EarlyBytes | None
+    has_others: bool = True
 
     def hurry(self) -> None:
         """Give it a moment more, where there is another way; what it has sent may not be sent again."""
+        self._end_in(STAGGER)
+
+    def give_way(self) -> None:
+        """End it, where there is another way."""
+        self._end_in(0)
+
+    def _end_in(self, seconds: float) -> None:
         if (self.early is None or not self.early.is_spent) and self.is_replaceable():
-            self.scope.deadline = min(self.scope.deadline, trio.current_time() + STAGGER)
+            self.scope.deadline = min(self.scope.deadline, trio.current_time() + seconds)
 
 
 @attrs.define(eq=False)
@@ -57,6 +76,8 @@ class Lookout:
     notify: Notify = ignore
     raced: frozenset[str] = frozenset()
     _attempts: dict[Transport, set[Attempt]] = attrs.field(factory=dict[Transport, set[Attempt]], init=False)
+    _begun: trio.Event = attrs.field(factory=trio.Event, init=False)
+    _proving: set[Transport] = attrs.field(factory=set[Transport], init=False)
 
     def runner(self, name: str, transport: Transport) -> Runner:
         """Return how the upstream called *name* is now."""
@@ -72,6 +93,8 @@ class Lookout:
     def begin(self, transport: Transport, attempt: Attempt) -> None:
         """Count *attempt* among those that *transport* is needed for, until `end`."""
         self._attempts.setdefault(transport, set()).add(attempt)
+        if attempt.has_others:
+            self._begun.set()
 
     def end(self, transport: Transport, attempt: Attempt) -> None:
         """Note that *attempt* is over."""
@@ -83,6 +106,31 @@ class Lookout:
     def attempts(self, transport: Transport) -> int:
         """Return how many connections are being opened through *transport*."""
         return len(self._attempts.get(transport, ()))
+
+    async def run(self) -> None:
+        """Have upstreams prove themselves through which a connection takes long, until cancelled."""
+        async with trio.open_nursery() as nursery:
+            while True:
+                await self._begun.wait()
+                self._begun = trio.Event()
+                await trio.sleep(PROVE_AFTER)
+                for transport, attempts in self._attempts.items():
+                    waiting = transport not in self._proving and any(
+                        each.is_replaceable() for each in attempts
+                    )
+                    if waiting and isinstance(transport, ProvableTransport):
+                        self._proving.add(transport)
+                        nursery.start_soon(self._prove, transport, transport, tuple(attempts))
+
+    async def _prove(
+        self, transport: Transport, provable: ProvableTransport, attempts: Sequence[Attempt]
+    ) -> None:
+        with trio.move_on_after(PROVE_LIMIT) as waiting:
+            await provable.prove()
+        self._proving.discard(transport)
+        if waiting.cancelled_caught:
+            for attempt in self._attempts.get(transport, set[Attempt]()).intersection(attempts):
+                attempt.give_way()
 
     async def watch(self, name: str, transport: Transport) -> None:
         """Watch the upstream called *name*, until cancelled."""

@@ -115,7 +115,7 @@ class Search:
         ways = self.ways
         transport = ways.transports[name]
         # A scope of its own, for this happens per connection: `trio.fail_at` costs 6 µs more.
-        attempt = Attempt(trio.CancelScope(deadline=share), self._has_another, self.early)
+        attempt = Attempt(trio.CancelScope(deadline=share), self._has_another, self.early, bool(self.left))
         ways.lookout.begin(transport, attempt)
         try:
             with attempt.scope as scope:

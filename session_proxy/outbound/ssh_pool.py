@@ -8,6 +8,7 @@ is known to work.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -81,6 +82,17 @@ class PoolTransport(RotatingTransport):
         It says so for a moment more while all links are away, with the reason.
         """
         return self._health
+
+    async def prove(self) -> None:
+        """Ask for a sign of life on every link, and return when all have given one; data is one, too."""
+        async with trio.open_nursery() as nursery:
+            for link in self._links.values():
+                if not (link.away or link.flowing):
+                    nursery.start_soon(self._prove_link, link)
+
+    async def _prove_link(self, link: StripedLink) -> None:
+        with contextlib.suppress(LinkLostError):
+            await link.probe()
 
     def streams(self) -> int:
         """Return how many streams its links carry."""

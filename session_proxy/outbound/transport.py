@@ -148,6 +148,15 @@ class EarlyTransport(Protocol):
         ...
 
 
+@runtime_checkable
+class ProvableTransport(Protocol):
+    """A `Transport` that can be asked whether its far end is there, sooner than it would notice by itself."""
+
+    async def prove(self) -> None:
+        """Ask the far end for a sign of life, and return when there was any since; there may never be one."""
+        ...
+
+
 @attrs.frozen(kw_only=True)
 class Services:
     """What a transport may use of the process around it.

@@ -25,6 +25,12 @@ STAGGER = 0.25
 # them start together, and a session through AWS takes a second or two. What takes much longer may not come up at all.
 START_PATIENCE = 5.0
 
+# A connection that takes longer than this (seconds), and may go through another upstream, has its own asked whether
+# it is there, which may take so long. So a path that is dead is left within a second, and one whose destination is
+# slow is not: anything that comes through is an answer.
+PROVE_AFTER = 0.2
+PROVE_LIMIT = 0.4
+
 # Seconds between two attempts, at least, to bring back an upstream that is down while another one is used; that is how
 # often a relay's better server is looked at.
 PROBE_INTERVAL = 30.0

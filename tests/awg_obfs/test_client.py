@@ -295,6 +295,7 @@ async def test_statistics_count_what_went_over_the_network() -> None:
             association.send("127.0.0.1", 9, b"")
             await stream.send_all(bytes(100_000))
             await receive_exactly(stream, 100_000)
+            await tunnel.probe()
             statistics = tunnel.statistics()
             assert 100_000 < statistics.sent < 150_000
             assert 100_000 < statistics.received < 150_000

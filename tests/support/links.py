@@ -47,6 +47,7 @@ class FakeLink:
     open_streams: set[FakeStream] = attrs.field(factory=set[FakeStream])
     answers: bool = True
     breaks_at_next_open: bool = False
+    lost_at_next_probe: bool = False
     flowing: bool = False
     held_up: bool = False
     away: str = ""
@@ -69,6 +70,9 @@ class FakeLink:
         return stream
 
     async def probe(self) -> float:
+        if self.lost_at_next_probe:
+            self.end("lost")
+            raise LinkLostError(self.reason)
         if not self.answers:
             await trio.sleep_forever()
         return 0.001

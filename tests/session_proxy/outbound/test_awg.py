@@ -31,7 +31,13 @@ from session_proxy.outbound.awg import AwgTransport, open_awg_transport, tunnel_
 from session_proxy.outbound.awg_figures import AwgSource
 from session_proxy.outbound.failover import open_dialer
 from session_proxy.outbound.links import LinkFailedError
-from session_proxy.outbound.transport import EarlyBytes, EarlyTransport, HealthState, Services
+from session_proxy.outbound.transport import (
+    EarlyBytes,
+    EarlyTransport,
+    HealthState,
+    ProvableTransport,
+    Services,
+)
 from session_proxy.policy.rules import Rule
 from session_proxy.profile.model import AwgUpstream, Failover, Profile, Startup
 from session_proxy.profile.secret import Secret
@@ -414,6 +420,35 @@ async def test_the_next_upstream_of_a_route_takes_over() -> None:
             connected = await dialer.connect(target, await dialer.decide(target))
             assert connected.upstream == "edge"
             await connected.stream.aclose()
+
+
+async def test_a_server_that_is_there_says_so_when_asked() -> None:
+    async with open_watched() as watched, watched.open() as transport:
+        assert isinstance(transport, ProvableTransport)
+        with trio.fail_after(5):
+            await transport.prove()
+        watched.world.relay.blackout(True)
+        with trio.move_on_after(0.5) as waiting:
+            await transport.prove()
+        assert waiting.cancelled_caught
+
+
+async def test_a_connection_leaves_a_tunnel_that_has_just_died() -> None:
+    """Before the tunnel knows of it, which takes it two seconds."""
+    async with open_watched() as watched, open_destination() as port:
+        profile = Profile(
+            upstreams={"edge": watched.upstream("required")}, routes=(Rule.of("*", ["edge", "direct"]),)
+        )
+        target = Target.of("127.0.0.1", port)
+        async with open_dialer(profile, Services()) as dialer:
+            connected = await dialer.connect(target, await dialer.decide(target))
+            assert connected.upstream == "edge"
+            watched.world.relay.blackout(True)
+            began = trio.current_time()
+            again = await dialer.connect(target, await dialer.decide(target))
+            assert again.upstream == "direct"
+            assert trio.current_time() - began < 1
+            await again.stream.aclose()
 
 
 async def test_a_server_that_ends_is_told_of() -> None:

@@ -6,14 +6,15 @@ import math
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
+import attrs
 import pytest
 import trio
 import trio.testing
 
 from session_proxy.events import Event, Notice
 from session_proxy.outbound.lookout import Attempt, Lookout, raced_upstreams, standing_of
-from session_proxy.outbound.transport import EarlyBytes, Health, HealthState
-from session_proxy.policy.race import PROBE_INTERVAL, STAGGER, Memory, Standing
+from session_proxy.outbound.transport import EarlyBytes, Health, HealthState, ProvableTransport
+from session_proxy.policy.race import PROBE_INTERVAL, PROVE_AFTER, PROVE_LIMIT, STAGGER, Memory, Standing
 from session_proxy.policy.rules import Rule
 from tests.support.transports import FakeTransport
 
@@ -122,9 +123,6 @@ async def hurried(attempt: Attempt, state: HealthState) -> bool:
 async def test_an_attempt_is_hurried_where_another_upstream_could_take_over(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    def yes() -> bool:
-        return True
-
     def no() -> bool:
         return False
 
@@ -135,3 +133,54 @@ async def test_an_attempt_is_hurried_where_another_upstream_could_take_over(
     assert not await hurried(Attempt(trio.CancelScope(), yes, None), HealthState.READY)
     assert not await hurried(Attempt(trio.CancelScope(), no, None), HealthState.DOWN)
     assert not await hurried(Attempt(trio.CancelScope(), yes, spent), HealthState.DOWN)
+
+
+@attrs.define(eq=False)
+class ProvableFake(FakeTransport):
+    """Gives a sign of life after *silence* seconds."""
+
+    silence: float = 0.0
+    proofs: int = 0
+
+    async def prove(self) -> None:
+        self.proofs += 1
+        await trio.sleep(self.silence)
+
+
+def yes() -> bool:
+    return True
+
+
+@pytest.mark.parametrize(("silence", "left_at"), [(math.inf, PROVE_AFTER + PROVE_LIMIT), (0.1, math.inf)])
+async def test_a_connection_that_takes_long_leaves_a_path_that_is_dead(
+    autojump_clock: trio.testing.MockClock, silence: float, left_at: float
+) -> None:
+    """Not one through which anything comes: its destination may be slow."""
+    lookout, transport = Lookout(Memory(60)), ProvableFake(silence=silence)
+    assert isinstance(transport, ProvableTransport)
+    attempts = [Attempt(trio.CancelScope(), yes, None) for _ in range(3)]
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(lookout.run)
+        began = trio.current_time()
+        for attempt in attempts:
+            lookout.begin(transport, attempt)
+        await trio.sleep(5)
+        assert transport.proofs == 1
+        assert [attempt.scope.deadline - began for attempt in attempts] == pytest.approx([left_at] * 3)
+        nursery.cancel_scope.cancel()
+
+
+async def test_what_nothing_else_could_carry_proves_nothing(autojump_clock: trio.testing.MockClock) -> None:
+    lookout, transport, other = Lookout(Memory(60)), ProvableFake(silence=math.inf), FakeTransport()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(lookout.run)
+        lookout.begin(transport, Attempt(trio.CancelScope(), lambda: False, None))
+        lookout.begin(transport, Attempt(trio.CancelScope(), lambda: False, None, has_others=False))
+        lookout.begin(other, Attempt(trio.CancelScope(), yes, None))
+        short = Attempt(trio.CancelScope(), yes, None)
+        lookout.begin(transport, short)
+        await trio.sleep(PROVE_AFTER / 2)
+        lookout.end(transport, short)
+        await trio.sleep(5)
+        assert transport.proofs == 0
+        nursery.cancel_scope.cancel()

@@ -23,7 +23,7 @@ from session_proxy.errors import (
 from session_proxy.events import Event, LinksChanged, Notice, UpstreamDown, UpstreamUp
 from session_proxy.outbound.links import LinkFailedError
 from session_proxy.outbound.ssh_pool import AWAY_PATIENCE, SECOND_LOOK, SETUP_LIMIT, PoolTransport, open_pool
-from session_proxy.outbound.transport import HealthState, Services
+from session_proxy.outbound.transport import HealthState, ProvableTransport, Services
 from session_proxy.policy.pool import GROWTH_PATIENCE
 from session_proxy.target import Target
 from tests.support.links import REFUSED, FakeLink, FakeStream
@@ -470,3 +470,29 @@ async def test_cancelled_at_any_time_it_leaves_nothing(autojump_clock: MockClock
             await transport.connect_tcp(DB)
             await trio.sleep_forever()
     assert watched.source.closed == len(watched.source.links)
+
+
+async def test_links_that_are_there_say_so_when_asked(autojump_clock: MockClock) -> None:
+    watched = Watched()
+    async with watched.open() as transport:
+        assert isinstance(transport, ProvableTransport)
+        link = watched.source.links[0]
+        await transport.prove()
+        link.answers = False
+        with trio.move_on_after(5) as waiting:
+            await transport.prove()
+        assert waiting.cancelled_caught
+
+        # What arrives is a sign of life, before which the answer may have to wait.
+        link.flowing = True
+        await transport.prove()
+        link.flowing, link.away = False, "cut"
+        await transport.prove()
+
+
+async def test_a_link_that_ends_when_it_is_asked_says_enough(autojump_clock: MockClock) -> None:
+    watched = Watched()
+    async with watched.open() as transport:
+        watched.source.links[0].lost_at_next_probe = True
+        with trio.fail_after(1):
+            await transport.prove()
