@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+import os
+import shutil
 import socket
+import subprocess
+import tempfile
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -126,3 +130,35 @@ def test_an_agent_is_found(tmp_path: Path) -> None:
         listening.bind(str(tmp_path / "run" / "gnupg" / "S.gpg-agent.ssh"))
         found = find_agent({"XDG_RUNTIME_DIR": str(tmp_path / "run")}, tmp_path)
         assert found == tmp_path / "run" / "gnupg" / "S.gpg-agent.ssh"
+
+
+@pytest.fixture
+def gpg_home() -> Iterator[Path]:
+    """A folder of GnuPG's with a key to log in with; its agent is stopped afterwards."""
+    if shutil.which("gpg") is None or shutil.which("gpg-connect-agent") is None:
+        pytest.skip("GnuPG is not installed")
+    # The name of a Unix socket is short, and gpg-agent makes it.
+    with tempfile.TemporaryDirectory() as folder:
+        home = Path(folder)
+        environ = {**os.environ, "GNUPGHOME": folder}
+
+        def run(*argv: str) -> str:
+            done = subprocess.run(argv, env=environ, check=True, capture_output=True, text=True)
+            return done.stdout
+
+        (home / "gpg-agent.conf").write_text("enable-ssh-support\n")
+        run("gpg", "--batch", "--passphrase", "", "--quick-gen-key", "me", "ed25519", "auth", "never")
+        listed = run("gpg", "--with-colons", "--with-keygrip", "--list-secret-keys")
+        grip = next(line for line in listed.splitlines() if line.startswith("grp:")).split(":")[9]
+        (home / "sshcontrol").write_text(f"{grip} 0\n")
+        yield home
+        run("gpgconf", "--kill", "gpg-agent")
+
+
+async def test_gpg_agent_lists_and_signs(gpg_home: Path) -> None:
+    agent = find_agent({"GNUPGHOME": str(gpg_home)}, Path("/nowhere"))
+    assert agent is not None
+    (identity,) = await agent_identities(agent)
+    assert HostKey(identity.blob).kind == "ssh-ed25519"
+    signature = await identity.sign(b"data", "ssh-ed25519")
+    assert Fields(signature).string() == b"ssh-ed25519"
