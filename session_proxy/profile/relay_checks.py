@@ -22,6 +22,7 @@ from session_proxy.profile.relay_model import (
     RelayServer,
     RelayStore,
     RelayTls,
+    RelayTracing,
 )
 from session_proxy.profile.relay_upstream_checks import (
     check_authorities,
@@ -65,6 +66,8 @@ def check_relay_server(server: RelayServer, notes: Structurer) -> None:
     _check_cluster(server, notes)
     if server.audit is not None and notes.sound("audit.file"):
         _check_audit(server.audit.file, notes)
+    if server.tracing is not None and notes.sound("tracing.endpoint"):
+        _check_tracing(server.tracing, notes)
     for name, user in server.users.items():
         path = f"{path_text(['users', name])}.ssh"
         if not notes.sound(path):
@@ -220,6 +223,16 @@ def _check_store(store: RelayStore, notes: Structurer) -> None:
         notes.note("store.redis", "is no address of a Redis", 'write it like "redis://127.0.0.1:6379/0"')
     elif "@" not in url and "store.redis" in notes.literals:
         notes.literals.remove("store.redis")
+
+
+def _check_tracing(tracing: RelayTracing, notes: Structurer) -> None:
+    try:
+        parts = urlsplit(tracing.endpoint)
+        good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        good = False
+    if not good:
+        notes.note("tracing.endpoint", "is no URL", 'write it like "http://127.0.0.1:4318"')
 
 
 def _check_cluster(server: RelayServer, notes: Structurer) -> None:

@@ -116,6 +116,20 @@ class RelayAudit:
 
 
 @attrs.frozen(kw_only=True)
+class RelayTracing:
+    """Spans of connections, streams and requests, for a collector of OpenTelemetry (OTLP over HTTP).
+
+    Attributes:
+      endpoint: The collector; spans go to its `/v1/traces`.
+      share: Which part of the connections is traced, with all that comes over them.
+
+    """
+
+    endpoint: str = attrs.field(metadata={"example": '"http://127.0.0.1:4318"', "hole": ""})
+    share: float = attrs.field(default=1.0, metadata={"minimum": 0, "maximum": 1})
+
+
+@attrs.frozen(kw_only=True)
 class TierConfig:
     """What the users of one tier may do, each of them. The tier stands in the token.
 
@@ -237,6 +251,7 @@ class RelayServer:
       store: Where servers keep what they have to agree about.
       cluster: How servers that share a store reach each other.
       audit: The audit log; absent, there is none.
+      tracing: Where spans are sent; absent, nowhere.
       tiers: What users may do, by the tier in their token. `free` is also for tokens without one, or with an unknown.
       users: Users for whom the relay itself logs in, by name.
       pool: The relay's SSH connections.
@@ -260,6 +275,7 @@ class RelayServer:
     store: RelayStore = RelayStore()
     cluster: RelayCluster | None = None
     audit: RelayAudit | None = None
+    tracing: RelayTracing | None = None
     tiers: dict[str, TierConfig] = attrs.field(factory=dict[str, TierConfig])
     users: dict[str, RelayUser] = attrs.field(factory=dict[str, RelayUser])
     pool: RelayPool = RelayPool()

@@ -12,7 +12,7 @@ from functools import partial
 import attrs
 import trio
 
-from session_proxy.errors import ExitCode, ReloadError
+from session_proxy.errors import ExitCode, Problem, ProfileError, ReloadError
 from session_proxy.inbound.sockets import open_listeners, socket_name
 from session_proxy.observability.audit_file import AuditFile, open_audit
 from session_proxy.observability.http import HttpLimits, serve_http_stream
@@ -101,6 +101,7 @@ class RelayServerDaemon:
                 if self._audit is not None:
                     background.start_soon(self._audit.run, self._report("audit"))
                     self._begin_audit(self._audit)
+                self._begin_tracing(background)
                 service = await self._open_service(background)
                 port = await self._open_port(background, service)
                 async with (
@@ -117,6 +118,20 @@ class RelayServerDaemon:
         self._entering = RelayAudit(audit.add, time.time)
         self._consumers.append(self._entering)
         self._audit_config(cut=audit.cut)
+
+    def _begin_tracing(self, background: trio.Nursery) -> None:
+        tracing = self.config.tracing
+        if tracing is None:
+            return
+        try:
+            # It takes long to import, and few want it.
+            from session_proxy.observability.tracing import RelayTracer, collector
+        except ImportError as exc:
+            problem = Problem("tracing", f"{exc.name} is not installed", "pip install session-proxy[tracing]")
+            raise ProfileError(self.config.file, [problem]) from exc
+        tracer = RelayTracer(collector(tracing.endpoint), tracing.share)
+        self._consumers.append(tracer)
+        background.start_soon(tracer.run, self._report("tracing"))
 
     def _audit_config(self, **details: str | int) -> None:
         if self._entering is not None:

@@ -156,13 +156,17 @@ class Kind(enum.Enum):
 
 @attrs.frozen(kw_only=True)
 class Answered:
-    """A stream was accepted or refused, or a request done or not, *seconds* after it was asked for."""
+    """A stream was accepted or refused, or a request done or not, *seconds* after it was asked for.
+
+    *number* is the stream's, or the request's, in its session.
+    """
 
     origin: Origin
     user: str
     kind: Kind
     ok: bool
     seconds: float
+    number: int = 0
 
 
 RelayEvent = (

@@ -217,14 +217,17 @@ class Policing:
                 since = counted.streams.get(frame.stream)
                 ok = frame.type is FrameType.OPENED
                 if since is not None:
-                    self._answered(Kind.OPEN, since, ok=ok)
+                    self._answered(Kind.OPEN, frame.stream, since, ok=ok)
                 if not ok:
                     self.census.close(counted, frame.stream)
             case FrameType.RESPONSE if begins(frame.payload):
                 since = counted.asked.pop(frame.stream, None)
                 if since is not None:
                     self._answered(
-                        Kind.REQUEST, since, ok=frame.payload[STATUS : STATUS + 1] == bytes((DONE,))
+                        Kind.REQUEST,
+                        frame.stream,
+                        since,
+                        ok=frame.payload[STATUS : STATUS + 1] == bytes((DONE,)),
                     )
             case FrameType.EOF:
                 self.census.half_close(counted, frame.stream, Side.FAR)
@@ -233,9 +236,11 @@ class Policing:
             case _:
                 pass
 
-    def _answered(self, kind: Kind, since: float, *, ok: bool) -> None:
+    def _answered(self, kind: Kind, number: int, since: float, *, ok: bool) -> None:
         seconds = trio.current_time() - since
-        self.notify(Answered(origin=self.origin, user=self.user, kind=kind, ok=ok, seconds=seconds))
+        self.notify(
+            Answered(origin=self.origin, user=self.user, kind=kind, ok=ok, seconds=seconds, number=number)
+        )
 
     def _gone(self, label: int, entered: _Entered, frame: Frame) -> None:
         away = read_go_away(frame.payload)

@@ -43,6 +43,7 @@ LATER = 5.0
 
 _READ = 16384
 _MAX_WORD = 64
+_CORRELATION = ("x-correlation-id", "x-request-id", "traceparent")
 _MAX_AGENT = 200
 _SCOPE = 'Bearer error="insufficient_scope"'
 _INVALID = 'Bearer error="invalid_token", error_description="{}"'
@@ -203,7 +204,8 @@ class PublicPort:
         address = client_address(
             origin.address, head.headers.get("x-forwarded-for", ""), self.settings.trusted
         )
-        word = head.headers.get("x-correlation-id") or head.headers.get("x-request-id", "")
+        words = (head.headers.get(name, "") for name in _CORRELATION)
+        word = next(filter(None, words), "")
         sane = 0 < len(word) <= _MAX_WORD and word.isascii() and word.isprintable()
         return attrs.evolve(
             origin,

@@ -176,6 +176,11 @@ BAD = [
     Bad(cluster(""), "cluster.listen", "is missing", 'write listen = "10.0.0.5:3003"'),
     Bad(cluster('listen = "a:1"', ca="none.pem"), "cluster.ca", "cannot read", "certificates in PEM"),
     Bad(cluster('listen = "a:1"', key="cert.pem"), "cluster.key", "holds no private key", "the key's file"),
+    Bad(
+        more('[tracing]\nendpoint = "127.0.0.1:4318"'), "tracing.endpoint", "no URL", "http://127.0.0.1:4318"
+    ),
+    Bad(more('[tracing]\nendpoint = "http://[a"'), "tracing.endpoint", "no URL", "http://127.0.0.1:4318"),
+    Bad(more("[tracing]"), "tracing.endpoint", "is missing", 'endpoint = "http://127.0.0.1:4318"'),
     Bad(more("[audit]"), "audit.file", "is missing", 'write file = "audit.jsonl"'),
     Bad(more('[audit]\nfile = "none/audit.jsonl"'), "audit.file", "there is no folder", "make it"),
     Bad(more(f'[audit]\nfile = "{"a/" * 5000}"'), "audit.file", "there is no folder", "make it"),

@@ -6,13 +6,14 @@ import errno
 import os
 import socket
 import ssl
+import sys
 from pathlib import Path
 
 import attrs
 import pytest
 import trio
 
-from session_proxy.errors import ListenError
+from session_proxy.errors import ListenError, ProfileError
 from session_proxy.observability import audit_file
 from session_proxy.observability.audit_file import AuditError, open_audit
 from session_proxy.profile.model import ListenAddress
@@ -172,6 +173,36 @@ async def test_a_full_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPat
             "connect",
             "disconnect",
         ]
+
+
+async def test_spans_are_sent(tmp_path: Path) -> None:
+    got: list[bytes] = []
+
+    async def collect(stream: trio.SocketStream) -> None:
+        got.append(bytes(await stream.receive_some(4096)))
+        await stream.send_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+
+    with trio.fail_after(SECONDS):
+        [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.serve_listeners, collect, [listener])
+            port = listener.socket.getsockname()[1]
+            more = f'[tracing]\nendpoint = "http://127.0.0.1:{port}"\n'
+            async with open_relay_daemon(load_relay(tmp_path, more=more)) as served:
+                async with served.link(make_token("alice")):
+                    pass
+                await eventually(lambda: bool(served.lines("link closed")))
+            await eventually(lambda: bool(got))
+            assert got[0].startswith(b"POST /v1/traces HTTP/1.1\r\n")
+            nursery.cancel_scope.cancel()
+
+
+async def test_spans_need_what_sends_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "session_proxy.observability.tracing", None)
+    server = load_relay(tmp_path, more='[tracing]\nendpoint = "http://127.0.0.1:1"\n')
+    with pytest.RaisesGroup(pytest.RaisesExc(ProfileError, match=r"\[tracing\]"), flatten_subgroups=True):
+        async with open_relay_daemon(server):
+            pass
 
 
 async def test_an_audit_log_of_somebody_else(tmp_path: Path) -> None:
