@@ -15,7 +15,19 @@ from tunnel_relay.protocol.tokens import Verifier
 
 # All else is held open, or is being used by what goes on: a restart behind a balancer loses no stream, either.
 CHANGEABLE = frozenset(
-    {"profile", "trusted_proxies", "proxy_protocol", "jwt", "admin", "metrics_token", "tiers", "limits"}
+    {
+        "profile",
+        "trusted_proxies",
+        "proxy_protocol",
+        "jwt",
+        "admin",
+        "metrics_token",
+        "tiers",
+        "users",
+        "pool",
+        "breaker",
+        "limits",
+    }
 )
 FIXED = frozenset({"jwt.revoked"})
 
@@ -59,11 +71,12 @@ def compare_relays(old: RelayServer, new: RelayServer) -> Changes:
     """Return what *new* has otherwise than *old*.
 
     Raises:
-      ReloadError: some of it cannot change while the server runs.
+      ReloadError: some of it cannot change while the server runs; so it is with `users` where there were none.
 
     """
     keys = [key for key in changed_keys(old, new) if key not in APART]
-    fixed = [key for key in keys if key in FIXED or key.partition(".")[0] not in CHANGEABLE]
+    changeable = CHANGEABLE if old.users else CHANGEABLE - {"users"}
+    fixed = [key for key in keys if key in FIXED or key.partition(".")[0] not in changeable]
     if fixed:
         reason = f"{', '.join(fixed)} cannot change while the server runs; restart it"
         raise ReloadError(reason)

@@ -108,3 +108,15 @@ def test_what_cannot_change(tmp_path: Path) -> None:
         compare_relays(old, revoked)
     assert compare_relays(old, attrs.evolve(old, name="other", file=None)).lines() == []
     assert compare_relays(old, attrs.evolve(new, listen=old.listen)).lines() == ["changed: admin"]
+
+
+def test_whom_a_relay_logs_in_for_may_change_where_there_is_somebody(tmp_path: Path) -> None:
+    (tmp_path / "alice.key").write_text("a key")
+    users = '[users.{}.ssh]\nuser = "me"\nkey = "alice.key"\n'
+    nobody = load_relay(tmp_path)
+    alice = load_relay(tmp_path, more=users.format("alice"))
+    both = load_relay(tmp_path, more=f"{users.format('alice')}{users.format('bob')}[pool]\nwarm = 2\n")
+    for old, new in ((alice, both), (both, alice), (both, nobody)):
+        assert compare_relays(old, new).settings
+    with pytest.raises(ReloadError, match=r"users.* cannot change while the server runs"):
+        compare_relays(nobody, alice)
