@@ -190,10 +190,12 @@ class Link:
         return messages
 
     async def _beat(self) -> None:
+        heartbeat, silence = self.settings.heartbeat, self.settings.silence
         while True:
-            await trio.sleep(min(self.settings.heartbeat, self.settings.silence / 2))
+            lost_at = max(self._heard_at, self._held_until) + silence
+            await trio.sleep_until(min(trio.current_time() + min(heartbeat, silence) / 2, lost_at))
             silent = trio.current_time() - max(self._heard_at, self._held_until)
-            if silent >= self.settings.silence:
+            if silent >= silence:
                 raise LinkLostError(f"nothing was heard for {silent:.0f} s")
-            if silent >= self.settings.heartbeat / 2:
+            if silent >= heartbeat / 2:
                 self.send(Frame(FrameType.PING))

@@ -59,14 +59,25 @@ async def test_a_ping_is_answered_and_other_frames_are_heeded(autojump_clock: Mo
         assert [(frame.type, frame.number) for frame in heard] == [(FrameType.ACK, 7)]
 
 
-async def test_a_silent_end_is_noticed(autojump_clock: MockClock) -> None:
+@pytest.mark.parametrize("spoke_at", [0, 1, 14, 15, 16, 29, 44])
+async def test_a_silent_end_is_noticed(autojump_clock: MockClock, spoke_at: float) -> None:
+    """Wherever its last word falls between two signs of life."""
     async with open_link([], LinkSettings(heartbeat=30, silence=45)) as (_, far, ended):
+        await trio.sleep(spoke_at)
+        await far.send_binary(encode([Frame(FrameType.PONG)]))
         began = trio.current_time()
-        assert [frame.type for frame in await frames(far)] == [FrameType.PING]
         while ended.why is None:  # noqa: ASYNC110  # virtual time
             await trio.sleep(1)
+        assert ended.why is not None
         assert str(ended.why).startswith("nothing was heard for ")
-        assert 45 <= trio.current_time() - began <= 70
+        assert 45 <= trio.current_time() - began <= 46
+
+
+async def test_an_end_that_says_nothing_is_asked(autojump_clock: MockClock) -> None:
+    async with open_link([], LinkSettings(heartbeat=30, silence=45)) as (_, far, _ended):
+        began = trio.current_time()
+        assert [frame.type for frame in await frames(far)] == [FrameType.PING]
+        assert trio.current_time() - began <= 30
 
 
 async def test_nonsense_ends_it(autojump_clock: MockClock) -> None:
