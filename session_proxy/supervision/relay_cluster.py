@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import attrs
 import trio
@@ -16,11 +16,11 @@ from session_proxy.observability.relay_log import Context
 from session_proxy.profile.relay_model import RelayCluster, RelayServer
 from session_proxy.supervision.relay_files import follow, read_tls
 from tunnel_relay.background import open_background
-from tunnel_relay.server.cluster import Cluster
+from tunnel_relay.server.cluster import PARTING, Cluster
 from tunnel_relay.server.peering import PeerEvent, PeerLinked, PeerLost, Peers, serve_peer
 from tunnel_relay.server.service import RelayService
 from tunnel_relay.server.sharing import Sharing
-from tunnel_relay.server.store import Store
+from tunnel_relay.server.store import Store, StoreAwayError
 
 
 @attrs.frozen(eq=False)
@@ -137,6 +137,9 @@ async def open_relay_peers(
             yield RelayPeers(store, address, sharing)
         finally:
             service.switch.elsewhere, service.stay = None, None
+            nursery.cancel_scope.cancel()
+            with trio.move_on_after(PARTING, shield=True), suppress(StoreAwayError):
+                await sharing.leave()
 
 
 def log_peer(log: Log, event: PeerEvent) -> None:

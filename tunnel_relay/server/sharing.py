@@ -71,6 +71,12 @@ class Sharing:
                 self._all_said_at = self._own_said_at = -math.inf
                 await trio.sleep(AGAIN)
 
+    async def leave(self) -> None:
+        """Say that users have nothing here any more; raises `StoreAwayError`."""
+        for user, held, _ in self.access.changed(everything=True):
+            if held in SHARED:
+                await self.store.hold(user, held, 0)
+
     async def _share(self) -> None:
         now = trio.current_time()
         for name, buckets in self.rates.buckets().items():

@@ -157,3 +157,14 @@ async def test_without_a_store_a_server_counts_what_it_has(autojump_clock: MockC
         other.store.away = False
         await trio.sleep(AGAIN + SOON)
         assert other.access.take("alice", "", Held.SESSIONS) is not None
+
+
+async def test_who_leaves_says_so(autojump_clock: MockClock) -> None:
+    most = Access().tier("").most[Held.SESSIONS]
+    async with open_sides() as (one, other):
+        for _ in range(most):
+            assert one.access.take("alice", "", Held.SESSIONS) is None
+        await trio.sleep(SOON)
+        assert await other.store.hold("alice", Held.SESSIONS, 1) == most
+        await one.sharing.leave()
+        assert await other.store.hold("alice", Held.SESSIONS, 1) == 0
