@@ -96,8 +96,14 @@ class Forwarding:
         """Whether the outbox is filling, and no more requests should be made for now."""
         return self._pressed
 
-    async def forward(self, request: Request, priority: Priority = Priority.NORMAL) -> Response:
-        """Return what has become of *request*, however long that takes.
+    async def forward(
+        self,
+        request: Request,
+        priority: Priority = Priority.NORMAL,
+        *,
+        accepted: Callable[[], None] | None = None,
+    ) -> Response:
+        """Return what has become of *request*, however long that takes; *accepted* is called once it waits.
 
         Where this is cancelled, a request of high priority that has been accepted is made all the same.
 
@@ -122,6 +128,8 @@ class Forwarding:
                     await store.forget(request.id)
             raise
         self._change()
+        if accepted is not None:
+            accepted()
         try:
             await entry.done.wait()
         finally:

@@ -163,12 +163,14 @@ class TunnelService:
         identity: str | None = None,
         most: int = DEFAULT_MOST,
         seconds: float = DEFAULT_TIME,
+        accepted: Callable[[], None] | None = None,
     ) -> Response:
         """Send *payload* to *target*, and the end; return all that it says until its end, or why it was not done.
 
         What is lost on the way is asked for again, and still done once: that is what *identity* is for, which is made
         up where it is None. *seconds* are the target's; how long the way takes is up to the caller's time limit. Where
-        this is cancelled, a request of high priority is made all the same, now or after the next start.
+        this is cancelled, a request of high priority is made all the same, now or after the next start, from when
+        *accepted* was called.
 
         Raises:
           OutboxFullError: too many wait; this one was not accepted.
@@ -181,7 +183,7 @@ class TunnelService:
         request = Request(id=name, target=target, payload=payload, most=most, time=seconds)
         began = trio.current_time()
         try:
-            response = await self._forwarding.forward(request, priority)
+            response = await self._forwarding.forward(request, priority, accepted=accepted)
         except RequestLostError:
             self._figures.lost(Category.NETWORK)
             raise
