@@ -19,6 +19,7 @@ from tunnel_relay.category import Category
 from tunnel_relay.errors import WebSocketError
 from tunnel_relay.http_tunnel import open_http_stream
 from tunnel_relay.stages import Course, Notes, Step, Trouble, TroubleError
+from tunnel_relay.tls import client_tls
 
 # Seconds in a day, and how many of them a certificate should have left: those who renew by themselves do it earlier.
 DAY = 86400
@@ -161,21 +162,22 @@ def reach_fix(said: str, port: int) -> str:
 async def start_tls(course: Course, stream: trio.abc.Stream, server: Server) -> trio.abc.Stream:
     """Make the step TLS on *stream*, and return what is inside."""
     with course.stage(Step.TLS) as notes:
-        context = server.ssl_context or ssl.create_default_context()
-        tls = trio.SSLStream(stream, context, server_hostname=server.host, https_compatible=True)
+        tls = client_tls(stream, server.ssl_context, server.host)
         try:
             await tls.do_handshake()
         except trio.BrokenResourceError as exc:
             raise TroubleError(await _tls_trouble(exc.__cause__, server, course.unix_time())) from exc
         told = cast("dict[str, object]", tls.getpeercert() or {})
         expires = ssl.cert_time_to_seconds(str(told.get("notAfter", "")))
-        _tell_certificate(notes, str(tls.version()), expires - course.unix_time())
+        notes.find(str(tls.version()).replace("v", " "))
+        tell_certificate(notes, expires - course.unix_time())
         return tls
 
 
-def _tell_certificate(notes: Notes, version: str, left: float) -> None:
+def tell_certificate(notes: Notes, left: float) -> None:
+    """Note for how long a certificate holds that has so many seconds *left*."""
     days = int(left // DAY)
-    notes.find(f"{version.replace('v', ' ')}, certificate good for {days} days")
+    notes.find(f"certificate good for {days} days")
     if days < FEW_DAYS:
         notes.warn(f"the server's certificate expires in {days} days", "renew it there")
 
@@ -257,7 +259,7 @@ async def fetch_certificate(server: Server) -> x509.Certificate | None:
     except WebSocketError:
         return None
     try:
-        tls = trio.SSLStream(stream, context, server_hostname=server.host, https_compatible=True)
+        tls = client_tls(stream, context, server.host)
         await tls.do_handshake()
         raw = cast("bytes | None", tls.getpeercert(binary_form=True))
         return None if raw is None else x509.load_der_x509_certificate(raw)

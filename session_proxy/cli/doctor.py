@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from session_proxy.cli.options import JsonOption, ProfileArgument, wrong_target
-from session_proxy.errors import ExitCode, InvalidTargetError, ProfileError
-from session_proxy.profile.model import Profile
+from session_proxy.errors import ControlError, ExitCode, InvalidTargetError, ProfileError
+from session_proxy.profile.awg_model import SERVER, AwgClient
+from session_proxy.profile.model import AwgUpstream, Profile
 from session_proxy.target import Target
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from session_proxy.diagnosis.examination import Case
     from session_proxy.diagnosis.report import Diagnosis
@@ -70,7 +71,7 @@ def doctor(
     else:
         took = time.monotonic() - began
         file = loaded.file if isinstance(loaded, Profile) else profile
-        cases = cases_of(loaded, destination)
+        cases = cases_of(loaded, destination, _carried(file, loaded))
         general = [text for text in warnings if not any(warnings_about(case.name, [text]) for case in cases)]
         cases = _chosen(cases, upstream)
         found.append(file_diagnosis(file, took, general, _count(cases)))
@@ -88,6 +89,36 @@ def _read_target(text: str | None) -> Target | None:
         return Target.parse(text)
     except InvalidTargetError as exc:
         raise wrong_target(exc, "--target") from exc
+
+
+def _carried(file: Path | None, loaded: object) -> Mapping[str, str]:
+    """Return what a running sproxy says of those of its upstreams of kind awg that work."""
+    if isinstance(loaded, AwgClient):
+        names = {SERVER}
+    elif isinstance(loaded, Profile):
+        names = {name for name, each in loaded.upstreams.items() if isinstance(each, AwgUpstream)}
+    else:
+        names = set[str]()
+    if not names:
+        return {}
+    from session_proxy.cli.asking import ask_running, structure
+    from session_proxy.supervision.status import ProxyStatus, ServiceStatus
+
+    try:
+        answer = ask_running(file, None, "GET", "/status")
+        service, proxy = structure(answer, ServiceStatus), structure(answer, ProxyStatus)
+    except ControlError:
+        return {}
+    return {
+        name: "; ".join(
+            [
+                f"{service.name} runs (process {service.pid}) and has the session",
+                *map(" ".join, status.details.items()),
+            ]
+        )
+        for name, status in proxy.upstreams.items()
+        if name in names and status.state == "ready"
+    }
 
 
 def _chosen(cases: Sequence[Case], name: str | None) -> Sequence[Case]:

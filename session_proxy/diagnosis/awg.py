@@ -39,8 +39,14 @@ REFUSAL = 0.5
 PROBE = Target("127.0.0.1", 9)
 
 
-async def examine(setting: Setting, name: str, upstream: AwgUpstream, target: Target | None) -> None:
-    """Make the steps to the server, and through it."""
+async def examine(
+    setting: Setting, name: str, upstream: AwgUpstream, target: Target | None, carried: str = ""
+) -> None:
+    """Make the steps to the server, and through it.
+
+    A server has one session with each key: where a running sproxy has it, that is *carried*, in words, and no other
+    one is begun, which would take it over.
+    """
     course, endpoint = setting.course, upstream.endpoint
     with course.stage(Step.CREDENTIALS) as notes:
         for key, secret in (
@@ -51,6 +57,11 @@ async def examine(setting: Setting, name: str, upstream: AwgUpstream, target: Ta
         notes.find("private_key" + (" and preshared_key" if upstream.preshared_key is not None else ""))
     await look_up(course, endpoint.host, endpoint.port, kind=socket.SOCK_DGRAM)
     await _reach(course, upstream)
+    if carried:
+        with course.stage(Step.HANDSHAKE) as notes:
+            notes.find(carried)
+        course.skip(Step.ECHO, "a session of our own would take over that one; stop it to try")
+        return
     async with AsyncExitStack() as stack:
         with course.stage(Step.HANDSHAKE) as notes:
             transport, hints = await _open(stack, setting, name, upstream)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -54,20 +54,21 @@ class Case:
     work: Callable[[Setting], Awaitable[None]]
 
 
-def cases_of(loaded: Loaded, target: Target | None) -> list[Case]:
+def cases_of(loaded: Loaded, target: Target | None, carried: Mapping[str, str] | None = None) -> list[Case]:
     """Return what is to be examined of a file, through which *target* is to be reached.
 
-    What only some kinds need takes long to import, so that is done here.
+    What a running sproxy says of the upstreams that work there is *carried*, by their names. What only some kinds need
+    takes long to import, so that is done here.
     """
     match loaded:
         case Profile():
             return [
                 case
                 for name, upstream in loaded.upstreams.items()
-                for case in _cases_of_upstream(name, upstream, target)
+                for case in _cases_of_upstream(name, upstream, target, carried or {})
             ]
         case AwgClient():
-            return _cases_of_upstream(SERVER, loaded.upstream(), target)
+            return _cases_of_upstream(SERVER, loaded.upstream(), target, carried or {})
         case RelayAgent():
             from session_proxy.diagnosis import relay
 
@@ -82,10 +83,16 @@ def cases_of(loaded: Loaded, target: Target | None) -> list[Case]:
                 for endpoint in loaded.endpoints
             ]
         case AwgServer() | RelayServer():
-            return []
+            from session_proxy.diagnosis import servers
+
+            kind = "awg-server" if isinstance(loaded, AwgServer) else "relay-server"
+            work = partial(servers.examine, server=loaded)
+            return [Case(name=loaded.name, kind=kind, steps=servers.STEPS, work=work)]
 
 
-def _cases_of_upstream(name: str, upstream: Upstream, target: Target | None) -> list[Case]:
+def _cases_of_upstream(
+    name: str, upstream: Upstream, target: Target | None, carried: Mapping[str, str]
+) -> list[Case]:
     match upstream:
         case SshUpstream():
             from session_proxy.diagnosis import ssh
@@ -95,7 +102,9 @@ def _cases_of_upstream(name: str, upstream: Upstream, target: Target | None) -> 
         case AwgUpstream():
             from session_proxy.diagnosis import awg
 
-            work = partial(awg.examine, name=name, upstream=upstream, target=target)
+            work = partial(
+                awg.examine, name=name, upstream=upstream, target=target, carried=carried.get(name, "")
+            )
             return [Case(name=name, kind=upstream.kind, steps=awg.STEPS, work=work)]
         case SsmUpstream() | SsmPortUpstream():
             from session_proxy.diagnosis import ssm

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
+import attrs
 import pytest
 from typer.testing import CliRunner, Result
 
+from awg_obfs.protocol.keys import key_to_text
+from session_proxy.cli import asking
 from session_proxy.cli.main import app
+from session_proxy.supervision.status import ProxyStatus, ServiceStatus, TrafficStatus, UpstreamStatus
 from tests.support.sshd import generate_key, start_sshd
 
 
@@ -111,3 +119,88 @@ def test_wrong_options(tmp_path: Path, arguments: tuple[str, str], message: str)
 
     assert result.exit_code == 2
     assert message in " ".join(result.stderr.split())
+
+
+AWG = f"""\
+default = "edge"
+[upstreams.edge]
+kind = "awg"
+endpoint = "127.0.0.1:9"
+private_key = "{key_to_text(bytes(range(32)))}"
+public_key = "z2lwsDWQ1vNYoVoCPBuYYBNwPwAxbq+OVFp5D7IbZGY="
+"""
+
+
+def running(state: str) -> dict[str, object]:
+    upstream = UpstreamStatus(
+        state=state, reason="", seconds=1, required=True, links=1, details={"via": "127.0.0.1:9"}
+    )
+    traffic = TrafficStatus(open=0, total=0, sent=0, received=0)
+    proxy = ProxyStatus(profile="p", connections=traffic, upstreams={"edge": upstream, "direct": upstream})
+    service = ServiceStatus(
+        name="profile",
+        pid=7,
+        version="1",
+        state="ready",
+        ready=True,
+        reasons={},
+        uptime=1,
+        listen=[],
+        admin=[],
+    )
+    return {**attrs.asdict(service), **attrs.asdict(proxy)}
+
+
+def test_a_running_proxy_keeps_its_session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A session of our own would take over that one."""
+    states = iter(["ready", "down"])
+
+    def answer(*_args: object) -> dict[str, object]:
+        return running(next(states))
+
+    file = tmp_path / "profile.toml"
+    file.write_text(AWG)
+    file.chmod(0o600)
+    with socket.socket(type=socket.SOCK_DGRAM) as server:
+        server.bind(("127.0.0.1", 0))
+        file.write_text(AWG.replace("127.0.0.1:9", f"127.0.0.1:{server.getsockname()[1]}"))
+        monkeypatch.setattr(asking, "ask_running", answer)
+        result = invoke(str(file))
+    assert "profile runs (process 7) and has the session; via 127.0.0.1:9" in result.stdout
+    assert result.exit_code == 0
+
+    result = invoke(str(file))
+    assert "has the session" not in result.stdout
+    assert result.exit_code == 69
+
+
+def test_ctrl_c_ends_it_without_a_traceback(tmp_path: Path) -> None:
+    """A server that does not speak holds it up; what has been found is on the screen by then."""
+    generate_key(tmp_path / "key")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        file = write(tmp_path, silent.getsockname()[1])
+        command = [
+            sys.executable,
+            "-c",
+            "from session_proxy.cli.main import main; main()",
+            "doctor",
+            str(file),
+        ]
+        root = str(Path(__file__).parents[3])
+        with subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": root},
+        ) as process:
+            assert process.stdout is not None
+            assert process.stderr is not None
+            shown = b""
+            while b"bad (ssh): does not work" not in shown:
+                line = process.stdout.readline()
+                assert line, process.stderr.read()
+                shown += line
+            process.send_signal(signal.SIGINT)
+            _, errors = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert errors == b""

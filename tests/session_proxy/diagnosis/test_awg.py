@@ -9,9 +9,11 @@ import attrs
 import pytest
 
 from awg_obfs.protocol.keys import key_to_text
+from session_proxy.diagnosis.examination import cases_of, examine
 from session_proxy.lab.awg_server import open_awg_server
+from session_proxy.outbound.transport import Services
 from session_proxy.profile.awg_model import AwgClient
-from session_proxy.profile.model import Auth, ListenAddress
+from session_proxy.profile.model import Auth, ListenAddress, Profile
 from session_proxy.profile.secret import Secret
 from session_proxy.profile.secret_sources import SecretSources
 from session_proxy.target import Target
@@ -37,6 +39,21 @@ async def test_all_is_well(tmp_path: Path) -> None:
             target = f"127.0.0.1:{silent.getsockname()[1]}"
             found = await examined_upstream(upstream, {}, target=target)
         assert stage_of(found.stages, Step.ECHO).found.startswith(f"{target} opened in ")
+
+
+async def test_a_session_that_a_running_proxy_has_is_left_alone() -> None:
+    async with open_awg_server("dev") as ways:
+        [case] = cases_of(
+            Profile(upstreams={"dev": ways["dev"]}), None, {"dev": "p runs and has the session"}
+        )
+        [found] = await examine([case], Services(), Path(), tell=lambda _diagnosis: None)
+
+    assert stage_of(found.stages, Step.HANDSHAKE).found == "p runs and has the session"
+    echo = stage_of(found.stages, Step.ECHO)
+    assert (echo.outcome, echo.cause) == (
+        "skipped",
+        "a session of our own would take over that one; stop it to try",
+    )
 
 
 async def test_the_file_of_a_client(tmp_path: Path) -> None:
