@@ -28,6 +28,7 @@ from session_proxy.cli.explain import explain
 from session_proxy.cli.lab import fault_table, lab
 from session_proxy.cli.relay_agent import relay_agent
 from session_proxy.cli.relay_audit import relay_audit
+from session_proxy.cli.relay_request import relay_request
 from session_proxy.cli.relay_server import relay_server
 from session_proxy.cli.relay_ssh import relay_ssh
 from session_proxy.cli.relay_token import relay_token
@@ -64,6 +65,7 @@ app.command(short_help="Turn AmneziaWG's .conf into our files, or back.")(awg_im
 app.command(short_help="Join clients to agents behind NAT: the public server.")(relay_server)
 app.command(short_help="Offer services of this machine through a relay.")(relay_agent)
 app.command(short_help="Reach an agent's SSH server: a ProxyCommand.")(relay_ssh)
+app.command(short_help="Send one payload through a relay, get one response.")(relay_request)
 app.command(short_help="Issue tokens for a relay, or make keys for them.")(relay_token)
 app.command(short_help="See every transport work, on this machine alone.")(demo)
 app.command(short_help="Play AWS, its agents and targets, for tests.", epilog=fault_table())(lab)

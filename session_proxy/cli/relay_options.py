@@ -85,7 +85,7 @@ class RelayOptions:
 
         """
         from session_proxy.profile.loading import load_profile
-        from session_proxy.profile.relay_choice import RelayChoice, choose_relay, relay_of_options
+        from session_proxy.profile.relay_choice import choose_relay, relay_of_options
 
         if self.endpoints and self.token_file is not None:
             choice = relay_of_options(self.endpoints, self.token_file, self.ca, os.environ)
@@ -93,7 +93,7 @@ class RelayOptions:
             choice = choose_relay(load_profile(self.profile, environ=os.environ), self.upstream, agent)
         if agent is None:
             return choice
-        return RelayChoice(choice.name, attrs.evolve(choice.upstream, agent=agent))
+        return attrs.evolve(choice, upstream=attrs.evolve(choice.upstream, agent=agent))
 
 
 def check_name(name: str, option: str) -> None:

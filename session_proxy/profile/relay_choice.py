@@ -22,10 +22,11 @@ LABELS = {f"{HERE}.endpoints": "--endpoint", f"{HERE}.token": "--token-file", f"
 
 @attrs.frozen
 class RelayChoice:
-    """An upstream of kind relay, and its name."""
+    """An upstream of kind relay, its name, and what tells it from others of that name: a file, or URLs."""
 
     name: str
     upstream: RelayUpstream
+    origin: str = ""
 
 
 def choose_relay(profile: Profile, name: str | None, agent: str | None) -> RelayChoice:
@@ -35,12 +36,13 @@ def choose_relay(profile: Profile, name: str | None, agent: str | None) -> Relay
       ProfileError: there is no such upstream, or several could be meant.
 
     """
+    origin = "" if profile.file is None else str(profile.file.absolute())
     relays = {
         each: upstream for each, upstream in profile.upstreams.items() if isinstance(upstream, RelayUpstream)
     }
     if name is not None:
         if name in relays:
-            return RelayChoice(name, relays[name])
+            return RelayChoice(name, relays[name], origin)
         what = "is not of kind relay" if name in profile.upstreams else "is not there"
         raise _wrong(profile, f"upstreams.{name}", what, relays)
     if not relays:
@@ -49,7 +51,7 @@ def choose_relay(profile: Profile, name: str | None, agent: str | None) -> Relay
     for candidates in (relays, fitting):
         if len(candidates) == 1:
             [(found, upstream)] = candidates.items()
-            return RelayChoice(found, upstream)
+            return RelayChoice(found, upstream, origin)
     raise _wrong(profile, "upstreams", "has several of kind relay", relays)
 
 
@@ -77,7 +79,7 @@ def relay_of_options(
         check_relay_upstream(HERE, found, notes)
     if notes.problems or not isinstance(found, RelayUpstream):
         raise ProfileError(None, notes.problems)
-    return RelayChoice(OF_OPTIONS, found)
+    return RelayChoice(OF_OPTIONS, found, " ".join(sorted(endpoints)))
 
 
 def _wrong(profile: Profile, path: str, what: str, relays: Mapping[str, RelayUpstream]) -> ProfileError:

@@ -37,7 +37,7 @@ class Command:
     @property
     def options(self) -> list[str]:
         token = self.folder / f"{self.user}.token"
-        token.write_text(make_token(self.user))
+        token.write_text(make_token(self.user, tier="enterprise"))
         token.chmod(0o600)
         return ["--endpoint", f"ws://{self.address}", "--token-file", str(token)]
 

@@ -1,0 +1,135 @@
+"""The command line of ``sproxy relay-request``, run as a process and not."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import trio
+from typer.testing import CliRunner
+
+from session_proxy.cli.main import app
+from session_proxy.cli.relay_request import exit_code, report
+from session_proxy.errors import ExitCode
+from tests.support.relay_command import Command
+from tests.support.relay_tokens import make_token
+from tests.support.relay_tunnel import open_world
+from tests.support.sproxy import clean_environ
+from tunnel_relay.protocol.requests import Request, Response, Status
+
+LIMIT = 60.0
+
+
+async def test_the_payload_comes_from_anywhere_and_the_response_goes_to_stdout(tmp_path: Path) -> None:
+    environ = clean_environ(tmp_path)
+    (tmp_path / "payload").write_bytes(b"from a file")
+    with trio.fail_after(LIMIT):
+        async with open_world(tmp_path / "record") as world:
+            command = Command(tmp_path, world.address)
+            for arguments, stdin, said in (
+                ([], b"from \xff stdin", b"FROM \xff STDIN"),
+                (["--data", "as text"], b"", b"AS TEXT"),
+                (["--file", str(tmp_path / "payload"), "--priority", "high"], b"", b"FROM A FILE"),
+            ):
+                done = await command.run("relay-request", "target", *arguments, stdin=stdin, environ=environ)
+                assert (done.returncode, done.stdout, done.stderr) == (0, said, b"")
+
+
+async def test_one_id_is_done_once(tmp_path: Path) -> None:
+    environ = clean_environ(tmp_path)
+    with trio.fail_after(LIMIT):
+        async with open_world(tmp_path / "record") as world:
+            command = Command(tmp_path, world.address)
+            for _ in range(2):
+                arguments = ["--id", "order-7", "--data", "hello", "--json", "--agent", "nas"]
+                done = await command.run("relay-request", "target", *arguments, environ=environ)
+                answer = json.loads(done.stdout)
+                assert answer.pop("seconds") > 0
+                assert answer == {
+                    "id": "order-7",
+                    "target": "target",
+                    "status": "done",
+                    "detail": "",
+                    "size": 5,
+                    "encoding": "utf-8",
+                    "payload": "HELLO",
+                }
+            assert world.target.heard == [b"hello"]
+            done = await command.run("relay-request", "cellar", "--data", "", "--id", "x", environ=environ)
+            assert (done.returncode, done.stdout) == (69, b"")
+            assert (
+                done.stderr
+                == b"sproxy: request x to cellar: no-such-target: no service 'cellar' is offered\n"
+            )
+            done = await command.run(
+                "relay-request",
+                "target",
+                "--data",
+                "too long",
+                "--id",
+                "y",
+                "--max-size",
+                "3",
+                environ=environ,
+            )
+            assert (done.returncode, done.stdout) == (1, b"TOO")
+            assert b"too-long: the target said more than 3 bytes" in done.stderr
+
+
+async def test_what_is_left_is_flushed(tmp_path: Path) -> None:
+    environ = clean_environ(tmp_path)
+    with trio.fail_after(LIMIT):
+        async with open_world(tmp_path / "record") as world:
+            cable = await world.lay()
+            command = Command(tmp_path, cable.address)
+            cable.cut()
+            arguments = ["--data", "hello", "--id", "left", "--priority", "high", "--timeout", "0.5"]
+            done = await command.run("relay-request", "target", *arguments, environ=environ)
+            assert (done.returncode, done.stdout) == (69, b"")
+            assert done.stderr.count(b"\n") == 1
+            assert b'it is kept, and made by the next "sproxy relay-request" or with --flush' in done.stderr
+            await world.lay(cable.port)
+            done = await command.run("relay-request", "--flush", environ=environ)
+            assert (done.returncode, done.stdout) == (0, b"request left to target: done\n")
+            done = await command.run("relay-request", "--flush", "--json", environ=environ)
+            assert (done.returncode, json.loads(done.stdout)) == (0, {"answered": [], "expired": []})
+            assert world.target.heard == [b"hello"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "say where the payload goes"),
+        (["a", "--data", "x", "--file", "y"], "the payload is given twice"),
+        (["a", "--flush"], "makes what is left"),
+        (["127.0.0.1:80", "--data", "x"], "cannot be used"),
+        (["a", "--data", "x", "--id", "a b"], "the id of a request is"),
+        (["a", "--data", "x", "--agent", "a b"], "the name 'a b' cannot be used"),
+        (["a", "--data", "x", "--timeout", "0"], "--timeout"),
+        (["a", "--data", "x", "--max-size", "99999999"], "--max-size"),
+    ],
+)
+def test_a_wrong_command_line_is_told(tmp_path: Path, arguments: list[str], said: str) -> None:
+    token = tmp_path / "token"
+    token.write_text(make_token("alice"))
+    options = ["--endpoint", "wss://a.example.com", "--token-file", str(token)]
+    done = CliRunner().invoke(app, ["relay-request", *options, *arguments])
+    assert done.exit_code == 2
+    assert said in " ".join(done.output.replace("│", " ").split())
+
+
+def test_every_status_has_an_exit_code() -> None:
+    assert {exit_code(status) for status in Status} == {
+        ExitCode.OK,
+        ExitCode.FAILURE,
+        ExitCode.UNREACHABLE,
+        ExitCode.NOT_PERMITTED,
+    }
+    assert exit_code(Status.DONE) is ExitCode.OK
+
+
+def test_what_is_no_text_is_told_in_base64() -> None:
+    request = Request(id="a", target="b", payload=b"")
+    said = report(request, Response(id="a", status=Status.DONE, payload=b"\xff"))
+    assert (said["encoding"], said["payload"], said["size"]) == ("base64", "/w==", 1)

@@ -1,0 +1,123 @@
+"""Requests through a real relay to a real agent, and what is left of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import attrs
+import pytest
+import trio
+
+from session_proxy.errors import ExitCode, TransportDownError, UpstreamStartError
+from session_proxy.profile.model import RelayEndpoint, RelayUpstream
+from session_proxy.profile.relay_choice import RelayChoice
+from session_proxy.profile.secret import Secret
+from session_proxy.supervision import relay_request
+from session_proxy.supervision.relay_request import Leftovers, flush_requests, make_request, outbox_file
+from tests.support.relay_tokens import make_token
+from tests.support.relay_tunnel import open_world
+from tunnel_relay.policy.outbox import Priority
+from tunnel_relay.protocol.requests import Request, Status
+
+NOWHERE = "ws://127.0.0.1:1"
+
+
+def choice(url: str, agent: str | None = "nas", token: str | None = None) -> RelayChoice:
+    upstream = RelayUpstream(
+        endpoints=(RelayEndpoint(url=url),),
+        token=Secret("literal", "", token or make_token("alice")),
+        agent=agent,
+    )
+    return RelayChoice("home", upstream, "/etc/profile.toml")
+
+
+def request(name: str = "id", seconds: float = 20.0, target: str = "target") -> Request:
+    return Request(id=name, target=target, payload=b"hello", time=seconds)
+
+
+async def test_a_request_is_done_and_leaves_nothing(tmp_path: Path) -> None:
+    environ = {"HOME": str(tmp_path)}
+    with trio.fail_after(30):
+        async with open_world(tmp_path / "record") as world:
+            here = choice(f"ws://{world.address}")
+            for priority in Priority:
+                asked = request(priority.name)
+                response = await make_request(here, environ, asked, priority, Leftovers())
+                assert (response.status, response.payload) == (Status.DONE, b"HELLO")
+            assert world.target.heard == [b"hello"] * 3
+            leftovers = Leftovers()
+            await flush_requests(here, environ, 5, leftovers)
+            assert leftovers.answered == []
+
+
+async def test_what_is_urgent_is_kept_and_made_later(tmp_path: Path) -> None:
+    environ = {"HOME": str(tmp_path)}
+    with trio.fail_after(30):
+        async with open_world(tmp_path / "record") as world:
+            here = choice(f"ws://{world.address}")
+            away = attrs.evolve(
+                here, upstream=attrs.evolve(here.upstream, endpoints=(RelayEndpoint(url=NOWHERE),))
+            )
+            for name in ("one", "two"):
+                with pytest.raises(TransportDownError, match=r"no response within 0\.1 s: .*; it is kept"):
+                    await make_request(away, environ, request(name, 0.1), Priority.HIGH, Leftovers())
+            with pytest.raises(TransportDownError, match=r"no response within 0\.1 s: .* refused$"):
+                await make_request(away, environ, request("gone", 0.1), Priority.NORMAL, Leftovers())
+            with pytest.raises(TransportDownError, match=r"2 requests are left after 0\.1 s"):
+                await flush_requests(away, environ, 0.1, Leftovers())
+            leftovers = Leftovers()
+            await flush_requests(here, environ, 20, leftovers)
+            assert [each.id for each, _ in leftovers.answered] == ["one", "two"]
+            assert {response.status for _, response in leftovers.answered} == {Status.DONE}
+            assert world.target.heard == [b"hello"] * 2
+
+
+async def test_the_next_request_takes_what_is_left_along(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relay_request, "MARGIN", 0.0)
+    environ = {"HOME": str(tmp_path)}
+    with trio.fail_after(30):
+        async with open_world(tmp_path / "record") as world:
+            here = choice(f"ws://{world.address}", token=make_token("mallory"))
+            with pytest.raises(TransportDownError, match="no agent 'nas' is connected"):
+                await make_request(here, environ, request("left", 0.3), Priority.HIGH, Leftovers())
+            here, leftovers = choice(f"ws://{world.address}"), Leftovers()
+            await make_request(here, environ, request("next"), Priority.NORMAL, leftovers)
+            assert [each.id for each, _ in leftovers.answered] == ["left"]
+
+
+async def test_a_token_that_is_not_accepted_is_told_at_once_and_the_request_kept(tmp_path: Path) -> None:
+    environ = {"HOME": str(tmp_path)}
+    with trio.fail_after(30):
+        async with open_world() as world:
+            here = choice(f"ws://{world.address}", token="x.y.z")
+            with pytest.raises(UpstreamStartError, match=r"upstream home: .*401.*; it is kept") as caught:
+                await make_request(here, environ, request(), Priority.HIGH, Leftovers())
+            assert caught.value.exit_code is ExitCode.NOT_PERMITTED
+
+
+async def test_the_target_s_own_delay_is_told_as_such(tmp_path: Path) -> None:
+    with trio.fail_after(30):
+        async with open_world(tmp_path / "record") as world:
+            world.target.held = trio.Event()
+            here = choice(f"ws://{world.address}")
+            asked = request("slow", 0.3)
+            response = await make_request(here, {"HOME": str(tmp_path)}, asked, Priority.NORMAL, Leftovers())
+            assert response.status is Status.TIMED_OUT
+
+
+def test_what_leads_elsewhere_has_another_file(tmp_path: Path) -> None:
+    environ = {"XDG_STATE_HOME": str(tmp_path)}
+    first = choice(NOWHERE)
+    others = [
+        attrs.evolve(first, name="office"),
+        attrs.evolve(first, origin="/etc/other.toml"),
+        choice(NOWHERE, agent="pi"),
+        attrs.evolve(first, upstream=attrs.evolve(first.upstream, mode="relay-ssh")),
+    ]
+    files = {outbox_file(each, environ) for each in (first, *others)}
+    assert len(files) == 5
+    assert {file.parent for file in files} == {tmp_path / "session-proxy" / "requests"}
+    renewed = attrs.evolve(first, upstream=attrs.evolve(first.upstream, token=Secret("literal", "", "other")))
+    assert outbox_file(renewed, environ) == outbox_file(first, environ)
