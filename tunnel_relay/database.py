@@ -1,6 +1,7 @@
 """SQLite files that only their owner reads, used from worker threads, one piece of work at a time.
 
-What is written is on the disk when the call returns (WAL, synchronous=FULL): it survives the loss of power.
+What is written is on the disk when the call returns (WAL, synchronous=FULL): it survives the loss of power. That takes
+milliseconds, so what is to be written meanwhile goes to the disk together, next.
 """
 
 from __future__ import annotations
@@ -8,9 +9,9 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import AsyncGenerator, Callable, Generator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import attrs
 import trio
@@ -30,12 +31,25 @@ LOG_BYTES = 16 * 1024 * 1024
 
 
 @attrs.define(eq=False)
+class _Piece:
+    """Work that waits to be done; *turn* is set when it has *ended*, or when whoever waits for it has to do all."""
+
+    work: Callable[[sqlite3.Connection], Any]
+    turn: trio.Event = attrs.field(factory=trio.Event)
+    ended: bool = False
+    result: Any = None
+    failure: Exception | None = attrs.field(factory=lambda: StoreError("it was not written"))
+
+
+@attrs.define(eq=False)
 class Database:
     """An open file. Work that was begun is finished, even where whoever waits for it is cancelled."""
 
     path: Path
     _connection: sqlite3.Connection
     _limiter: trio.CapacityLimiter = attrs.field(factory=lambda: trio.CapacityLimiter(1), init=False)
+    _to_write: list[_Piece] = attrs.field(factory=list[_Piece], init=False)
+    _writing: bool = attrs.field(default=False, init=False)
 
     async def read(self, work: Callable[[sqlite3.Connection], Result]) -> Result:
         """Return what *work* does with the connection in a thread; it writes nothing.
@@ -52,18 +66,69 @@ class Database:
         return await trio.to_thread.run_sync(run, limiter=self._limiter)
 
     async def write(self, work: Callable[[sqlite3.Connection], Result]) -> Result:
-        """Return what *work* does with the connection in a thread, as one transaction: all of it, or nothing.
+        """Return what *work* does with the connection in a thread: all of it is written, or nothing.
+
+        What is written at the same time is one transaction. Where that fails *work* is done anew, alone.
 
         Raises:
           StoreError: the file cannot be written; the disk may be full.
 
         """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        piece = _Piece(work)
+        self._to_write.append(piece)
+        if self._writing:
+            try:
+                await piece.turn.wait()
+            except trio.Cancelled:
+                if not piece.ended and piece in self._to_write:
+                    self._to_write.remove(piece)
+                    if piece.turn.is_set():
+                        self._pass_on()
+                raise
+        if not piece.ended:
+            await self._write_all()
+        if piece.failure is not None:
+            raise piece.failure
+        return piece.result
 
-        def run() -> Result:
-            with _translated(self.path), _transaction(self._connection):
-                return work(self._connection)
+    async def _write_all(self) -> None:
+        """Do all that waits."""
+        self._writing = True
+        pieces, self._to_write = self._to_write, []
+        try:
+            with trio.CancelScope(shield=True):
+                await trio.to_thread.run_sync(self._do, pieces, limiter=self._limiter)
+        finally:
+            for piece in pieces:
+                piece.ended = True
+                piece.turn.set()
+            self._pass_on()
 
-        return await trio.to_thread.run_sync(run, limiter=self._limiter)
+    def _pass_on(self) -> None:
+        """Let the first of those that wait do all that waits."""
+        self._writing = bool(self._to_write)
+        if self._to_write:
+            self._to_write[0].turn.set()
+
+    def _do(self, pieces: Sequence[_Piece]) -> None:
+        """Do *pieces*, at once if that is possible; runs in a thread."""
+        if len(pieces) > 1:
+            # Whose fault it was shows when each is alone.
+            with suppress(Exception):
+                with _transaction(self._connection):
+                    results = [piece.work(self._connection) for piece in pieces]
+                for piece, result in zip(pieces, results, strict=True):
+                    piece.result, piece.failure = result, None
+                return
+        for piece in pieces:
+            try:
+                with _translated(self.path), _transaction(self._connection):
+                    result = piece.work(self._connection)
+            except Exception as exc:
+                piece.failure = exc
+            else:
+                piece.result, piece.failure = result, None
 
     async def close(self) -> None:
         """Close the file, behind the work that was begun; the log is written back."""

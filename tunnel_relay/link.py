@@ -194,8 +194,8 @@ class Link:
         while True:
             lost_at = max(self._heard_at, self._held_until) + silence
             await trio.sleep_until(min(trio.current_time() + min(heartbeat, silence) / 2, lost_at))
-            silent = trio.current_time() - max(self._heard_at, self._held_until)
-            if silent >= silence:
-                raise LinkLostError(f"nothing was heard for {silent:.0f} s")
-            if silent >= heartbeat / 2:
+            heard_at = max(self._heard_at, self._held_until)
+            if trio.current_time() >= heard_at + silence:
+                raise LinkLostError(f"nothing was heard for {silence:g} s")
+            if trio.current_time() - heard_at >= heartbeat / 2:
                 self.send(Frame(FrameType.PING))

@@ -177,7 +177,8 @@ class Record:
         if row is not None:
             return row.response if _digest(row.request) == _digest(request) else _misused(request)
         try:
-            await self._write_rest()
+            if self.problem is not None:
+                await self._write_rest()
             found = await self._find(owner, request)
         except StoreError as exc:
             self.problem = str(exc)
@@ -187,21 +188,26 @@ class Record:
             return found
         outcome = await act(request)
         if outcome.acted:
-            row = _Row(owner, request, self._clock(), outcome.response)
-            self._unwritten[owner, request.id] = row
-            with trio.move_on_after(RECORD_LIMIT, shield=True):
+            row = self._unwritten[owner, request.id] = _Row(owner, request, self._clock(), outcome.response)
+            with trio.move_on_after(RECORD_LIMIT, shield=True) as limit:
                 try:
-                    await self._write_rest()
+                    await self._write(row)
                 except StoreError as exc:
                     self.problem = str(exc)
+            if limit.cancelled_caught:
+                self.problem = f"it is not written down after {RECORD_LIMIT:g} s"
         return outcome.response
 
     async def _write_rest(self) -> None:
-        """Write what is to be written down."""
-        for key, row in list(self._unwritten.items()):
-            await self._database.write(lambda connection, row=row: self._add(connection, row))
-            self._unwritten.pop(key, None)
+        """Write what could not be written down."""
+        for row in list(self._unwritten.values()):
+            await self._write(row)
         self.problem = None
+
+    async def _write(self, row: _Row) -> None:
+        """Write *row* down; others that are to be written at the same time share the wait for the disk."""
+        await self._database.write(lambda connection: self._add(connection, row))
+        self._unwritten.pop((row.owner, row.request.id), None)
 
     async def _find(self, owner: str, request: Request) -> Response | None:
         oldest = self._clock() - self.settings.kept

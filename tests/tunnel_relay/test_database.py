@@ -5,7 +5,8 @@ from __future__ import annotations
 import sqlite3
 import stat
 import threading
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -119,3 +120,95 @@ async def test_work_that_was_begun_is_finished_before_the_file_is_closed(tmp_pat
         go.set()
     async with open_database(path, 1, TABLES) as database:
         assert await database.read(names) == ["slow"]
+
+
+@asynccontextmanager
+async def held_up(database: Database) -> AsyncGenerator[None]:
+    """Let what is to be written wait for the length of the block."""
+    go = threading.Event()
+
+    def wait(connection: sqlite3.Connection) -> None:
+        del connection
+        assert go.wait(60)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(database.write, wait)
+        await wait_all_tasks_blocked()
+        yield
+        await wait_all_tasks_blocked()
+        go.set()
+
+
+async def test_what_comes_while_the_disk_is_busy_goes_there_together(tmp_path: Path) -> None:
+    async with open_database(tmp_path / "things.db", 1, TABLES) as database, trio.open_nursery() as nursery:
+        statements: list[str] = []
+        async with held_up(database):
+            for name in ("one", "two", "three"):
+                nursery.start_soon(database.write, add(name))
+            database._connection.set_trace_callback(statements.append)
+        await database.write(add("four"))
+        assert await database.read(names) == ["four", "one", "three", "two"]
+        assert statements.count("COMMIT") == 3  # what held it up, the three, and the last
+
+
+async def test_one_that_cannot_be_written_keeps_no_other_from_it(tmp_path: Path) -> None:
+    async with open_database(tmp_path / "things.db", 1, TABLES) as database, trio.open_nursery() as nursery:
+        failures: list[str] = []
+
+        async def write(name: str) -> None:
+            try:
+                await database.write(add(name))
+            except StoreError as exc:
+                failures.append(str(exc))
+
+        async with held_up(database):
+            for name in ("one", "one", "two"):
+                nursery.start_soon(write, name)
+        await database.write(add("three"))
+        assert await database.read(names) == ["one", "three", "two"]
+        assert len(failures) == 1
+        assert "UNIQUE constraint failed" in failures[0]
+
+
+@pytest.mark.parametrize("given_up", ["one", "two"])
+async def test_one_that_is_given_up_while_it_waits_is_not_written_and_holds_up_none(
+    tmp_path: Path, given_up: str
+) -> None:
+    async with open_database(tmp_path / "things.db", 1, TABLES) as database, trio.open_nursery() as nursery:
+        scopes = {name: trio.CancelScope() for name in ("one", "two", "three")}
+
+        async def write(name: str) -> None:
+            with scopes[name]:
+                await database.write(add(name))
+
+        async with held_up(database):
+            for name in scopes:
+                nursery.start_soon(write, name)
+                await wait_all_tasks_blocked()
+            scopes[given_up].cancel()
+        await database.write(add("four"))
+        assert await database.read(names) == sorted({"one", "two", "three", "four"} - {given_up})
+
+
+async def test_one_whose_turn_it_is_when_it_is_given_up_lets_the_next_write(tmp_path: Path) -> None:
+    async with open_database(tmp_path / "things.db", 1, TABLES) as database, trio.open_nursery() as nursery:
+        scope = trio.CancelScope()
+
+        async def write_and_give_the_other_up() -> None:
+            await database.write(add("first"))
+
+        async def write() -> None:
+            with scope:
+                await database.write(add("given up"))
+
+        database._writing = True
+        nursery.start_soon(write)
+        await wait_all_tasks_blocked()
+        nursery.start_soon(write_and_give_the_other_up)
+        await wait_all_tasks_blocked()
+        # In one go, as where somebody cancels it in the moment that the others have ended.
+        scope.cancel()
+        database._pass_on()
+        await wait_all_tasks_blocked()
+        await database.write(add("last"))
+        assert await database.read(names) == ["first", "last"]

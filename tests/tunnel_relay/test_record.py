@@ -84,6 +84,19 @@ async def test_a_request_is_done_once(tmp_path: Path) -> None:
         assert world.target.done == []
 
 
+async def test_many_at_a_time_are_done_and_recorded_once(tmp_path: Path) -> None:
+    names = {f"id-{number}" for number in range(50)}
+    async with open_world(tmp_path) as world, trio.open_nursery() as nursery:
+        for name in names:
+            nursery.start_soon(world.once, name)
+            nursery.start_soon(world.once, name)
+    async with open_world(tmp_path) as again:
+        for name in names:
+            assert await again.once(name) == answer(name, b"olleh")
+        assert again.target.done == []
+    assert sorted(world.target.done) == sorted(names)
+
+
 async def test_ids_belong_to_their_owners(tmp_path: Path) -> None:
     async with open_world(tmp_path) as world:
         await world.once(owner="alice")
