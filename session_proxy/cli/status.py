@@ -116,11 +116,12 @@ def _head(
         **more,
     }
     process = f"process {service.pid}, version {service.version}, up {human_seconds(service.uptime)}"
+    wrong = "impaired" if service.ready else "not ready"
     ready = "" if service.ready or service.state != "ready" else ", but not for clients"
     return [
         f"{service.name} is {service.state}{ready} ({process})",
         *(f"  {label:<11}  {value}" for label, value in facts.items()),
-        *(f"  not ready    {part}: {reason}" for part, reason in service.reasons.items()),
+        *(f"  {wrong:<11}  {part}: {reason}" for part, reason in service.reasons.items()),
     ]
 
 

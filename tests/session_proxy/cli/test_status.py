@@ -194,6 +194,15 @@ def test_a_relay_may_have_no_audit_log() -> None:
     assert "  audit        none" in lines
 
 
+def test_what_is_impaired_is_told() -> None:
+    impaired = attrs.evolve(SERVICE, ready=True, reasons={"store": "Redis is away"})
+
+    lines = render_relay_server(impaired, RELAY)
+
+    assert lines[0].startswith("dev is ready (")
+    assert "  impaired     store: Redis is away" in lines
+
+
 def test_machines_get_json(answered: list[tuple[object, ...]]) -> None:
     result = CliRunner().invoke(app, ["status", "--json", "--name", "dev"])
 

@@ -38,6 +38,7 @@ class FakeDaemon:
     stopping: trio.Event = attrs.field(factory=trio.Event)
     failure: Exception | None = None
     broken: dict[str, str] = attrs.field(factory=dict[str, str])
+    impaired: dict[str, str] = attrs.field(factory=dict[str, str])
     file: str | None = None
 
     async def serve(self, stop: trio.Event, *, task_status: trio.TaskStatus[Sequence[ListenAddress]]) -> None:
@@ -51,6 +52,9 @@ class FakeDaemon:
 
     def obstacles(self) -> Mapping[str, str]:
         return self.broken
+
+    def handicaps(self) -> Mapping[str, str]:
+        return self.impaired
 
     def status(self) -> Mapping[str, object]:
         return {"own": "facts", "file": self.file}
@@ -158,6 +162,16 @@ async def test_a_required_part_that_fails_later_makes_it_unready(tmp_path: Path)
         with pytest.raises(ControlError, match=r"upstream dev.*down: gone.*503"):
             await running.get("/readyz")
         assert json.loads(await running.get("/status"))["state"] == "ready"
+
+
+async def test_what_is_impaired_is_told_and_is_ready(tmp_path: Path) -> None:
+    async with open_running(tmp_path) as running:
+        running.daemon.impaired["store"] = "Redis is away"
+
+        answer = await running.get("/readyz")
+        assert json.loads(answer) == {"ready": True, "reasons": {"store": "Redis is away"}}
+        status = json.loads(await running.get("/status"))
+        assert (status["ready"], status["reasons"]) == (True, {"store": "Redis is away"})
 
 
 async def test_the_admin_address_has_no_control(tmp_path: Path) -> None:

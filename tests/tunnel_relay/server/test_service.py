@@ -28,6 +28,7 @@ from tunnel_relay.server.events import (
     TokenRefreshed,
 )
 from tunnel_relay.server.service import GOING_AWAY, LEAVING, RelayService
+from tunnel_relay.server.switch import Port
 from tunnel_relay.websocket import WebSocket, request_websocket
 
 KEYS = read_keys("a secret that nobody guesses, for it is long", ["HS256"])
@@ -203,6 +204,12 @@ async def test_all_are_asked_to_go_before_the_end(autojump_clock: MockClock) -> 
         assert relay.service.figures().clients == 0
 
 
+async def test_pools_of_agents_are_a_matter_of_the_tier(autojump_clock: MockClock) -> None:
+    async with open_relay() as relay:
+        assert not relay.service.switch.pools("free")
+        assert relay.service.switch.pools("premium")
+
+
 async def test_users_do_not_see_each_other(autojump_clock: MockClock) -> None:
     async with (
         open_relay() as relay,
@@ -214,6 +221,30 @@ async def test_users_do_not_see_each_other(autojump_clock: MockClock) -> None:
         [frame] = decode(await _binary(websocket))
         assert (frame.type, frame.session) == (FrameType.GOAWAY, LABEL)
         assert read_go_away(frame.payload).detail == "no agent 'nas' is connected"
+
+
+async def test_a_link_of_an_agent_that_has_another_one_is_closed(autojump_clock: MockClock) -> None:
+    followed = trio.Event()
+
+    async def stay_registered(port: Port) -> None:
+        assert (port.user, port.agent) == ("alice", "nas")
+        await followed.wait()
+
+    async with open_relay() as relay:
+        relay.service.stay = stay_registered
+        async with (
+            relay.link(Asking(token("alice"), "nas", "one")) as agent,
+            # Clients have nothing to do with that.
+            relay.link(Asking(token("alice"))),
+        ):
+            await trio.testing.wait_all_tasks_blocked()
+            followed.set()
+            with pytest.raises(WebSocketClosedError, match="the agent has another link") as caught:
+                await agent.receive()
+            assert caught.value.code == GOING_AWAY
+            await trio.testing.wait_all_tasks_blocked()
+            assert relay.service.switch.find("alice", "nas", None) is None
+            assert relay.service.figures().clients == 1
 
 
 def test_a_fault_says_nothing_of_the_token() -> None:
