@@ -178,6 +178,8 @@ class Fleet:
             with berth.scope:
                 for rival in berth.rivals:
                     await rival.closed.wait()
+                # They had rivals, too.
+                berth.rivals = ()
                 async with open_transport(name, upstream, services) as transport:
                     berth.transport = transport
                     successor.arrived(transport)

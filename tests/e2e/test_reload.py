@@ -176,3 +176,20 @@ async def test_a_hang_up_reloads_and_the_environment_is_that_of_the_start(tmp_pa
         sproxy.send_signal(signal.SIGTERM)
         assert (await sproxy.wait_for("draining"))["limit"] == 7
         assert await sproxy.wait() == 0
+
+
+async def test_a_session_whose_key_stays_is_made_anew_when_the_old_one_has_ended(tmp_path: Path) -> None:
+    async with open_world(tmp_path / "lab", LabSettings()) as world:
+        site, environ = site_of(world, "awg"), clean_environ(tmp_path, **world.environ)
+        target = world.targets["awg"].http
+        async with open_sproxy(str(site.file), environ=environ) as sproxy:
+            proxy = (await sproxy.wait_for("ready"))["listen"]
+            assert await upstream_of(sproxy, proxy, target) == "awg"
+            site.text["upstreams"]["awg"]["mtu"] = 1400
+            site.write()
+
+            done = await run_sproxy("reload", environ=environ)
+
+            assert done.stdout.splitlines() == ["upstream awg: changed (mtu)"]
+            assert await upstream_of(sproxy, proxy, target) == "awg"
+            assert not [line for line in sproxy.lines if line["event"] == "upstream down"]
