@@ -15,14 +15,19 @@ if TYPE_CHECKING:
     from tunnel_relay.policy.outbox import Priority
     from tunnel_relay.policy.selector import Endpoint
     from tunnel_relay.protocol.requests import Response, Status
+    from tunnel_relay.stages import Stage
+    from tunnel_relay.stages import Outcome, Stage, Step
 
 __all__ = [
     "DialSettings",
     "Endpoint",
     "Latency",
+    "Outcome",
     "Priority",
     "Response",
+    "Stage",
     "Status",
+    "Step",
     "TunnelMetrics",
     "TunnelService",
     "TunnelSettings",
@@ -35,9 +40,13 @@ _LAZY = {
     "DialSettings": "tunnel_relay.dialing",
     "Endpoint": "tunnel_relay.policy.selector",
     "Latency": "tunnel_relay.client.figures",
+    "Outcome": "tunnel_relay.stages",
     "Priority": "tunnel_relay.policy.outbox",
     "Response": "tunnel_relay.protocol.requests",
+    "Stage": "tunnel_relay.stages",
+    "Stage": "tunnel_relay.stages",
     "Status": "tunnel_relay.protocol.requests",
+    "Step": "tunnel_relay.stages",
     "TunnelMetrics": "tunnel_relay.client.figures",
     "TunnelService": "tunnel_relay.client.service",
     "TunnelSettings": "tunnel_relay.client.service",

@@ -11,6 +11,7 @@ import trio
 
 import tunnel_relay
 from tests.support.relay_tunnel import World, dial, give_token, open_world
+from tests.support.stages import outcomes
 from tests.support.tunnels import eventually
 from tunnel_relay.category import Category
 from tunnel_relay.client.service import TunnelEvent, TunnelService, TunnelSettings, open_tunnel_service
@@ -21,6 +22,7 @@ from tunnel_relay.policy.outbox import OutboxSettings, Priority
 from tunnel_relay.policy.selector import Endpoint
 from tunnel_relay.protocol.requests import Status
 from tunnel_relay.relay_stream import StreamRefusedError, StreamResetError
+from tunnel_relay.stages import Outcome, Step
 
 NOWHERE = DialSettings(endpoints=[Endpoint(url="ws://127.0.0.1:1")])
 
@@ -173,6 +175,20 @@ async def test_what_is_urgent_is_made_after_the_next_start(tmp_path: Path) -> No
         assert there.target.heard == [b"urgent"]
 
 
+async def test_diagnostics_tell_every_stage(tmp_path: Path) -> None:
+    async with world(tmp_path) as there:
+        wrong = Endpoint(url="ws://127.0.0.1:1")
+        settings = TunnelSettings(dial=DialSettings(endpoints=[*there.dial.endpoints, wrong]), agent="nas")
+        async with open_tunnel_service(settings, give_token()) as tunnel:
+            found = await tunnel.run_diagnostics()
+            good, bad = found[f"ws://{there.address}"], found[wrong.url]
+            assert {stage.outcome for stage in good} <= {Outcome.OK, Outcome.SKIPPED}
+            assert good[-1].found.endswith("agent 'nas' answers")
+            [failed] = [stage for stage in bad if stage.outcome is Outcome.FAILED]
+            assert (failed.step, failed.category) == (Step.REACH, Category.NETWORK)
+            assert not tunnel.state.connected
+
+
 async def test_it_ends_at_once_where_all_is_cancelled(tmp_path: Path) -> None:
     async with world(tmp_path) as there:
         settings = TunnelSettings(dial=there.dial, agent="nas")
@@ -192,3 +208,16 @@ async def test_the_package_offers_it() -> None:
         assert getattr(tunnel_relay, name)
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
         _ = tunnel_relay.nothing  # pyright: ignore[reportAttributeAccessIssue, reportUnknownVariableType, reportUnknownMemberType]
+
+
+async def test_what_is_wrong_is_found_out_by_stages(tmp_path: Path) -> None:
+    async with world(tmp_path) as there:
+        endpoints = [*NOWHERE.endpoints, *there.dial.endpoints]
+        settings = TunnelSettings(dial=DialSettings(endpoints=endpoints), agent="nas")
+        async with open_tunnel_service(settings, give_token()) as tunnel:
+            found = await tunnel.run_diagnostics()
+            assert not tunnel.state.connected
+    bad, good = (outcomes(stages) for stages in found.values())
+    assert list(found) == [endpoint.url for endpoint in endpoints]
+    assert (bad["reach"], bad["handshake"]) == ("failed", "skipped")
+    assert good["handshake"] == "ok"
