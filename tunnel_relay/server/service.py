@@ -10,7 +10,7 @@ import trio
 
 from tunnel_relay.errors import LinkLostError, RelayProtocolError, WebSocketClosedError
 from tunnel_relay.link import Link, LinkSettings
-from tunnel_relay.policy.access import Access
+from tunnel_relay.policy.access import Access, Feature
 from tunnel_relay.policy.rate import RateLimits
 from tunnel_relay.protocol.frames import LINK, Frame, FrameType
 from tunnel_relay.protocol.greetings import GoAway, write
@@ -90,6 +90,9 @@ class RelayService:
     )
     _links: dict[_Admitted, None] = attrs.field(factory=dict["_Admitted", None], init=False)
     _left: trio.Event = attrs.field(factory=trio.Event, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.switch.pools = lambda tier: self.access.tier(tier).refuse_feature(Feature.AGENT_POOLS) is None
 
     def trust(self, verifier: Verifier) -> None:
         """Believe *verifier* from now on; links whose tokens it does not believe end."""

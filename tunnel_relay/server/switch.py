@@ -291,6 +291,7 @@ class Switch:
         why there is none; nothing, where there is no such agent.
       elsewhere: Knows the agents that other servers have, where there are such servers.
       most_waiting: Bytes that may wait to be passed on, in all sessions together.
+      pools: Returns whether the users of a tier have several agents of one name.
       waiting: Bytes that do.
       ways: Directions of sessions that there are.
 
@@ -299,6 +300,7 @@ class Switch:
     keeper: Callable[[Port, str, str | None], Port | Denial | None] | None = None
     elsewhere: Elsewhere | None = None
     most_waiting: int = 512 * 1024 * 1024
+    pools: Callable[[str], bool] = lambda _tier: True
     waiting: int = attrs.field(default=0, init=False)
     ways: int = attrs.field(default=0, init=False)
     # By user, name and instance.
@@ -321,7 +323,10 @@ class Switch:
         """Let the clients of an agent's user reach it; one that was there under its name and instance is replaced."""
         assert agent.agent is not None
         names = self._agents.setdefault(agent.user, {})
-        names.setdefault(agent.agent, {})[agent.instance] = agent
+        instances = names.setdefault(agent.agent, {})
+        # The latest comes last.
+        instances.pop(agent.instance, None)
+        instances[agent.instance] = agent
 
     def unregister(self, agent: Port) -> None:
         """It cannot be reached any more."""
@@ -339,14 +344,17 @@ class Switch:
     def find(self, user: str, name: str, instance: str | None, without: Collection[str] = ()) -> Port | None:
         """Return an agent of *user*, that *instance* of it or the one that has least to do; None without one.
 
-        Without a *name* only the *instance* tells which. Instances that are to do *without* are not looked at.
+        Where the tier has no pools, new sessions are the latest one's. Without a *name* only the *instance* tells
+        which. Instances that are to do *without* are not looked at.
         """
         names = self._agents.get(user, {})
         wanted = [names.get(name, {})] if name else names.values()
         found = [port for instances in wanted for port in instances.values() if port.instance not in without]
         if instance is not None:
             return next((port for port in found if port.instance == instance), None)
-        return min(found, key=lambda agent: agent.sessions, default=None) if name else None
+        if not (name and found):
+            return None
+        return min(found, key=lambda agent: agent.sessions) if self.pools(found[-1].tier) else found[-1]
 
     def agents_of(self, user: str) -> list[str]:
         """Return the names of the agents of *user* that are connected, here or elsewhere."""

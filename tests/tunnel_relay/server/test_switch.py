@@ -55,6 +55,22 @@ def test_who_was_replaced_does_not_unregister_the_other(same: bool) -> None:
     assert switch.find("alice", "nas", None) is new
 
 
+def test_a_tier_without_pools_has_the_latest_agent() -> None:
+    switch = Switch(pools=lambda tier: tier == "premium")
+    first = agent(switch, "nas", "1")
+    second = agent(switch, "nas", "2")
+    assert switch.find("alice", "nas", None) is second
+    assert switch.find("alice", "nas", "1") is first, "its sessions go on"
+    again = agent(switch, "nas", "1")
+    assert switch.find("alice", "nas", None) is again
+    again.tier = second.tier = "premium"
+    client = Port(switch, "alice")
+    client.link, second.link, again.link = Carrier(), Carrier(), Carrier()
+    for label in (1, 2):
+        begin(client, label)
+    assert (again.sessions, second.sessions) == (1, 1)
+
+
 def data(label: int, size: int) -> Frame:
     return Frame(FrameType.DATA, label, 1, 1, bytes(size))
 
