@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from tunnel_relay.policy.outbox import Priority
     from tunnel_relay.policy.selector import Endpoint
     from tunnel_relay.protocol.requests import Response, Status
-    from tunnel_relay.stages import Stage
     from tunnel_relay.stages import Outcome, Stage, Step
 
 __all__ = [
@@ -43,7 +42,6 @@ _LAZY = {
     "Outcome": "tunnel_relay.stages",
     "Priority": "tunnel_relay.policy.outbox",
     "Response": "tunnel_relay.protocol.requests",
-    "Stage": "tunnel_relay.stages",
     "Stage": "tunnel_relay.stages",
     "Status": "tunnel_relay.protocol.requests",
     "Step": "tunnel_relay.stages",

@@ -36,7 +36,9 @@ from tunnel_relay.protocol.greetings import Mode
 from tunnel_relay.protocol.requests import DEFAULT_MOST, DEFAULT_TIME, Request, Response
 from tunnel_relay.protocol.session import SessionSettings
 from tunnel_relay.relay_stream import RelayStream
-from tunnel_relay.stages import Stage
+
+if TYPE_CHECKING:
+    from tunnel_relay.stages import Stage
 
 # Seconds for saying goodbye.
 PARTING = 1.0
@@ -195,14 +197,6 @@ class TunnelService:
     async def flush(self) -> None:
         """Wait until no request waits for its response."""
         await self._forwarding.wait_empty()
-
-    async def run_diagnostics(self) -> dict[str, tuple[Stage, ...]]:
-        """Return what is found, stage by stage, on the way to the agent by each relay server; the keys are their URLs.
-
-        That is tried over connections of their own, whether or not this is connected.
-        """
-        settings = self.settings
-        return await diagnose(settings.dial, self._token, agent=settings.agent, mode=settings.mode)
 
     async def run_diagnostics(self) -> dict[str, tuple[Stage, ...]]:
         """Return what is found on the way to the agent, stage by stage, by each relay server, whose URLs are the keys.
