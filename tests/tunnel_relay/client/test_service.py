@@ -11,7 +11,6 @@ import trio
 
 import tunnel_relay
 from tests.support.relay_tunnel import World, dial, give_token, open_world
-from tests.support.stages import outcomes
 from tests.support.tunnels import eventually
 from tunnel_relay.category import Category
 from tunnel_relay.client.service import TunnelEvent, TunnelService, TunnelSettings, open_tunnel_service
@@ -193,16 +192,3 @@ async def test_the_package_offers_it() -> None:
         assert getattr(tunnel_relay, name)
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
         _ = tunnel_relay.nothing  # pyright: ignore[reportAttributeAccessIssue, reportUnknownVariableType, reportUnknownMemberType]
-
-
-async def test_what_is_wrong_is_found_out_by_stages(tmp_path: Path) -> None:
-    async with world(tmp_path) as there:
-        endpoints = [*NOWHERE.endpoints, *there.dial.endpoints]
-        settings = TunnelSettings(dial=DialSettings(endpoints=endpoints), agent="nas")
-        async with open_tunnel_service(settings, give_token()) as tunnel:
-            found = await tunnel.run_diagnostics()
-            assert not tunnel.state.connected
-    bad, good = (outcomes(stages) for stages in found.values())
-    assert list(found) == [endpoint.url for endpoint in endpoints]
-    assert (bad["reach"], bad["handshake"]) == ("failed", "skipped")
-    assert good["handshake"] == "ok"
