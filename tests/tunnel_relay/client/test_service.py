@@ -21,6 +21,7 @@ from tunnel_relay.policy.outbox import OutboxSettings, Priority
 from tunnel_relay.policy.selector import Endpoint
 from tunnel_relay.protocol.requests import Status
 from tunnel_relay.relay_stream import StreamRefusedError, StreamResetError
+from tunnel_relay.stages import Outcome, Step
 
 NOWHERE = DialSettings(endpoints=[Endpoint(url="ws://127.0.0.1:1")])
 
@@ -171,6 +172,21 @@ async def test_what_is_urgent_is_made_after_the_next_start(tmp_path: Path) -> No
             await tunnel.connect()
             await tunnel.flush()
         assert there.target.heard == [b"urgent"]
+
+
+async def test_diagnostics_tell_every_stage(tmp_path: Path) -> None:
+    async with world(tmp_path) as there:
+        endpoints = [*NOWHERE.endpoints, *there.dial.endpoints]
+        settings = TunnelSettings(dial=DialSettings(endpoints=endpoints), agent="nas")
+        async with open_tunnel_service(settings, give_token()) as tunnel:
+            found = await tunnel.run_diagnostics()
+            assert not tunnel.state.connected
+    assert list(found) == [endpoint.url for endpoint in endpoints]
+    bad, good = found.values()
+    [failed] = [stage for stage in bad if stage.outcome is Outcome.FAILED]
+    assert (failed.step, failed.category) == (Step.REACH, Category.NETWORK)
+    assert {stage.outcome for stage in good} <= {Outcome.OK, Outcome.SKIPPED}
+    assert good[-1].found.endswith("agent 'nas' answers")
 
 
 async def test_it_ends_at_once_where_all_is_cancelled(tmp_path: Path) -> None:
