@@ -43,7 +43,8 @@ from tunnel_relay.server.relay_ssh import RelaySsh
 from tunnel_relay.server.service import RelayService, ServiceFigures
 from tunnel_relay.server.switch import Switch
 
-# Of the connections that a server may have, how many need not have said yet whose they are; and of one address.
+# Of the connections that a server may have, how many need not have said yet whose they are; and of one address, unless
+# more of it may come at once.
 WAITING = 0.25
 WAITING_EACH = 64
 
@@ -321,7 +322,7 @@ def _port_settings(server: RelayServer) -> PortSettings:
         handshake=limits.handshake,
         connections=limits.connections,
         waiting=max(1, round(limits.connections * WAITING)),
-        waiting_each=WAITING_EACH,
+        waiting_each=max(WAITING_EACH, limits.upgrade_burst),
         arrivals=Rate(ARRIVALS * limits.upgrades_per_minute, MINUTE, max(1, ARRIVALS * limits.upgrade_burst)),
     )
 
