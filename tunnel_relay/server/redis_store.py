@@ -8,6 +8,7 @@ answered is not asked again for a moment, so that one that hangs costs nobody mo
 from __future__ import annotations
 
 import itertools
+import logging
 import math
 from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
@@ -30,8 +31,11 @@ from tunnel_relay.server.store import REVOKED_FOR, StoreAwayError
 LIMIT = 2.0
 REST = 1.0
 
-# Connections to Redis.
+# Connections to Redis, and how many calls are under way. Others wait for their turn, for so many seconds: when a server
+# has been started anew, all agents come at once.
 CONNECTIONS = 8
+TURNS = 16
+QUEUE = 10.0
 
 # Seconds for which a user's last fencing number is remembered: much longer than any lease.
 FENCES = 30 * 86400
@@ -169,8 +173,18 @@ async def open_redis_store(
         # What is asked was perhaps done, and is seldom worth doing twice.
         retry_policy=NoRetryPolicy(),
     )
-    async with redis:
-        yield RedisStore(redis, server, prefix, length, tell)
+    # It logs each attempt to connect, with a traceback; what is to be told of that, `tell` is.
+    logger = logging.getLogger("coredis")
+    logger.addFilter(_refuse)
+    try:
+        async with redis:
+            yield RedisStore(redis, server, prefix, length, tell)
+    finally:
+        logger.removeFilter(_refuse)
+
+
+def _refuse(_record: logging.LogRecord) -> bool:
+    return False
 
 
 @attrs.define(eq=False)
@@ -183,6 +197,7 @@ class RedisStore:
     length: float
     tell: Callable[[str], None]
     trouble: str = attrs.field(default="", init=False)
+    _turns: trio.CapacityLimiter = attrs.field(factory=lambda: trio.CapacityLimiter(TURNS), init=False)
     _rests_until: float = attrs.field(default=-math.inf, init=False)
     _scripts: dict[str, Script[str]] = attrs.field(factory=dict[str, Script[str]], init=False)
     # The revoked tokens that are known, and which version of them.
@@ -253,7 +268,14 @@ class RedisStore:
         return int(cast("int | str | None", answer) or 0)
 
     async def _ask(self, script: str, keys: Sequence[str], *arguments: str) -> object:
-        """Run *script*; raises `StoreAwayError`."""
+        """Run *script* when it is our turn; raises `StoreAwayError`."""
+        with trio.move_on_after(QUEUE) as waiting:
+            async with self._turns:
+                waiting.deadline = math.inf
+                return await self._ask_now(script, keys, arguments)
+        raise StoreAwayError(f"Redis is asked too much: there was no turn in {QUEUE:g} s")
+
+    async def _ask_now(self, script: str, keys: Sequence[str], arguments: Sequence[str]) -> object:
         if trio.current_time() < self._rests_until:
             raise StoreAwayError(self.trouble)
         if script not in self._scripts:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import trio
+import trio.testing
 
 from tests.support.redis_server import RedisServer, needs_redis, open_redis
 from tunnel_relay.policy.access import Held
@@ -35,7 +36,7 @@ async def wait_back(store: Store) -> None:
             return
 
 
-async def test_a_redis_that_comes_later() -> None:
+async def test_a_redis_that_comes_later(caplog: pytest.LogCaptureFixture) -> None:
     told: list[str] = []
     redis = RedisServer()
     try:
@@ -49,7 +50,8 @@ async def test_a_redis_that_comes_later() -> None:
                 await wait_back(store)
             assert await store.register(NAS, "wss://one:1")
             assert store.trouble == ""
-            # It is told once, not with each call.
+            # It is told once, not with each call, and not by its library.
+            assert not caplog.records
             assert [bool(trouble) for trouble in told] == [True, False]
     finally:
         redis.stop()
@@ -116,3 +118,32 @@ async def test_all_keys_are_ours_and_end() -> None:
         for key in keys:
             assert key.startswith("lab:{")
             assert await store.redis.pttl(key) > 0
+
+
+async def test_who_comes_with_many_waits_for_its_turn() -> None:
+    """All agents at once, when a server has been started anew."""
+    told: list[str] = []
+    async with open_redis() as redis, open_redis_store(redis.url, "one", tell=told.append) as store:
+        with trio.fail_after(60):
+            async with trio.open_nursery() as nursery:
+                for number in range(1500):
+                    nursery.start_soon(store.register, AgentKey(f"user {number}", "nas", "1"), "wss://one:1")
+    assert told == []
+
+
+async def test_nobody_waits_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(redis_store, "TURNS", 1)
+    monkeypatch.setattr(redis_store, "QUEUE", 0.05)
+    async with open_redis() as redis, open_redis_store(redis.url, "one", tell=lambda _trouble: None) as store:
+        await store.agents("alice")
+        redis.freeze()
+        async with trio.open_nursery() as nursery:
+
+            async def ask() -> None:
+                with pytest.raises(StoreAwayError, match="has not answered"):
+                    await store.agents("alice")
+
+            nursery.start_soon(ask)
+            await trio.testing.wait_all_tasks_blocked()
+            with pytest.raises(StoreAwayError, match="no turn"):
+                await store.agents("bob")
