@@ -79,6 +79,9 @@ OLDEST_ANSWER = """
 TOTAL_OF = "SELECT entries, bytes FROM totals WHERE owner = ?"
 TOTAL = "SELECT sum(entries), sum(bytes) FROM totals"
 
+# Of how many more requests than are kept it is remembered in memory that they may be known, before that is read anew.
+SURPLUS = 50_000
+
 # How long, in seconds, an act that has ended may take to be recorded though all else is cancelled.
 RECORD_LIMIT = 30.0
 
@@ -152,6 +155,33 @@ class Record:
         factory=dict[tuple[str, str], _Row], init=False, repr=False
     )
 
+    # Whoever is not among them is not in the file either: most requests are new, and need not be looked for there.
+    _maybe: set[int] = attrs.field(factory=set[int], init=False, repr=False)
+    # What became known while the file is read.
+    _newest: set[int] | None = attrs.field(default=None, init=False, repr=False)
+    _most_maybe: int = attrs.field(default=SURPLUS, init=False)
+
+    async def learn(self) -> None:
+        """Read which requests may be known.
+
+        Raises:
+          StoreError: the file cannot be read.
+
+        """
+        if self._newest is not None:
+            return
+        self._newest = newest = {hash(key) for key in self._unwritten}
+
+        def work(connection: sqlite3.Connection) -> set[int]:
+            return {hash(key) for key in connection.execute("SELECT owner, id FROM done")}
+
+        try:
+            self._maybe = await self._database.read(work)
+            self._maybe |= newest
+        finally:
+            self._newest = None
+            self._most_maybe = len(self._maybe) + SURPLUS
+
     async def once(self, owner: str, request: Request, act: Act) -> Response:
         """Return what *act* makes of the request, or has made of it before.
 
@@ -179,7 +209,10 @@ class Record:
         try:
             if self.problem is not None:
                 await self._write_rest()
-            found = await self._find(owner, request)
+            if len(self._maybe) > self._most_maybe:
+                await self.learn()
+            known = hash((owner, request.id)) in self._maybe
+            found = await self._find(owner, request) if known else None
         except StoreError as exc:
             self.problem = str(exc)
             detail = f"what is done could not be recorded: {exc}"
@@ -188,7 +221,11 @@ class Record:
             return found
         outcome = await act(request)
         if outcome.acted:
-            row = self._unwritten[owner, request.id] = _Row(owner, request, self._clock(), outcome.response)
+            key = owner, request.id
+            row = self._unwritten[key] = _Row(owner, request, self._clock(), outcome.response)
+            self._maybe.add(hash(key))
+            if self._newest is not None:
+                self._newest.add(hash(key))
             with trio.move_on_after(RECORD_LIMIT, shield=True) as limit:
                 try:
                     await self._write(row)
@@ -268,7 +305,9 @@ async def open_record(
 
     """
     async with open_database(path, VERSION, TABLES) as database:
-        yield Record(database, settings, clock)
+        record = Record(database, settings, clock)
+        await record.learn()
+        yield record
 
 
 def _shrink(

@@ -182,3 +182,22 @@ async def test_why_a_connection_did_not_come_about(
     with pytest.raises(RequestNotDoneError) as caught:
         await connect_tcp("host.test", 1)
     assert caught.value.status is status
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost"])
+async def test_addresses_and_names_are_connected_to(host: str) -> None:
+    listeners = await trio.open_tcp_listeners(0, host=host if host != "localhost" else "127.0.0.1")
+    port = listeners[0].socket.getsockname()[1]
+    async with await connect_tcp(host, port) as stream, await listeners[0].accept() as far:
+        await stream.send_all(b"hello")
+        assert await far.receive_some() == b"hello"
+    await listeners[0].aclose()
+
+
+async def test_where_nobody_listens_it_says_so() -> None:
+    listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    port = listeners[0].socket.getsockname()[1]
+    await listeners[0].aclose()
+    with pytest.raises(RequestNotDoneError) as caught:
+        await connect_tcp("127.0.0.1", port)
+    assert caught.value.status is Status.REFUSED

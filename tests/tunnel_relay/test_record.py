@@ -97,6 +97,22 @@ async def test_many_at_a_time_are_done_and_recorded_once(tmp_path: Path) -> None
     assert sorted(world.target.done) == sorted(names)
 
 
+async def test_a_request_is_known_though_others_have_been_forgotten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is remembered in memory is read anew now and then, also while requests are being done."""
+    monkeypatch.setattr("tunnel_relay.record.SURPLUS", 3)
+    async with open_world(tmp_path, RecordSettings(entries=8)) as world:
+        for number in range(40):
+            async with trio.open_nursery() as nursery:
+                for name in (f"id-{number}", f"id-{max(number - 1, 0)}", f"other-{number}"):
+                    nursery.start_soon(world.once, name)
+        assert sorted(world.target.done) == sorted(
+            f"{kind}-{number}" for kind in ("id", "other") for number in range(40)
+        )
+        assert len(world.record._maybe) <= 8 + 3 + 3
+
+
 async def test_ids_belong_to_their_owners(tmp_path: Path) -> None:
     async with open_world(tmp_path) as world:
         await world.once(owner="alice")

@@ -8,6 +8,7 @@ import trio
 
 from tunnel_relay.asking import AskedRequest
 from tunnel_relay.far_end import FarEnd
+from tunnel_relay.performing import open_tcp
 from tunnel_relay.protocol.multiplexer import Reason
 from tunnel_relay.protocol.session import SessionSettings
 from tunnel_relay.relay_stream import StreamRefusedError
@@ -36,6 +37,6 @@ class Offering(FarEnd):
             raise StreamRefusedError(Reason.NO_SUCH_SERVICE, f"no service {name!r} is offered")
         try:
             # It runs beside us.
-            return await trio.open_tcp_stream(*service)
+            return await open_tcp(*service)
         except OSError as exc:
             raise StreamRefusedError(Reason.REFUSED, str(exc)) from exc
