@@ -82,7 +82,8 @@ def worst(diagnoses: Iterable[Diagnosis]) -> ExitCode:
 def render(diagnosis: Diagnosis) -> list[str]:
     """Return the lines that a person reads: a line for each stage."""
     via = f", {diagnosis.via}" if diagnosis.via else ""
-    lines = [f"{diagnosis.name} ({diagnosis.kind}{via}): {VERDICTS[diagnosis.outcome]}"]
+    verdicts = VERDICTS if diagnosis.kind not in FILES else FILE_VERDICTS
+    lines = [f"{diagnosis.name} ({diagnosis.kind}{via}): {verdicts[diagnosis.outcome]}"]
     for stage in diagnosis.stages:
         took = "" if stage.outcome is Outcome.SKIPPED else f"{stage.seconds * 1e3:.0f} ms"
         said = "; ".join(filter(None, _parts(stage)))
@@ -95,6 +96,15 @@ VERDICTS: Mapping[Outcome, str] = {
     Outcome.OK: "works",
     Outcome.WARNING: "works, but",
     Outcome.FAILED: "does not work",
+}
+
+# Of these nothing is known but what is written.
+FILES = ("file", "awg-server", "relay-server")
+FILE_VERDICTS: Mapping[Outcome, str] = {
+    Outcome.SKIPPED: "good",
+    Outcome.OK: "good",
+    Outcome.WARNING: "good, but",
+    Outcome.FAILED: "cannot be used",
 }
 
 

@@ -62,7 +62,7 @@ def test_people_read_stages_and_programs_json(tmp_path: Path) -> None:
 
     assert good.exit_code == 0, good.output
     lines = good.stdout.splitlines()
-    assert lines[0] == f"{file} (file): works"
+    assert lines[0] == f"{file} (file): good"
     assert "1 way to examine" in lines[1]
     assert lines[2] == "good (ssh): works"
     assert [line.split()[:2] for line in lines[3:]] == [
@@ -89,7 +89,7 @@ def test_a_file_that_cannot_be_used(tmp_path: Path) -> None:
 
     assert result.exit_code == 78
     lines = result.stdout.splitlines()
-    assert lines[0] == f"{file} (file): does not work"
+    assert lines[0] == f"{file} (file): cannot be used"
     assert 'defalt: is not a key; did you mean "default"?' in lines[1]
     assert len(lines) == 3
 
