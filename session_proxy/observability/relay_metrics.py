@@ -119,6 +119,10 @@ RELAY_CATALOGUE = (
     ),
     MetricSpec("sproxy_relay_ssh_connections", "gauge", "The relay's own SSH connections to agents."),
     MetricSpec("sproxy_relay_ssh_streams", "gauge", "Streams over them."),
+    MetricSpec(
+        "sproxy_relay_peers", "gauge", "Links to other servers of the relay, for clients that are here."
+    ),
+    MetricSpec("sproxy_relay_store_up", "gauge", "0 where what servers share cannot be asked now."),
     MetricSpec("sproxy_relay_queue_bytes", "gauge", "Bytes of the frames that wait."),
     MetricSpec("sproxy_relay_audit_entries_total", "counter", "Entries of the audit log that were written."),
     MetricSpec(
@@ -145,6 +149,8 @@ class RelayFigures:
     breaker: int = 0
     ssh_connections: int = 0
     ssh_streams: int = 0
+    peers: int = 0
+    store_up: bool = True
     audited: int = 0
     audit_lost: int = 0
     ready: bool = False
@@ -265,6 +271,8 @@ def _read(figures: RelayFigures) -> Iterator[tuple[str, float]]:
     yield "sproxy_relay_streams", figures.streams
     yield "sproxy_relay_ssh_connections", figures.ssh_connections
     yield "sproxy_relay_ssh_streams", figures.ssh_streams
+    yield "sproxy_relay_peers", figures.peers
+    yield "sproxy_relay_store_up", float(figures.store_up)
     yield "sproxy_relay_queue_bytes", figures.queue_bytes
     yield "sproxy_relay_audit_entries_total", figures.audited
     yield "sproxy_relay_audit_lost_total", figures.audit_lost

@@ -30,6 +30,12 @@ class RelayPeers:
     store: Store
     address: str
     sharing: Sharing
+    peers: Peers
+
+    @property
+    def links(self) -> int:
+        """How many links to other servers there are, for clients that are here."""
+        return self.peers.links
 
     @property
     def trouble(self) -> str:
@@ -134,7 +140,7 @@ async def open_relay_peers(
             address=address,
         )
         try:
-            yield RelayPeers(store, address, sharing)
+            yield RelayPeers(store, address, sharing, peers)
         finally:
             service.switch.elsewhere, service.stay = None, None
             nursery.cancel_scope.cancel()

@@ -299,6 +299,8 @@ class RelayServerDaemon:
             breaker=BreakerState.CLOSED if ssh is None else ssh.breaker_state(),
             ssh_connections=0 if ssh is None else ssh.connections,
             ssh_streams=0 if ssh is None else ssh.streams,
+            peers=0 if self._peers is None else self._peers.links,
+            store_up=not self.handicaps(),
             audited=0 if audit is None else audit.written,
             audit_lost=0 if audit is None else audit.lost,
             ready=self.is_ready(),

@@ -159,6 +159,11 @@ class Peers:
     settings: LinkSettings = PEER_LINK
     _dialed: dict[str, _Dialed] = attrs.field(factory=dict[str, _Dialed], init=False)
 
+    @property
+    def links(self) -> int:
+        """How many there are."""
+        return sum(dialed.settled.is_set() for dialed in self._dialed.values())
+
     async def reach(self, address: str) -> Exit:
         """Return the link to the server at *address* (HOST:PORT); joins have to be made at once.
 

@@ -111,6 +111,7 @@ async def test_an_agent_is_reached_through_every_server(tmp_path: Path) -> None:
             line = await two.line("peer linked")
             assert line["context"] == {"peer": str((await one.line("cluster"))["address"])}
             assert (await one.line("peer linked"))["context"] == {"peer": "relay"}
+            assert [served.metrics()["sproxy_relay_peers"] for served in (one, two)] == [0, 1]
 
 
 @needs_redis
@@ -126,6 +127,7 @@ async def test_redis_goes_and_comes(tmp_path: Path, monkeypatch: pytest.MonkeyPa
             # It is served, by who has it and by who knows who has it.
             for served in (one, two):
                 await answers(served)
+            assert two.metrics()["sproxy_relay_store_up"] == 0
             said = readiness(two)
             assert said.startswith("ready\nstore: Redis: ")
             assert said.endswith("goes on with what it knows")
