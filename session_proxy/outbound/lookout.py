@@ -54,6 +54,8 @@ class Attempt:
     is_replaceable: Callable[[], bool]
     early: EarlyBytes | None
     has_others: bool = True
+    gave_way: bool = attrs.field(default=False, init=False)
+    """Whether it was ended for another one's sake, and not because nothing can come of it."""
 
     def hurry(self) -> None:
         """Give it a moment more, where there is another way; what it has sent may not be sent again."""
@@ -65,6 +67,7 @@ class Attempt:
 
     def _end_in(self, seconds: float) -> None:
         if (self.early is None or not self.early.is_spent) and self.is_replaceable():
+            self.gave_way = True
             self.scope.deadline = min(self.scope.deadline, trio.current_time() + seconds)
 
 

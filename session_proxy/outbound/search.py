@@ -58,6 +58,9 @@ class Search:
     early: EarlyBytes | None
     left: list[str] = attrs.field(init=False)
     failures: dict[str, DialError] = attrs.field(factory=dict[str, DialError], init=False)
+    again: list[str] = attrs.field(factory=list[str], init=False)
+    """Those that gave way to others, and are tried once more where these can do nothing."""
+    second_time: set[str] = attrs.field(factory=set[str], init=False)
 
     def __attrs_post_init__(self) -> None:
         self.left = list(dict.fromkeys(self.decision.upstreams))
@@ -71,6 +74,8 @@ class Search:
                 case Use(name):
                     if (stream := await self._try(name)) is not None:
                         return Connected(name, stream)
+                    if not self.left:
+                        self.left, self.again = self.again, []
                 case Wait(until):
                     if not await self._wait_for_news(min(until, self.until)):
                         raise self._given_up(began)
@@ -109,8 +114,8 @@ class Search:
             self._pass_over(name)
         self.left.remove(name)
         now, share = trio.current_time(), self.until
-        if self.left:
-            others = sum(not self._is_down(other) for other in self.left)
+        if self.left or self.again:
+            others = sum(not self._is_down(other) for other in self.left) + len(self.again)
             share = now + max(0.0, self.until - now) / (1 + others)
         ways = self.ways
         transport = ways.transports[name]
@@ -129,6 +134,9 @@ class Search:
         finally:
             ways.lookout.end(transport, attempt)
         self.failures[name] = failure
+        if attempt.gave_way and name not in self.second_time:
+            self.second_time.add(name)
+            self.again.append(name)
         if self.early is not None and self.early.is_spent:
             raise self._summary()
         if isinstance(failure, TransportDownError) and self._is_down(name):

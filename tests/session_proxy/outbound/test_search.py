@@ -198,6 +198,48 @@ async def test_a_connection_under_way_leaves_an_upstream_that_falls(
         nursery.cancel_scope.cancel()
 
 
+class SilentTransport(FakeTransport):
+    """Gives no sign of life in time."""
+
+    async def prove(self) -> None:
+        await trio.sleep_forever()
+
+
+@pytest.mark.parametrize("rounds", [1, 2])
+async def test_one_that_gave_way_is_tried_again_where_the_others_can_do_nothing(
+    autojump_clock: trio.testing.MockClock, rounds: int
+) -> None:
+    """It may have been slow only."""
+    slow = [SilentTransport([math.inf, 3.0]) for _ in range(rounds)]
+    edge = FakeTransport([UnreachableError("no route")])
+    ways = dialer({**{f"slow{number}": each for number, each in enumerate(slow)}, "edge": edge})
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(ways.lookout.run)
+        began = trio.current_time()
+        connected = await ways.connect(DB, via(*ways.transports))
+        assert connected.upstream == f"slow{rounds - 1}"
+        assert trio.current_time() - began < 5
+        nursery.cancel_scope.cancel()
+    assert edge.asked == [DB]
+
+
+async def test_whoever_is_tried_once_more_has_its_share_of_the_time(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    slow = [SilentTransport([math.inf] * 9), SilentTransport([math.inf] * 9)]
+    ways = dialer({"a": slow[0], "b": slow[1]})
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(ways.lookout.run)
+        began = trio.current_time()
+        with pytest.raises(
+            DialTimeoutError, match=r"a: no answer within 14.7 s; .* b: no answer within 14.7 s$"
+        ):
+            await ways.connect(DB, via("a", "b"))
+        assert trio.current_time() - began == pytest.approx(30)
+        nursery.cancel_scope.cancel()
+    assert [len(each.asked) for each in slow] == [2, 1]
+
+
 async def test_connections_go_back_to_the_better_one_when_it_has_been_ready_for_a_while(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
