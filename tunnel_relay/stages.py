@@ -122,8 +122,9 @@ class Notes:
     warnings: list[Trouble] = attrs.field(factory=list[Trouble], init=False)
 
     def find(self, text: str) -> None:
-        """Note what there is."""
-        self.found.append(text)
+        """Note what there is, where there is something."""
+        if text:
+            self.found.append(text)
 
     def warn(self, cause: str, fix: str = "") -> None:
         """Note what works, but is strange."""
@@ -132,7 +133,10 @@ class Notes:
 
 def explain(exc: Exception) -> Trouble:
     """Return what *exc* means."""
-    cause, fix = split_advice(str(exc) or type(exc).__name__)
+    said = str(exc)
+    if isinstance(exc, OSError) and exc.strerror:
+        said = exc.strerror if exc.filename is None else f"{exc.filename}: {exc.strerror}"
+    cause, fix = split_advice(said or "the connection broke")
     return Trouble(cause, fix, category_of(exc))
 
 

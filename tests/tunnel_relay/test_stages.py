@@ -9,7 +9,7 @@ from trio.testing import MockClock
 from tests.support.stages import failure_of, outcomes, stage_of
 from tunnel_relay.category import Category
 from tunnel_relay.errors import SshAuthenticationError, SshError
-from tunnel_relay.stages import Course, Outcome, Step, Trouble, TroubleError, split_advice
+from tunnel_relay.stages import Course, Outcome, Step, Trouble, TroubleError, explain, split_advice
 
 STEPS = (Step.NAMES, Step.REACH, Step.TLS, Step.SSH)
 
@@ -21,6 +21,7 @@ async def test_all_is_well(autojump_clock: MockClock) -> None:
         with course.stage(Step.NAMES) as notes:
             await trio.sleep(2)
             notes.find("one")
+            notes.find("")
             notes.find("two")
         with course.stage(Step.REACH) as notes:
             notes.warn("it is slow", "move nearer")
@@ -147,3 +148,16 @@ async def test_whoever_cancels_is_heeded() -> None:
 )
 def test_advice_stands_behind_a_semicolon(text: str, parts: tuple[str, str]) -> None:
     assert split_advice(text) == parts
+
+
+@pytest.mark.parametrize(
+    ("exc", "cause"),
+    [
+        (trio.BrokenResourceError(), "the connection broke"),
+        (OSError(5, "Input/output error"), "Input/output error"),
+        (FileNotFoundError(2, "No such file or directory", "ca.pem"), "ca.pem: No such file or directory"),
+        (SshError("it ended; begin anew"), "it ended"),
+    ],
+)
+def test_what_exceptions_say(exc: Exception, cause: str) -> None:
+    assert explain(exc).cause == cause

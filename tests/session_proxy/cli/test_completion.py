@@ -40,6 +40,7 @@ def test_an_unknown_shell_is_a_usage_error() -> None:
         ("sproxy run --log-f", {"--log-format"}),
         ("sproxy run --log-format ", {"text", "json"}),
         ("sproxy run --log-level w", {"warning"}),
+        ("sproxy doctor --t", {"--target"}),
         ("sproxy relay-t", {"relay-token"}),
         ("sproxy relay-audit v", {"verify"}),
         ("sproxy relay-token --algorithm E", {"EdDSA"}),

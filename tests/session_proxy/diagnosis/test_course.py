@@ -37,7 +37,7 @@ from tunnel_relay.stages import Step, Trouble
             WebSocketRejectedError(503),
             Trouble("the server answered the WebSocket upgrade with HTTP status 503", "", Category.SERVER),
         ),
-        (OSError(5, "Input/output error"), Trouble("[Errno 5] Input/output error", "", Category.NETWORK)),
+        (OSError(5, "Input/output error"), Trouble("Input/output error", "", Category.NETWORK)),
     ],
 )
 def test_what_exceptions_mean(exc: Exception, trouble: Trouble) -> None:
