@@ -74,11 +74,12 @@ class Search:
                 case Use(name):
                     if (stream := await self._try(name)) is not None:
                         return Connected(name, stream)
-                    if not self.left:
-                        self.left, self.again = self.again, []
                 case Wait(until):
                     if not await self._wait_for_news(min(until, self.until)):
                         raise self._given_up(began)
+                case None if self.again:
+                    self._readmit(*self.again)
+                    self.again = []
                 case None:
                     asked = any(not isinstance(exc, TransportDownError) for exc in self.failures.values())
                     if asked or not await self._wait_for_news(self.until):
@@ -134,16 +135,20 @@ class Search:
         finally:
             ways.lookout.end(transport, attempt)
         self.failures[name] = failure
-        if attempt.gave_way and name not in self.second_time:
-            self.second_time.add(name)
-            self.again.append(name)
         if self.early is not None and self.early.is_spent:
             raise self._summary()
         if isinstance(failure, TransportDownError) and self._is_down(name):
             # It has asked nobody, and may come back.
-            order = dict.fromkeys(self.decision.upstreams)
-            self.left = [each for each in order if each == name or each in self.left]
+            self._readmit(name)
+        elif attempt.gave_way and name not in self.second_time:
+            self.second_time.add(name)
+            self.again.append(name)
         return None
+
+    def _readmit(self, *names: str) -> None:
+        """Let *names* be used once more, in their place."""
+        order = dict.fromkeys(self.decision.upstreams)
+        self.left = [each for each in order if each in names or each in self.left]
 
     def _pass_over(self, name: str) -> None:
         """Note why those before *name* are not used."""

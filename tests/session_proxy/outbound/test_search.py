@@ -18,7 +18,7 @@ from session_proxy.errors import (
 )
 from session_proxy.outbound.failover import Dialer
 from session_proxy.outbound.transport import EarlyBytes, HealthState
-from session_proxy.policy.race import STAGGER, START_PATIENCE
+from session_proxy.policy.race import PROVE_AFTER, PROVE_LIMIT, STAGGER, START_PATIENCE
 from session_proxy.policy.route_table import RouteTable
 from session_proxy.policy.rules import Decision, Rule
 from session_proxy.target import Target
@@ -221,6 +221,28 @@ async def test_one_that_gave_way_is_tried_again_where_the_others_can_do_nothing(
         assert trio.current_time() - began < 5
         nursery.cancel_scope.cancel()
     assert edge.asked == [DB]
+
+
+async def test_one_that_gave_way_is_tried_again_where_the_other_is_gone(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    slow, edge, last = (
+        SilentTransport([math.inf, 1.0]),
+        FakeTransport(),
+        FakeTransport([UnreachableError("x")]),
+    )
+    ways = dialer({"slow": slow, "last": last, "edge": edge})
+
+    async def fall() -> None:
+        await trio.sleep(PROVE_AFTER + PROVE_LIMIT / 2)
+        edge.become(HealthState.DOWN, "gone")
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(ways.lookout.run)
+        nursery.start_soon(fall)
+        assert (await ways.connect(DB, via("slow", "last", "edge"))).upstream == "slow"
+        nursery.cancel_scope.cancel()
+    assert edge.asked == []
 
 
 async def test_whoever_is_tried_once_more_has_its_share_of_the_time(
