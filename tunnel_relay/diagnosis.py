@@ -130,6 +130,7 @@ async def open_way(
             began = trio.current_time()
             websocket = await stack.enter_async_context(_upgraded(stream, url, token))
             notes.find(f"WebSocket in {1e3 * (trio.current_time() - began):.0f} ms")
+            notes.advice = "see whether the agent's machine is awake, and look into the agent's log"
             nursery: trio.Nursery = await stack.enter_async_context(open_background())
             live = await _greet(nursery, Link(websocket, _ignore, dial.link), agent, mode)
             notes.find(f"{f'agent {agent!r}' if agent else 'the agent'} answers")

@@ -118,6 +118,8 @@ class Notes:
 
     step: Step
     began: float
+    advice: str = attrs.field(default="", init=False)
+    """What to do where it fails without saying why."""
     found: list[str] = attrs.field(factory=list[str], init=False)
     warnings: list[Trouble] = attrs.field(factory=list[Trouble], init=False)
 
@@ -218,8 +220,8 @@ class Course:
             if self.left:
                 self._fail(self._trouble(exc))
         if self._scope.cancelled_caught and self.notes is not None:
-            step = self.notes.step
-            self._fail(Trouble(f"not done within {LIMITS[step]:g} s"))
+            so_far = f"; so far: {', '.join(self.notes.found)}" if self.notes.found else ""
+            self._fail(Trouble(f"not done within {LIMITS[self.notes.step]:g} s{so_far}"))
         failed = next((stage.step for stage in self.done if stage.outcome is Outcome.FAILED), None)
         for step in self.left:
             self.skip(step, f"after {failed}" if failed else "not tried")
@@ -238,7 +240,7 @@ class Course:
                 seconds=trio.current_time() - notes.began,
                 found=", ".join(notes.found),
                 cause=trouble.cause,
-                fix=trouble.fix or FIXES.get(notes.step, ""),
+                fix=trouble.fix or notes.advice or FIXES.get(notes.step, ""),
                 category=trouble.category,
             )
         )

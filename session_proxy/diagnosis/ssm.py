@@ -43,6 +43,8 @@ SHORT = 900.0
 
 TRUST = "where a proxy inspects TLS, name its certificate by AWS_CA_BUNDLE"
 
+ADVICE = "see whether the SSM agent runs there: amazon-ssm-agent.log below /var/log/amazon/ssm on Linux"
+
 # What the agent's own code makes of it: 1024 bytes, then a millisecond of sleep.
 PACE = "one session alone stays at the agent's pace, about 0.6 MB/s down"
 
@@ -62,6 +64,7 @@ async def examine_ssm(
             await tell_keys(notes, login)
         await approach_aws(setting, access, found)
         with course.stage(Step.HANDSHAKE) as notes:
+            notes.advice = ADVICE
             instance = await choose(notes, access, entry)
             stream = await stack.enter_async_context(source.open_session(instance))
             notes.find(f"the agent of {instance} answers")
@@ -91,6 +94,7 @@ async def examine_port(
             found = await tell_credentials(notes, control, course.unix_time())
         await approach_aws(setting, access, found)
         with course.stage(Step.HANDSHAKE) as notes:
+            notes.advice = ADVICE
             instance = await choose(notes, access, entry)
             way = SsmPortSource(upstream, access).connect(instance, target or PROBE_TARGET)
             link = await stack.enter_async_context(way)

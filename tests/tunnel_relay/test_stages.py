@@ -79,13 +79,16 @@ async def test_a_stage_has_a_limit(autojump_clock: MockClock) -> None:
             await trio.sleep(9)
         with course.stage(Step.REACH):
             await trio.sleep(9)
-        with course.stage(Step.TLS):
+        with course.stage(Step.TLS) as notes:
+            notes.find("a beginning")
+            notes.advice = "have patience"
             await trio.sleep_forever()
 
     stages = await course.run(work)
 
     assert outcomes(stages) == {"names": "ok", "reach": "ok", "tls": "failed", "ssh": "skipped"}
-    assert stages[2].cause == "not done within 10 s"
+    assert stages[2].cause == "not done within 10 s; so far: a beginning"
+    assert stages[2].fix == "have patience"
     assert stages[2].seconds == 10
 
 

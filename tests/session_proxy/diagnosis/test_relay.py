@@ -13,14 +13,14 @@ import pytest
 import trio
 
 from session_proxy.lab.relay import open_relay
-from session_proxy.profile.model import RelayEndpoint, RelayUpstream, Ssh
+from session_proxy.profile.model import Profile, RelayEndpoint, RelayUpstream, Ssh
 from session_proxy.profile.relay_model import RelayAgent
 from session_proxy.profile.secret import Secret
 from session_proxy.profile.secret_sources import SecretSources
 from session_proxy.target import Target
 from tests.support.examined import examined, examined_upstream
 from tests.support.relay_daemon import load_relay, open_relay_daemon
-from tests.support.relay_tokens import make_token
+from tests.support.relay_tokens import make_certificate, make_token
 from tests.support.sshd import Sshd, generate_key, start_sshd
 from tests.support.stages import failure_of, outcomes, stage_of
 from tunnel_relay.agent.running import AgentSettings, open_agent
@@ -89,8 +89,6 @@ async def test_each_relay_server_has_its_own_stages(nas: Nas) -> None:
     async with nas.upstream() as upstream:
         both = (RelayEndpoint(url="ws://127.0.0.1:1"), *upstream.endpoints)
         profile_way = attrs.evolve(upstream, endpoints=both)
-        from session_proxy.profile.model import Profile
-
         first, second = await examined(Profile(upstreams={"home": profile_way}), nas.environ)
 
     assert (first.via, first.exit_code) == ("ws://127.0.0.1:1", 69)
@@ -168,6 +166,29 @@ async def test_a_relay_that_logs_in_itself(nas: Nas, tmp_path: Path) -> None:
     ssh = stage_of(found.stages, Step.SSH)
     assert (ssh.outcome, ssh.cause) == ("skipped", "the relay logs in, with the key that it has for the user")
     assert "SSH-2.0-OpenSSH" in stage_of(found.stages, Step.ECHO).found
+
+
+async def test_tls_and_who_is_believed_about_it(nas: Nas, tmp_path: Path) -> None:
+    folder = tmp_path / "relay"
+    folder.mkdir()
+    make_certificate().write(folder)
+    tls = '[tls]\ncertificate = "file:cert.pem"\nkey = "file:key.pem"\n'
+    async with open_relay_daemon(load_relay(folder, more=tls)) as served:
+        upstream = RelayUpstream(
+            endpoints=(RelayEndpoint(url=f"wss://{served.address}"),),
+            token=Secret("literal", "", make_token("alice", Scope.CLIENT)),
+            ca=folder / "cert.pem",
+            ssh=nas.ssh,
+        )
+        found = await examined_upstream(upstream, nas.environ)
+        assert stage_of(found.stages, Step.TLS).found == "TLS 1.3, certificate good for 29 days"
+        assert failure_of(found.stages).cause == "no agent is connected"
+
+        found = await examined_upstream(attrs.evolve(upstream, ca=None), nas.environ)
+        stage = failure_of(found.stages)
+        assert (stage.step, found.exit_code) == (Step.TLS, 78)
+        assert stage.cause == "the server's certificate is signed by itself, unknown to this machine"
+        assert stage.fix == 'name its certificate, or that of its authority: ca = "ca.pem"'
 
 
 async def test_the_file_of_an_agent(nas: Nas, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from session_proxy.profile.loading import load_profile
 from session_proxy.profile.model import Profile, SsmPortUpstream, SsmUpstream
 from tests.support.examined import examined_upstream
 from tests.support.stages import failure_of, outcomes, stage_of
+from tunnel_relay import stages
 from tunnel_relay.stages import Step
 
 __all__ = ["lab_settings", "world"]
@@ -77,6 +78,17 @@ async def test_an_agent_with_a_handshake_of_another_kind(world: World) -> None:
 
     assert stage.step is Step.HANDSHAKE
     assert "KMS" in stage.cause
+
+
+async def test_an_agent_that_does_not_answer(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stages, "LIMITS", {**stages.LIMITS, Step.HANDSHAKE: 2.0})
+    world.faults.no_handshake = True
+    found = await ssm(world)
+
+    stage = failure_of(found.stages)
+    assert (stage.step, stage.cause) == (Step.HANDSHAKE, "not done within 2 s")
+    assert stage.fix.startswith("see whether the SSM agent runs there")
+    assert found.exit_code == 69
 
 
 async def test_a_port_where_nothing_listens(world: World) -> None:
