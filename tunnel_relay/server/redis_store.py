@@ -22,6 +22,7 @@ from coredis.commands import Script
 from coredis.exceptions import RedisError
 from coredis.retry import NoRetryPolicy
 
+from tunnel_relay.background import open_background
 from tunnel_relay.policy.access import Held
 from tunnel_relay.policy.lease import LENGTH, MOST_AGENTS, AgentKey, Lease
 from tunnel_relay.policy.rate import Rate
@@ -177,10 +178,18 @@ async def open_redis_store(
     logger = logging.getLogger("coredis")
     logger.addFilter(_refuse)
     try:
-        async with redis:
+        # Its nursery would show in what the block raises.
+        async with open_background() as nursery:
+            await nursery.start(_stay_open, redis)
             yield RedisStore(redis, server, prefix, length, tell)
     finally:
         logger.removeFilter(_refuse)
+
+
+async def _stay_open(redis: Redis[str], *, task_status: trio.TaskStatus[None]) -> None:
+    async with redis:
+        task_status.started()
+        await trio.sleep_forever()
 
 
 def _refuse(_record: logging.LogRecord) -> bool:

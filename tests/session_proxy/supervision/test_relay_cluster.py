@@ -116,7 +116,7 @@ async def test_an_agent_is_reached_through_every_server(tmp_path: Path) -> None:
 
 @needs_redis
 async def test_redis_goes_and_comes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module, name in ((redis_store, "LIMIT"), (redis_store, "REST"), (sharing, "AGAIN")):
+    for module, name in ((redis_store, "REST"), (sharing, "AGAIN")):
         monkeypatch.setattr(module, name, 0.2)
     with trio.fail_after(SECONDS):
         async with open_redis() as redis, open_servers(tmp_path, redis) as (one, two), open_agent(one):

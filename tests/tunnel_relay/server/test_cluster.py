@@ -115,7 +115,7 @@ async def test_nobody_reaches_another_user_s_agent(open_stores: Open) -> None:
 
 async def test_a_link_that_was_followed_by_another_one_is_closed() -> None:
     """The agent has come to another server; the first one hears of it when it renews."""
-    length = 0.3
+    length = 2.0
     async with open_cluster_world(memory_stores(2, length), length=length) as world:
         with trio.fail_after(SECONDS):
             first, other = world.servers

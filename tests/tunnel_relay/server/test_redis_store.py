@@ -21,8 +21,8 @@ NAS = AgentKey("alice", "nas", "one")
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(redis_store, "LIMIT", 0.3)
-    monkeypatch.setattr(redis_store, "REST", 0.1)
+    monkeypatch.setattr(redis_store, "LIMIT", 1.0)
+    monkeypatch.setattr(redis_store, "REST", 0.5)
 
 
 async def wait_back(store: Store) -> None:
@@ -66,11 +66,11 @@ async def test_a_redis_that_hangs_costs_little() -> None:
             await store.agents("alice")
         assert trio.current_time() - began < LIMIT
         began = trio.current_time()
-        for _ in range(100):
+        for _ in range(10):
             with pytest.raises(StoreAwayError):
                 await store.agents("alice")
         # It rests.
-        assert trio.current_time() - began < 0.3
+        assert trio.current_time() - began < 1.0
         redis.freeze(frozen=False)
         with trio.fail_after(5):
             await wait_back(store)
@@ -120,8 +120,10 @@ async def test_all_keys_are_ours_and_end() -> None:
             assert await store.redis.pttl(key) > 0
 
 
-async def test_who_comes_with_many_waits_for_its_turn() -> None:
+async def test_who_comes_with_many_waits_for_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     """All agents at once, when a server has been started anew."""
+    monkeypatch.setattr(redis_store, "LIMIT", 10.0)
+    monkeypatch.setattr(redis_store, "QUEUE", 60.0)
     told: list[str] = []
     async with open_redis() as redis, open_redis_store(redis.url, "one", tell=told.append) as store:
         with trio.fail_after(60):
@@ -147,3 +149,26 @@ async def test_nobody_waits_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
             await trio.testing.wait_all_tasks_blocked()
             with pytest.raises(StoreAwayError, match="no turn"):
                 await store.agents("bob")
+
+
+async def test_what_the_block_raises_is_raised() -> None:
+    with pytest.raises(ValueError, match="plainly"):
+        async with open_redis_store("redis://127.0.0.1:1/0", "one", tell=lambda _trouble: None):
+            raise ValueError("plainly")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://127.0.0.1:1",
+        "redis://127.0.0.1:1/x",
+        "redis://127.0.0.1:1/0?no=such",
+        "rediss://127.0.0.1:1/0",
+        "redis://nowhere.invalid:1",
+        "unix:///no/such/socket",
+    ],
+)
+async def test_a_redis_that_cannot_be_reached_is_away(url: str) -> None:
+    async with open_redis_store(url, "one", tell=lambda _trouble: None) as store:
+        with pytest.raises(StoreAwayError):
+            await store.agents("alice")
