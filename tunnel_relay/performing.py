@@ -16,6 +16,9 @@ from tunnel_relay.record import Outcome
 
 READ = 64 * 1024
 
+# A payload that the way to the target takes whole, whether the target listens or not.
+SHORT = 4 * 1024
+
 IPV4 = 4
 
 _UNREACHABLE = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EADDRNOTAVAIL, errno.ENETDOWN})
@@ -118,6 +121,10 @@ class _Work:
             return
         self.connected = True
         try:
+            if len(self.request.payload) <= SHORT:
+                await self._send(stream)
+                await self._read(stream)
+                return
             async with trio.open_nursery() as nursery:
                 # A target may say much before it has heard all.
                 nursery.start_soon(self._send, stream)
@@ -125,7 +132,10 @@ class _Work:
                     nursery.cancel_scope.cancel()
         finally:
             # What is over needs no farewell, and one that fails needs none either.
-            await trio.aclose_forcefully(stream)
+            if isinstance(stream, trio.SocketStream):
+                stream.socket.close()
+            else:
+                await trio.aclose_forcefully(stream)
 
     async def _send(self, stream: trio.abc.HalfCloseableStream) -> None:
         try:
