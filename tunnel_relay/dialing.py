@@ -174,6 +174,11 @@ class Dialing:
         return self._held is not None
 
     @property
+    def round_trip(self) -> float | None:
+        """Seconds to the relay and back; None where there is no link, or it is not known yet."""
+        return None if self._held is None else self._held.link.round_trip
+
+    @property
     def failing(self) -> bool:
         """Whether there is no link, and every server has been tried in vain since the last one."""
         return self._held is None and self._failures >= len(self.settings.endpoints)
@@ -303,6 +308,7 @@ class Dialing:
             before.why = "a better server is well again"
             before.scope.cancel()
         self.end.attach(held.link)
+        held.link.ping()
         self.notify(Linked(held.endpoint.url, setup))
 
     def _ended(self, held: _Held, failure: Exception) -> None:

@@ -75,12 +75,15 @@ class Link:
       websocket: What carries the frames.
       heed: Called with each frame that does not concern the link itself. A payload is a view of its message.
       settings: How to notice that it is dead.
+      round_trip: Seconds from the last PING to its answer; None before the first.
 
     """
 
     websocket: WebSocket
     heed: Callable[[Frame], None]
     settings: LinkSettings = attrs.field(factory=LinkSettings)
+    round_trip: float | None = attrs.field(default=None, init=False)
+    _pinged_at: float | None = attrs.field(default=None, init=False)
     _sources: dict[Source, None] = attrs.field(factory=dict[Source, None], init=False)
     _own: deque[Frame] = attrs.field(factory=deque[Frame], init=False)
     _poked: trio.Event = attrs.field(factory=trio.Event, init=False)
@@ -111,6 +114,11 @@ class Link:
         self._all_sent = trio.Event()
         self.poke()
         await self._all_sent.wait()
+
+    def ping(self) -> None:
+        """Ask for a sign of life."""
+        self._pinged_at = trio.current_time()
+        self.send(Frame(FrameType.PING))
 
     def hold(self, seconds: float) -> None:
         """Hear nothing more for so long, from the next message on."""
@@ -157,13 +165,20 @@ class Link:
                             self.heed(frame)
                         elif frame.type is FrameType.PING:
                             self.send(attrs.evolve(frame, type=FrameType.PONG))
-                        elif frame.type is not FrameType.PONG:
+                        elif frame.type is FrameType.PONG:
+                            self._answered()
+                        else:
                             self.heed(frame)
                 except RelayProtocolError as exc:
                     await self.websocket.aclose(PROTOCOL_ERROR, str(exc))
                     raise LinkLostError(f"the other end broke the protocol: {exc}") from exc
             # What came may be answered, and makes room.
             self.poke()
+
+    def _answered(self) -> None:
+        if self._pinged_at is not None:
+            self.round_trip = trio.current_time() - self._pinged_at
+            self._pinged_at = None
 
     async def _write(self) -> None:
         while True:

@@ -86,6 +86,16 @@ class Way:
             await self._wait_change()
         return live
 
+    def details(self) -> tuple[tuple[str, str], ...]:
+        """Return what ``sproxy status`` tells of it."""
+        dialing = self.dialing
+        active, round_trip = dialing.state.active, dialing.round_trip
+        return (
+            *([] if active is None else [("relay", active.url)]),
+            *([] if round_trip is None else [("round trip", f"{round_trip * 1e3:.1f} ms")]),
+            *([("reconnections", str(dialing.reconnections))] if dialing.reconnections > 0 else []),
+        )
+
     def _why_not(self) -> str:
         return self.dialing.reason or self.reaching.why_not or "the agent has not answered yet"
 
@@ -259,13 +269,15 @@ async def open_relay_transport(
         )
         nursery.start_soon(dialing.run)
         login = ServiceLogin(name, upstream, SshLogin(name, upstream.ssh, services))
-        source = RelaySource(upstream, login, Way(reaching, dialing))
+        way = Way(reaching, dialing)
+        source = RelaySource(upstream, login, way)
         async with open_pool(
             name,
             source,
             sessions=SESSIONS,
             required=upstream.startup != "background",
             services=services,
+            details=way.details,
         ) as transport:
             yield transport
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 
 import attrs
@@ -41,6 +41,8 @@ AWAY_PATIENCE = 2.0
 # another has ended, or moves nothing.
 SECOND_LOOK = 0.05
 
+Details = tuple[tuple[str, str], ...]
+
 
 @attrs.define(eq=False)
 class PoolTransport(RotatingTransport):
@@ -48,6 +50,8 @@ class PoolTransport(RotatingTransport):
 
     _source: LinkSource
     _pool: Pool
+    _details: Callable[[], Details] = tuple
+    """What there is to tell of the way to the instances."""
     _links: dict[int, StripedLink] = attrs.field(factory=dict[int, StripedLink], init=False)
     _scopes: dict[int, trio.CancelScope] = attrs.field(factory=dict[int, trio.CancelScope], init=False)
     _told_size: int = attrs.field(default=0, init=False)
@@ -81,7 +85,7 @@ class PoolTransport(RotatingTransport):
 
         It says so for a moment more while all links are away, with the reason.
         """
-        return self._health
+        return attrs.evolve(self._health, details=(*self._health.details, *self._details()))
 
     async def prove(self) -> None:
         """Ask for a sign of life on every link, and return when all have given one; data is one, too."""
@@ -265,18 +269,26 @@ class PoolTransport(RotatingTransport):
 
 @asynccontextmanager
 async def open_pool(
-    name: str, source: LinkSource, *, sessions: int, required: bool, services: Services
+    name: str,
+    source: LinkSource,
+    *,
+    sessions: int,
+    required: bool,
+    services: Services,
+    details: Callable[[], Details] = tuple,
 ) -> AsyncGenerator[PoolTransport, None]:
     """Keep up to *sessions* links from *source* up for the length of a block.
 
-    Yields when the first link is up; at once where the upstream is not *required*.
+    Yields when the first link is up; at once where the upstream is not *required*. *details* are told with its health.
 
     Raises:
       LinkFailedError: the upstream is *required*, and everything it could be reached by has failed.
 
     """
     rotation = Rotation(source.entries, services.rng)
-    transport = PoolTransport(name, rotation, services.notify, source, Pool(rotation, limit=sessions))
+    transport = PoolTransport(
+        name, rotation, services.notify, source, Pool(rotation, limit=sessions), details
+    )
     async with open_background() as nursery:
         nursery.start_soon(transport.run)
         if required:

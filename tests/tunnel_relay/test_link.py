@@ -111,3 +111,16 @@ async def test_all_that_there_is_is_sent(autojump_clock: MockClock) -> None:
         link.send(Frame(FrameType.ACK, 1, number=7))
         await link.wait_sent()
         assert [frame.number for frame in await frames(far)] == [7]
+
+
+async def test_the_time_to_an_answer_is_known(autojump_clock: MockClock) -> None:
+    async with open_link([]) as (link, far, _):
+        await far.send_binary(encode([Frame(FrameType.PONG)]))
+        await trio.sleep(1)
+        assert link.round_trip is None
+        link.ping()
+        assert [frame.type for frame in await frames(far)] == [FrameType.PING]
+        await trio.sleep(2)
+        await far.send_binary(encode([Frame(FrameType.PONG)]))
+        await trio.sleep(1)
+        assert link.round_trip == 2

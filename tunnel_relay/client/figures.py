@@ -49,6 +49,7 @@ class TunnelMetrics:
       latency: None before the first.
       errors: How often there was trouble, by its kind: requests that were not done, links lost or not had.
       reconnections: How many links there were after the first.
+      round_trip: Seconds to the relay and back; None where that is not known.
       uptime: Seconds for which the link has been up; 0.0 where there is none.
       queued: How many requests have no response yet.
       pressed: Whether the queue is filling, and no more requests should be made for now.
@@ -60,6 +61,7 @@ class TunnelMetrics:
     latency: Latency | None
     errors: Mapping[Category, int]
     reconnections: int
+    round_trip: float | None
     uptime: float
     queued: int
     pressed: bool

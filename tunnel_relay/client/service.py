@@ -235,6 +235,7 @@ class TunnelService:
             latency=figures.latency(),
             errors=dict(figures.errors),
             reconnections=self._reconnections + (max(dialing.reconnections, 0) if dialing else 0),
+            round_trip=None if dialing is None else dialing.round_trip,
             uptime=trio.current_time() - dialing.since if dialing is not None and linked else 0.0,
             queued=len(forwarding),
             pressed=forwarding.pressed,

@@ -91,6 +91,11 @@ async def test_streams_through_a_relay(nas: Nas) -> None:
                     await transport.connect_tcp(Target.of("127.0.0.1", 1))
                 with pytest.raises(UdpUnsupportedError):
                     await transport.open_udp()
+                await eventually(lambda: "round trip" in dict(transport.health().details))
+                details = dict(transport.health().details)
+                assert (details["via"], details["relay"]) == ("agent lab", upstream.endpoints[0].url)
+                assert details["round trip"].endswith(" ms")
+                assert "reconnections" not in details
             [up] = [event for event in nas.events if isinstance(event, UpstreamUp)]
             assert up.via == "agent lab"
             assert f"uses the relay {upstream.endpoints[0].url}" in nas.notices()

@@ -61,6 +61,8 @@ async def test_streams_and_requests_go_through(tmp_path: Path) -> None:
             assert metrics.latency is not None
             assert 0 < metrics.latency.average <= metrics.latency.p95 <= metrics.latency.p99
             assert metrics.uptime > 0
+            assert metrics.round_trip is not None
+            assert 0 < metrics.round_trip < 10
         assert [type(event) for event in told] == [Linked]
 
 
