@@ -85,7 +85,8 @@ class PoolTransport(RotatingTransport):
 
         It says so for a moment more while all links are away, with the reason.
         """
-        return attrs.evolve(self._health, details=(*self._health.details, *self._details()))
+        health, more = self._health, self._details()
+        return attrs.evolve(health, details=(*health.details, *more)) if more else health
 
     async def prove(self) -> None:
         """Ask for a sign of life on every link, and return when all have given one; data is one, too."""
