@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
+import attrs
 import trio
 
 from session_proxy.errors import DialError, RefusedError
@@ -33,11 +34,13 @@ async def check_echo(
     """
     with course.stage(Step.ECHO) as notes:
         wanted, began = target or otherwise, trio.current_time()
+        notes.advice = "see whether something listens there, and whether the far end may reach it"
         try:
             stream = await connect(wanted)
-        except harmless as exc:
-            if target is not None:
-                raise
+        except DialError as exc:
+            if target is not None or not isinstance(exc, harmless):
+                trouble = course.explain(exc)
+                raise TroubleError(attrs.evolve(trouble, cause=f"{wanted}: {trouble.cause}")) from exc
             notes.find(f"the far end answers for {wanted}: {exc}; {HINT}")
             return
         try:

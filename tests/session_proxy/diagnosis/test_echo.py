@@ -84,7 +84,7 @@ async def test_a_refusal_shows_that_the_way_carries() -> None:
 async def test_what_fails(exc: Exception, target: Target | None, category: str) -> None:
     stage = await echo(failing(exc), target)
 
-    assert (stage.outcome, stage.cause) == ("failed", str(exc).partition(";")[0])
+    assert (stage.outcome, stage.cause) == ("failed", f"{target or OTHERWISE}: {str(exc).partition(';')[0]}")
     assert stage.category is not None
     assert stage.category.value == category
 

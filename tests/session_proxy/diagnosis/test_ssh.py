@@ -70,7 +70,8 @@ async def test_a_destination_of_ones_own(bastion: Bastion) -> None:
         assert found.exit_code == 0
     stage = failure_of((await examined_upstream(bastion.upstream, bastion.environ, target=target)).stages)
     assert stage.step is Step.ECHO
-    assert stage.cause == "the SSH server could not connect: Connection refused"
+    assert stage.cause == f"{target}: the SSH server could not connect: Connection refused"
+    assert stage.fix == "see whether something listens there, and whether the far end may reach it"
 
 
 async def test_nothing_listens_there(bastion: Bastion) -> None:
@@ -142,6 +143,6 @@ async def test_a_server_that_forbids_forwarding(tmp_path: Path) -> None:
 
     stage = failure_of(found.stages)
     assert stage.step is Step.ECHO
-    assert stage.cause.startswith("the SSH server forbids forwarding")
+    assert ": the SSH server forbids forwarding" in stage.cause
     assert stage.fix == "check AllowTcpForwarding and PermitOpen in its sshd_config"
     assert found.exit_code == 77
