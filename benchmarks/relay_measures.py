@@ -194,7 +194,7 @@ def _measure(name: str, figures: tuple[Figure, ...], take: Take, library: Librar
 
 
 async def _setups(library: Library, _arena: Arena, scale: Scale) -> Figures:
-    return await library.ask("setups", count=max(scale.pings // 50, 5))
+    return await library.ask("setups", count=max(scale.pings // 50, 10))
 
 
 async def _pings(library: Library, arena: Arena, scale: Scale) -> Figures:
@@ -258,7 +258,7 @@ async def _agents(library: Library, _arena: Arena, scale: Scale) -> Figures:
 
 
 async def _resume(library: Library, _arena: Arena, scale: Scale, *, who: str) -> Figures:
-    return await library.ask("resume", count=max(scale.pings // 200, 2), who=who)
+    return await library.ask("resume", count=max(scale.pings // 200, 3), who=who)
 
 
 async def _restart(library: Library, _arena: Arena, _scale: Scale) -> Figures:
@@ -283,4 +283,8 @@ async def _restart(library: Library, _arena: Arena, _scale: Scale) -> Figures:
 
 
 async def _detect(library: Library, _arena: Arena, _scale: Scale) -> Figures:
-    return await library.ask("detect")
+    noticed = await library.ask("detect")
+    late = [part for part in PARTS if part not in noticed]
+    if late:
+        raise FailedError(f"that nothing passes any more, {' and '.join(late)} did not notice")
+    return noticed
