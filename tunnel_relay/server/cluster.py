@@ -94,8 +94,11 @@ class Cluster:
         # A link of such an agent that is here is dead, and this server has not noticed yet.
         gone = {lease.key.instance for lease in others} if certain else set[str]()
         if wanted.mode is Mode.END_TO_END and (name or wanted.instance):
+            # Where the tier has no pools, new sessions are the latest one's, wherever that is.
+            latest = wanted.instance is None and not self.switch.pools(client.tier)
+            elsewhere = bool(certain and latest and meant and meant[0] in others)
             here = self.switch.find(client.user, name, wanted.instance, gone)
-            if here is None and others:
+            if (here is None or elsewhere) and others:
                 await self._lead(wanted, others)
                 return
         client.find_here(wanted, name, gone)

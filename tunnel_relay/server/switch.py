@@ -320,13 +320,18 @@ class Switch:
         return waiting + size <= min(MOST_WAITING, self.most_waiting // max(1, self.ways))
 
     def register(self, agent: Port) -> None:
-        """Let the clients of an agent's user reach it; one that was there under its name and instance is replaced."""
+        """Let the clients of an agent's user reach it.
+
+        One that was there under its name and instance is replaced: it has left that link, be it lost or not, and its
+        clients come to the new one as soon as they know.
+        """
         assert agent.agent is not None
-        names = self._agents.setdefault(agent.user, {})
-        instances = names.setdefault(agent.agent, {})
+        instances = self._agents.setdefault(agent.user, {}).setdefault(agent.agent, {})
         # The latest comes last.
-        instances.pop(agent.instance, None)
+        old = instances.pop(agent.instance, None)
         instances[agent.instance] = agent
+        if old is not None and old is not agent:
+            old.lose("the agent has another link")
 
     def unregister(self, agent: Port) -> None:
         """It cannot be reached any more."""

@@ -8,15 +8,19 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 
 import pytest
 import trio
+import trio.testing
 
 from tests.support.redis_server import needs_redis, open_redis
 from tests.support.relay_cluster import open_cluster_world
+from tests.support.relay_ports import Carrier
 from tests.support.tunnels import eventually
+from tunnel_relay.background import open_background
 from tunnel_relay.client import reaching
 from tunnel_relay.policy.lease import AgentKey, Lease, Leases
 from tunnel_relay.server import cluster as cluster_module
 from tunnel_relay.server.redis_store import open_redis_store
 from tunnel_relay.server.store import Memory, MemoryStore, Store, StoreAwayError
+from tunnel_relay.server.switch import Port
 
 SECONDS = 30
 
@@ -111,6 +115,32 @@ async def test_nobody_reaches_another_user_s_agent(open_stores: Open) -> None:
                 pytest.fail("reached")
             assert world.reaching.why_not == "no agent 'nas' is connected"
             assert world.servers[1].told == []
+
+
+@pytest.mark.parametrize("pools", [True, False])
+async def test_without_pools_the_latest_agent_is_the_one(pools: bool) -> None:
+    """There is one at either server; the later one is at the other."""
+    with trio.fail_after(SECONDS):
+        async with open_cluster_world(memory_stores(2)) as world:
+            there, here = world.servers
+            here.switch.pools = lambda _tier: pools
+            earlier = Port(here.switch, "alice", agent="nas", instance="two")
+            earlier.link = Carrier()
+            here.switch.register(earlier)
+            async with open_background() as nursery:
+                nursery.start_soon(here.cluster.stay, earlier)
+                await trio.testing.wait_all_tasks_blocked()
+                world.agent.move(there)
+                while (await here.cluster.store.agents("alice"))[0].key.instance != "one":  # noqa: ASYNC110
+                    await trio.sleep(0.01)
+                world.reaching.begin().lose("anew")
+                await trio.testing.wait_all_tasks_blocked()
+                world.reaching.begin()
+                if pools:
+                    await eventually(lambda: earlier.sessions)
+                else:
+                    assert await world.exchange(b"x") == b"x"
+                    assert not earlier.sessions
 
 
 async def test_a_link_that_was_followed_by_another_one_is_closed() -> None:

@@ -158,3 +158,23 @@ def test_what_passes_is_seen() -> None:
     assert [frame.type for frame in far.take()] == [FrameType.DATA]
     nas.heed(Frame(FrameType.ACK, 1))
     assert watching.gone == [(5, FrameType.ACK)]
+
+
+def test_an_agent_that_comes_again_has_left_its_old_link() -> None:
+    """Its network took the old one away without a word: the clients need not wait until that is noticed."""
+    switch = Switch()
+    client, old, near, _ = joined(switch)
+    begin(client, 1)
+    assert old.sessions == 1
+    new = Port(switch, "alice", agent="nas", instance="1")
+    new.link = Carrier()
+    switch.register(new)
+    [frame] = near.own
+    away = read_go_away(frame.payload)
+    assert (frame.session, away.lost, away.detail) == (1, False, "the agent has another link")
+    begin(client, 1)
+    assert (old.sessions, new.sessions) == (0, 1)
+    # What ends the old link at last is no news.
+    switch.unregister(old)
+    old.lose("it is lost")
+    assert (new.sessions, len(near.own)) == (1, 1)
