@@ -19,6 +19,7 @@ from tunnel_relay.client.service import TunnelEvent
 from tunnel_relay.policy.outbox import Priority
 from tunnel_relay.protocol.greetings import Mode
 from tunnel_relay.protocol.requests import Request, Response
+from tunnel_relay.protocol.unverified import read_token
 
 FOLDER = "requests"
 
@@ -53,9 +54,14 @@ class Leftovers:
 
 
 def outbox_file(choice: RelayChoice, environ: Mapping[str, str]) -> Path:
-    """Return where requests of high priority through *choice* are kept: nobody else's are there."""
+    """Return where requests of high priority through *choice* are kept.
+
+    There are none that were meant for somebody else, or for another user's agent.
+    """
     upstream = choice.upstream
-    place = "\0".join((choice.origin, choice.name, upstream.agent or "", upstream.mode))
+    said = read_token(upstream.token.reveal().strip())
+    user = "" if said is None else said.user
+    place = "\0".join((choice.origin, choice.name, user, upstream.agent or "", upstream.mode))
     digest = hashlib.sha256(place.encode("utf-8", "surrogateescape")).hexdigest()[:12]
     return state_dir(environ) / FOLDER / f"{service_name(choice.name)}-{digest}.db"
 

@@ -21,11 +21,13 @@ class Said:
     Attributes:
       expires: Until when it holds, in seconds of Unix time; None where that is not said.
       scopes: What it may be used for.
+      user: Whose it is; "" where that is not said.
 
     """
 
     expires: float | None
     scopes: frozenset[str]
+    user: str = ""
 
 
 def read_token(token: str) -> Said | None:
@@ -40,8 +42,9 @@ def read_token(token: str) -> Said | None:
     if not isinstance(values, Mapping):
         return None
     claims = cast("Mapping[str, object]", values)
-    expires, scope = claims.get("exp"), claims.get("scope")
+    expires, scope, user = claims.get("exp"), claims.get("scope"), claims.get("sub")
     return Said(
         float(expires) if isinstance(expires, int | float) else None,
         frozenset(scope.split() if isinstance(scope, str) else ()),
+        user if isinstance(user, str) else "",
     )

@@ -10,18 +10,18 @@ from tunnel_relay.protocol.unverified import read_token
 NOW = 1_800_000_000.0
 
 
-def test_a_token_says_when_it_ends_and_what_for() -> None:
+def test_a_token_says_when_it_ends_what_for_and_whose_it_is() -> None:
     said = read_token(make_token("alice", Scope.CLIENT, seconds=60, now=NOW))
 
     assert said is not None
-    assert (said.expires, said.scopes) == (NOW + 60, {"client"})
+    assert (said.expires, said.scopes, said.user) == (NOW + 60, {"client"}, "alice")
 
 
 def test_a_token_may_say_little() -> None:
-    said = read_token(claims_token(exp="soon", scope=["client"]))
+    said = read_token(claims_token(exp="soon", scope=["client"], sub=7))
 
     assert said is not None
-    assert (said.expires, said.scopes) == (None, frozenset())
+    assert (said.expires, said.scopes, said.user) == (None, frozenset(), "")
 
 
 @pytest.mark.parametrize(
