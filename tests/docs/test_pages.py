@@ -75,7 +75,8 @@ def test_profiles_in_pages_load(block: Block, tmp_path: Path, monkeypatch: pytes
     file.write_text(block.text)
     environ = dict.fromkeys(("SPROXY_PASS", "KEY_PASS", "SOCKS_PASS"), "x")
     try:
-        load(file, environ={**environ, "AWG_KEY": KEY, "AWG_PSK": KEY, "HOME": str(tmp_path)})
+        environ = {**environ, "AWG_KEY": KEY, "AWG_PSK": KEY, "REDIS_URL": "redis://127.0.0.1"}
+        load(file, environ={**environ, "HOME": str(tmp_path)})
     except ProfileError as error:
         # A page may show routes without the upstreams that they lead to.
         problems = [p for p in error.problems if not re.search(r"\.upstream(\[\d+\])?$|^default$", p.path)]

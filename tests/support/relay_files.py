@@ -100,7 +100,8 @@ def write_file(folder: Path, text: object, name: str = "file.toml") -> Path:
 
 def write_what_files_name(folder: Path) -> None:
     """Write to *folder* what the files of examples name: certificates, keys, tokens."""
-    make_certificate().write(folder)
+    certificate, _ = make_certificate().write(folder)
+    (folder / "ca.pem").write_text(certificate.read_text())
     (folder / "jwks.json").write_text(JWKS)
     (folder / "revoked.txt").touch()
     for name in ("token", "agent-token", "client-token", "alice.key"):
