@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -148,7 +149,26 @@ def _examine(
     services = Services(environ=os.environ.copy(), state_dir=state_dir(os.environ))
 
     async def main() -> list[Diagnosis]:
-        return await examine(cases, services, base, warnings=warnings, tell=tell)
+        found: list[Diagnosis] = []
+        interrupted = False
+
+        async def heed_interrupt(task_status: trio.TaskStatus[None]) -> None:
+            nonlocal interrupted
+            with trio.open_signal_receiver(signal.SIGINT) as signals:
+                task_status.started()
+                async for _ in signals:
+                    # What was begun is ended in order: no session is left at AWS. The next Ctrl-C is one at once.
+                    interrupted = True
+                    nursery.cancel_scope.cancel()
+                    return
+
+        async with trio.open_nursery() as nursery:
+            await nursery.start(heed_interrupt)
+            found = await examine(cases, services, base, warnings=warnings, tell=tell)
+            nursery.cancel_scope.cancel()
+        if interrupted:
+            raise KeyboardInterrupt
+        return found
 
     return trio.run(main)
 
