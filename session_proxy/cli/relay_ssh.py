@@ -63,4 +63,8 @@ def relay_ssh(
 
     from session_proxy.supervision.relay_pipe import run_relay_pipe
 
-    raise typer.Exit(trio.run(run_relay_pipe, choice, os.environ))
+    raise typer.Exit(trio.run(run_relay_pipe, choice, os.environ, _warn))
+
+
+def _warn(text: str) -> None:
+    typer.echo(f"sproxy: {text}", err=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import trio
 
@@ -14,6 +14,8 @@ from session_proxy.outbound.relay_tunnel import RelayTunnel, open_relay_tunnel
 from session_proxy.profile.relay_choice import RelayChoice
 from tunnel_relay.background import open_background
 from tunnel_relay.client.joining import join, open_end
+from tunnel_relay.client.service import TunnelEvent
+from tunnel_relay.dial_events import AuthenticationNeeded
 from tunnel_relay.protocol.greetings import Mode
 from tunnel_relay.relay_stream import RelayStream, StreamRefusedError, StreamResetError
 
@@ -23,10 +25,13 @@ STDIN, STDOUT = 0, 1
 PARTING = 2.0
 
 
-async def run_relay_pipe(choice: RelayChoice, environ: Mapping[str, str]) -> ExitCode:
+async def run_relay_pipe(
+    choice: RelayChoice, environ: Mapping[str, str], warn: Callable[[str], None]
+) -> ExitCode:
     """Join the service of *choice* to standard input and output until both directions have ended.
 
-    SIGHUP, which ssh(1) sends its ProxyCommand, SIGTERM and SIGINT end it.
+    *warn* gets what a person has to do something about, that it can go on. SIGHUP, which ssh(1) sends its
+    ProxyCommand, SIGTERM and SIGINT end it.
 
     Raises:
       UpstreamStartError: there is no way to the agent.
@@ -49,9 +54,15 @@ async def run_relay_pipe(choice: RelayChoice, environ: Mapping[str, str]) -> Exi
                             scope.cancel()
                         scope.deadline = min(scope.deadline, trio.current_time() + PARTING)
 
+            def happened(event: TunnelEvent) -> None:
+                # Before that it is an error.
+                if isinstance(event, AuthenticationNeeded) and scope is talking:
+                    warn(f"upstream {choice.name}: a new token is needed: {event.reason}")
+
             scope = connecting
             await nursery.start(heed_signals)
-            async with open_relay_tunnel(choice, environ, mode=Mode.END_TO_END) as tunnel:
+            mode = Mode.END_TO_END
+            async with open_relay_tunnel(choice, environ, mode=mode, notify=happened) as tunnel:
                 await tunnel.connect()
                 stream = await _open(tunnel, choice.upstream.service)
                 scope = talking

@@ -24,6 +24,8 @@ class Command:
     folder: Path
     address: str
     user: str = "alice"
+    seconds: float = 600
+    """For which the token holds."""
 
     @property
     def program(self) -> Path:
@@ -37,7 +39,7 @@ class Command:
     @property
     def options(self) -> list[str]:
         token = self.folder / f"{self.user}.token"
-        token.write_text(make_token(self.user, tier="enterprise"))
+        token.write_text(make_token(self.user, tier="enterprise", seconds=self.seconds))
         token.chmod(0o600)
         return ["--endpoint", f"ws://{self.address}", "--token-file", str(token)]
 

@@ -21,7 +21,7 @@ SLOW = ("paramiko", "boto3", "botocore", "aioquic", "qh3", "structlog", "prometh
 def run(folder: Path, *arguments: str, monkeypatch: pytest.MonkeyPatch) -> tuple[int, list[RelayChoice]]:
     meant: list[RelayChoice] = []
 
-    async def note(choice: RelayChoice, _environ: object) -> int:
+    async def note(choice: RelayChoice, _environ: object, _warn: object) -> int:
         meant.append(choice)
         return 7
 

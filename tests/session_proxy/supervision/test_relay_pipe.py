@@ -12,7 +12,7 @@ import pytest
 import trio
 
 from tests.support.relay_command import Command
-from tests.support.relay_tunnel import World, open_world
+from tests.support.relay_tunnel import open_world
 from tests.support.tunnels import eventually
 
 LIMIT = 60.0
@@ -51,8 +51,8 @@ async def test_an_error_is_one_line(tmp_path: Path, arguments: list[str], code: 
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGHUP, 0), (signal.SIGTERM, 0), (signal.SIGINT, 130)])
 async def test_a_signal_ends_it_and_the_agent_hears_of_it(tmp_path: Path, signum: int, code: int) -> None:
     with trio.fail_after(LIMIT):
-        async with open_world() as world, trio.open_nursery() as nursery:
-            process = await start(nursery, world, tmp_path)
+        async with open_world() as world:
+            process = await start(Command(tmp_path, world.address))
             assert world.agent.offering.streams == 1
             process.send_signal(signum)
             assert await process.wait() == code
@@ -61,8 +61,8 @@ async def test_a_signal_ends_it_and_the_agent_hears_of_it(tmp_path: Path, signum
 
 async def test_where_the_agent_ends_it_that_is_told(tmp_path: Path) -> None:
     with trio.fail_after(LIMIT):
-        async with open_world() as world, trio.open_nursery() as nursery:
-            process = await start(nursery, world, tmp_path)
+        async with open_world() as world:
+            process = await start(Command(tmp_path, world.address))
             await world.agent.part("the agent is being shut down")
             assert process.stderr is not None
             said = b"".join([bytes(chunk) async for chunk in process.stderr])
@@ -70,9 +70,23 @@ async def test_where_the_agent_ends_it_that_is_told(tmp_path: Path) -> None:
             assert await process.wait() == 69
 
 
-async def start(nursery: trio.Nursery, world: World, folder: Path) -> trio.Process:
+async def test_who_has_to_log_in_again_hears_so_while_it_goes_on(tmp_path: Path) -> None:
+    with trio.fail_after(LIMIT):
+        async with open_world() as world:
+            process = await start(Command(tmp_path, world.address, seconds=20))
+            assert process.stderr is not None
+            said = await process.stderr.receive_some()
+            assert said == (
+                b"sproxy: upstream relay: a new token is needed: "
+                b"the token expires soon, and there is no newer one\n"
+            )
+            process.terminate()
+            assert await process.wait() == 0
+
+
+async def start(command: Command) -> trio.Process:
     """Start one to the echo, which works when this returns."""
-    command, pipe = Command(folder, world.address), subprocess.PIPE
+    pipe = subprocess.PIPE
     argv = [str(command.program), "relay-ssh", "--service", "echo", "nas", *command.options]
     open_process = partial(trio.lowlevel.open_process, argv, stdin=pipe, stdout=pipe, stderr=pipe)
     process = await open_process()
