@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import socket
+import struct
 import time
 from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import attrs
@@ -24,6 +26,7 @@ from tests.support.relay_tokens import make_certificate, make_token
 from tests.support.sshd import Sshd, generate_key, start_sshd
 from tests.support.stages import failure_of, outcomes, stage_of
 from tunnel_relay.agent.running import AgentSettings, open_agent
+from tunnel_relay.background import open_background
 from tunnel_relay.dialing import DialSettings
 from tunnel_relay.policy.selector import Endpoint
 from tunnel_relay.protocol.tokens import Scope
@@ -220,6 +223,16 @@ async def test_the_file_of_an_agent(nas: Nas, tmp_path: Path) -> None:
             [found] = await examined(attrs.evolve(agent, services={"db": closed}), nas.environ, base=tmp_path)
         stage = failure_of(found.stages)
         assert (stage.cause, found.exit_code) == (f"service 'db' at {closed}: connection refused", 69)
+
+        async def hang_up(stream: trio.SocketStream) -> None:
+            stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            await stream.aclose()
+
+        async with open_background() as nursery:
+            listeners = await nursery.start(partial(trio.serve_tcp, hang_up, 0, host="127.0.0.1"))
+            rude = Target.of("127.0.0.1", listeners[0].socket.getsockname()[1])
+            [found] = await examined(attrs.evolve(agent, services={"db": rude}), nas.environ, base=tmp_path)
+        assert failure_of(found.stages).cause == f"service 'db' at {rude}: hung up"
 
         forged = Secret("literal", "", make_token("alice", Scope.AGENT, secret="z" * 40))
         [found] = await examined(attrs.evolve(agent, token=forged), nas.environ)

@@ -63,3 +63,17 @@ async def test_an_awg_server(tmp_path: Path) -> None:
 
     assert (found.name, found.kind) == ("server", "awg-server")
     assert stage_of(found.stages, Step.CREDENTIALS).found.startswith("keys of ")
+
+
+async def test_a_certificate_that_is_none(tmp_path: Path) -> None:
+    make_certificate().write(tmp_path)
+    file = write_relay(tmp_path, more='[tls]\ncertificate = "file:cert.pem"\nkey = "file:key.pem"\n')
+    server = load_relay_server(file, environ={"HOME": str(tmp_path)})
+    (tmp_path / "key.pem").chmod(0o644)
+    [found] = await examined(server, {"HOME": str(tmp_path)}, base=tmp_path)
+    assert stage_of(found.stages, Step.CREDENTIALS).cause.startswith(f"{tmp_path / 'key.pem'} can be read")
+
+    (tmp_path / "cert.pem").write_text("nonsense")
+    [found] = await examined(server, {"HOME": str(tmp_path)}, base=tmp_path)
+    assert found.exit_code == 78
+    assert stage_of(found.stages, Step.CREDENTIALS).cause == f"{tmp_path / 'cert.pem'} holds no certificate"

@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import attrs
 import pytest
+import trio
 
 from session_proxy.diagnosis.report import Diagnosis
+from session_proxy.diagnosis.ssm import tell_credentials
 from session_proxy.lab.fixtures import lab_settings, world
 from session_proxy.lab.world import World
 from session_proxy.profile.loading import load_profile
 from session_proxy.profile.model import Profile, SsmPortUpstream, SsmUpstream
+from session_proxy.ssm.control import Clients, Control
+from session_proxy.ssm.session import AwsCredentials
 from tests.support.examined import examined_upstream
 from tests.support.stages import failure_of, outcomes, stage_of
 from tunnel_relay import stages
-from tunnel_relay.stages import Step
+from tunnel_relay.stages import Course, Step
 
 __all__ = ["lab_settings", "world"]
+
+
+def no_clients() -> Clients:
+    raise AssertionError("nothing is asked")
+
 
 EVERYTHING = ("configuration", "credentials", "names", "reach", "handshake", "ssh", "echo")
 
@@ -164,3 +173,42 @@ async def test_an_endpoint_that_does_not_answer() -> None:
 
     stage = failure_of(found.stages)
     assert (stage.step, found.exit_code) == (Step.REACH, 69)
+
+
+@pytest.mark.parametrize(
+    ("left", "outcome", "told"),
+    [
+        (7300.0, "ok", "good for 2 h"),
+        (600.0, "warning", "the AWS credentials expire in 10 min"),
+        (-7300.0, "failed", "the AWS credentials expired 2 h ago"),
+    ],
+)
+async def test_until_when_credentials_hold(left: float, outcome: str, told: str) -> None:
+    class Temporary(Control):
+        async def credentials(self) -> AwsCredentials:
+            await trio.lowlevel.checkpoint()
+            return AwsCredentials(
+                source="an SSO session", key="AKID", expires=1000 + left, region="r", endpoint="https://r"
+            )
+
+    course = Course((Step.CREDENTIALS,))
+
+    async def work() -> None:
+        with course.stage(Step.CREDENTIALS) as notes:
+            await tell_credentials(notes, Temporary(no_clients), 1000)
+
+    [stage] = await course.run(work)
+
+    assert stage.outcome == outcome
+    assert told in (stage.cause or stage.found)
+
+
+async def test_several_instances_of_a_tag(world: World) -> None:
+    upstream = load(world).upstreams["ssm"]
+    assert isinstance(upstream, SsmUpstream)
+    tagged = attrs.evolve(upstream, instances=("tag:Role=bastion",))
+    found = await examined_upstream(tagged, environ_of(world))
+
+    assert found.exit_code == 0
+    told = "tag:Role=bastion is i-0123456789abcdef0 and 1 more, the agent of i-0123456789abcdef0 answers"
+    assert told in stage_of(found.stages, Step.HANDSHAKE).found
