@@ -28,6 +28,7 @@ from tunnel_relay.client.service import TunnelEvent, TunnelService, TunnelSettin
 from tunnel_relay.dial_events import DialEvent, LinkLost
 from tunnel_relay.dialing import DialSettings
 from tunnel_relay.errors import RelayError
+from tunnel_relay.policy.backoff import PROVEN
 from tunnel_relay.policy.outbox import OutboxSettings, Priority
 from tunnel_relay.policy.selector import Endpoint
 from tunnel_relay.protocol.requests import Status
@@ -36,8 +37,8 @@ from tunnel_relay.protocol.requests import Status
 ANSWER = 64
 # So many links are in the making at any time.
 LINKING = 32
-# A link that is cut this soon after the last time is made again as hastily as one that lasts.
-PAUSE = 0.5
+# Who loses a link sooner than this takes it for a bad one, and is in no hurry.
+PAUSE = PROVEN + 0.5
 # What passes over a stream while its longest silence is looked for: one of these, and a rest.
 REST = 0.01
 # More than anybody takes to notice.

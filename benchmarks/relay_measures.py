@@ -163,7 +163,7 @@ def many(library: Library) -> tuple[Measure, ...]:
 
 def faults(library: Library) -> tuple[Measure, ...]:
     """Return what takes how long when links are lost."""
-    cut = (Figure("p50", "ms p50", digits=0), Figure("p95", "ms p95", digits=0))
+    cut = (Figure("p50", "ms p50", digits=0), Figure("most", "ms at most", digits=0))
     return (
         _measure("resumed after the client's cut", cut, partial(_resume, who="client"), library),
         _measure("resumed after the agent's cut", cut, partial(_resume, who="agent"), library),
@@ -258,7 +258,7 @@ async def _agents(library: Library, _arena: Arena, scale: Scale) -> Figures:
 
 
 async def _resume(library: Library, _arena: Arena, scale: Scale, *, who: str) -> Figures:
-    return await library.ask("resume", count=max(scale.pings // 200, 3), who=who)
+    return await library.ask("resume", count=max(scale.pings // 600, 1), who=who)
 
 
 async def _restart(library: Library, _arena: Arena, _scale: Scale) -> Figures:
