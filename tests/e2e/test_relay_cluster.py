@@ -25,11 +25,15 @@ from tunnel_relay.agent.offering import Offering
 from tunnel_relay.background import open_background
 from tunnel_relay.client.reaching import Reaching
 from tunnel_relay.dialing import Dialing, DialSettings
-from tunnel_relay.policy.selector import Endpoint
+from tunnel_relay.policy.backoff import BackoffSettings
+from tunnel_relay.policy.selector import Endpoint, SelectorSettings
 from tunnel_relay.protocol.session import SessionSettings
 from tunnel_relay.sessions import RelayStream
 
-SECONDS = 120
+SECONDS = 150
+
+# Servers end more often here than a client expects, who would rest for longer each time.
+SELECTOR = SelectorSettings(backoff=BackoffSettings(first=0.3, factor=1.0))
 
 # What is downloaded between two restarts, and how much of that has come when a server is stopped.
 PART = 12 * 1024 * 1024
@@ -86,7 +90,7 @@ async def open_agent(url: str, services: dict[str, int]) -> AsyncGenerator[None]
         addresses = {name: ("127.0.0.1", port) for name, port in services.items()}
         offering = Offering(nursery, addresses, "one", SessionSettings())
         query = [("agent", "nas"), ("instance", "one")]
-        settings = DialSettings(endpoints=[Endpoint(url=url)], query=query)
+        settings = DialSettings(endpoints=[Endpoint(url=url)], query=query, selector=SELECTOR)
         dialing = Dialing(
             offering, settings, give, rng=lambda: 0.5, unix_time=time.time, notify=lambda _event: None
         )
@@ -161,7 +165,7 @@ async def test_servers_are_restarted_under_a_download(tmp_path: Path) -> None:
                     open_destination(download.send) as file,
                     open_destination(echo) as line,
                     open_agent(f"ws://{balancer.address}", {"file": file, "echo": line}),
-                    open_client(f"ws://{balancer.address}", agent="nas") as reaching,
+                    open_client(f"ws://{balancer.address}", agent="nas", selector=SELECTOR) as reaching,
                     trio.open_nursery() as nursery,
                 ):
                     over, lines = trio.Event(), list[int]()

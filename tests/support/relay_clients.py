@@ -12,12 +12,14 @@ from tests.support.relay_tokens import make_token
 from tunnel_relay.background import open_background
 from tunnel_relay.client.reaching import Reaching
 from tunnel_relay.dialing import Dialing, DialSettings
-from tunnel_relay.policy.selector import Endpoint
+from tunnel_relay.policy.selector import Endpoint, SelectorSettings
 from tunnel_relay.protocol.session import SessionSettings
 
 
 @asynccontextmanager
-async def open_client(url: str, *, agent: str = "", user: str = "alice") -> AsyncGenerator[Reaching]:
+async def open_client(
+    url: str, *, agent: str = "", user: str = "alice", selector: SelectorSettings | None = None
+) -> AsyncGenerator[Reaching]:
     """Be linked to the relay at *url* for a block."""
 
     async def give(*, anew: bool) -> str:
@@ -27,7 +29,7 @@ async def open_client(url: str, *, agent: str = "", user: str = "alice") -> Asyn
 
     async with open_background() as nursery:
         reaching = Reaching(nursery, agent, SessionSettings())
-        settings = DialSettings(endpoints=[Endpoint(url=url)])
+        settings = DialSettings(endpoints=[Endpoint(url=url)], selector=selector or SelectorSettings())
         dialing = Dialing(
             reaching, settings, give, rng=lambda: 0.5, unix_time=time.time, notify=lambda _event: None
         )
