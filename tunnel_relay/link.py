@@ -67,6 +67,10 @@ class FrameCarrier(Protocol):
         ...
 
 
+class _SilentError(LinkLostError):
+    """Nothing is heard any more."""
+
+
 @attrs.define(eq=False)
 class Link:
     """Sends what its sources have, in turn, and hands what comes to *heed*, which must not block.
@@ -148,6 +152,9 @@ class Link:
             nursery.start_soon(until_lost, self._read)
             nursery.start_soon(until_lost, self._write)
             nursery.start_soon(until_lost, self._beat)
+        if isinstance(why, _SilentError):
+            # It would be waited for in vain, and others wait for us.
+            await self.websocket.abandon()
         raise why
 
     async def _read(self) -> None:
@@ -211,6 +218,6 @@ class Link:
             await trio.sleep_until(min(trio.current_time() + min(heartbeat, silence) / 2, lost_at))
             heard_at = max(self._heard_at, self._held_until)
             if trio.current_time() >= heard_at + silence:
-                raise LinkLostError(f"nothing was heard for {silence:g} s")
+                raise _SilentError(f"nothing was heard for {silence:g} s")
             if trio.current_time() - heard_at >= heartbeat / 2:
                 self.send(Frame(FrameType.PING))

@@ -105,6 +105,10 @@ class WebSocket:
         """Close with *code* and *reason*; bounded, even where the peer does not answer."""
         await _close(self._connection, code, reason or None)
 
+    async def abandon(self) -> None:
+        """Close it at once, without a word: to a peer of which nothing is heard."""
+        await trio.aclose_forcefully(self._stream)
+
 
 async def _close(connection: _BatchingConnection, code: int = 1000, reason: str | None = None) -> None:
     connection.drop_messages()

@@ -15,7 +15,7 @@ from tunnel_relay.background import open_background
 from tunnel_relay.errors import LinkLostError, WebSocketClosedError
 from tunnel_relay.link import PROTOCOL_ERROR, Link, LinkSettings
 from tunnel_relay.protocol.frames import Frame, FrameType, decode, encode
-from tunnel_relay.websocket import WebSocket
+from tunnel_relay.websocket import NO_CLOSE_FRAME, WebSocket
 
 
 class Ended:
@@ -42,6 +42,11 @@ async def open_link(
         nursery.start_soon(run)
         yield link, far, ended
         nursery.cancel_scope.cancel()
+
+
+async def receive_all(websocket: WebSocket) -> None:
+    while True:
+        await websocket.receive()
 
 
 async def frames(websocket: WebSocket) -> list[Frame]:
@@ -71,6 +76,10 @@ async def test_a_silent_end_is_noticed(autojump_clock: MockClock, spoke_at: floa
         assert ended.why is not None
         assert str(ended.why).startswith("nothing was heard for ")
         assert 45 <= trio.current_time() - began <= 46
+        # Without a farewell, which would be waited for in vain.
+        with pytest.raises(WebSocketClosedError) as caught, trio.fail_after(5):
+            await receive_all(far)
+        assert caught.value.code == NO_CLOSE_FRAME
 
 
 async def test_an_end_that_says_nothing_is_asked(autojump_clock: MockClock) -> None:
