@@ -26,8 +26,10 @@ class Near:
             self.read_end, sink = os.pipe()
         elif kind == "socket":
             ours, theirs = socket.socketpair()
-            source, sink = theirs.detach(), -1
+            ours.setblocking(False)
+            source = theirs.detach()
             sink = os.dup(source)
+            # Neither of the two may make the other's socket a blocking one when it is done.
             self.write_end = ours.detach()
             self.read_end = os.dup(self.write_end)
         else:
