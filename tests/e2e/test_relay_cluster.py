@@ -154,7 +154,7 @@ async def typed(reaching: Reaching, over: trio.Event) -> int:
 
 
 @needs_redis
-async def test_servers_are_restarted_under_a_download(tmp_path: Path) -> None:
+async def test_restarts_under_a_download(tmp_path: Path) -> None:
     deeds = [(0, signal.SIGTERM), (1, signal.SIGTERM), (0, signal.SIGKILL), (1, signal.SIGTERM)]
     download = Download(len(deeds) + 1)
     with trio.fail_after(SECONDS):

@@ -33,6 +33,7 @@ def logins(site: RelaySite) -> int:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_gibibyte_and_a_shell_outlive_everything(lab: Lab, site: RelaySite) -> None:
     """In one download: the client's connection cut, the agent's, the server restarted, and 20 s of blackout."""
     url = f"http://{lab.target('direct').http}/bytes/{GIB}"

@@ -26,7 +26,7 @@ async def test_the_folder_tells_programs_everything(tmp_path: Path) -> None:
         assert ready["ssm_endpoint"] == world.endpoint
         assert ready["instances"] == [FIRST.id, SECOND.id]
         assert list(ready["targets"]) == ["direct", "ssh", "ssm", "ssm-port", "awg", "relay"]
-        assert len({port for pair in ready["targets"].values() for port in pair.values()}) == 10
+        assert len({port for pair in ready["targets"].values() for port in pair.values()}) == 12
         for address in (ready["listen"], ready["admin"]):
             host, _, port = address.partition(":")
             with socket.socket() as free:
