@@ -29,7 +29,8 @@ from tunnel_relay.sessions import LiveSession
 # There is one session per link.
 LABEL = 1
 
-# Seconds between two requests for an agent that is not there.
+# Seconds between two requests for an agent that is not there: most of those that go come back at once.
+FIRST_PAUSE = 0.1
 PAUSE = 1.0
 
 
@@ -64,6 +65,7 @@ class Reaching:
     _link: FrameCarrier | None = attrs.field(default=None, init=False)
     why_not: str | None = attrs.field(default=None, init=False)
     """Why there is no way to the agent now, in the relay's or the agent's word."""
+    _pause: float = attrs.field(default=FIRST_PAUSE, init=False)
     _changed: trio.Event = attrs.field(factory=trio.Event, init=False)
 
     @property
@@ -192,6 +194,7 @@ class Reaching:
         assert self._link is not None
         begun.instance = welcome.instance
         self.why_not = None
+        self._pause = FIRST_PAUSE
         try:
             begun.live.attach(self._link, LABEL, welcome.received)
         except RelayProtocolError as exc:
@@ -204,11 +207,12 @@ class Reaching:
         if word.lost:
             begun.live.lose(word.detail)
         else:
-            self.nursery.start_soon(self._greet_later, self._link)
+            self.nursery.start_soon(self._greet_later, self._link, self._pause)
+            self._pause = min(2 * self._pause, PAUSE)
         self._change()
 
-    async def _greet_later(self, link: FrameCarrier | None) -> None:
-        await trio.sleep(PAUSE)
+    async def _greet_later(self, link: FrameCarrier | None, pause: float) -> None:
+        await trio.sleep(pause)
         if link is self._link:
             self._greet()
 
