@@ -17,10 +17,11 @@ from tests.support.balancer import Balancer, open_balancer
 from tests.support.programs import Sproxy
 from tests.support.redis_server import RedisServer, needs_redis, open_redis
 from tests.support.relay_clients import open_client
+from tests.support.relay_cluster import echo
 from tests.support.relay_daemon import start_relay_server, write_relay
 from tests.support.relay_tokens import Certificate, make_certificate, make_token
 from tests.support.sproxy import clean_environ
-from tests.support.tunnels import echo, eventually, open_destination
+from tests.support.tunnels import eventually, open_destination
 from tunnel_relay.agent.offering import Offering
 from tunnel_relay.background import open_background
 from tunnel_relay.client.reaching import Reaching

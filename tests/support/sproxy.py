@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -27,9 +30,10 @@ def clean_environ(home: Path, **more: str) -> dict[str, str]:
         for name, value in os.environ.items()
         if not name.startswith(("SPROXY_", "AWS_", "XDG_", "LOG_"))
     }
-    runtime = home / "run"
-    runtime.mkdir(exist_ok=True)
-    return {**kept, "HOME": str(home), "XDG_RUNTIME_DIR": str(runtime), **more}
+    # The path of a socket has to be short, and those of tests are not.
+    runtime = tempfile.mkdtemp(prefix="sproxy-")
+    atexit.register(shutil.rmtree, runtime, ignore_errors=True)
+    return {**kept, "HOME": str(home), "XDG_RUNTIME_DIR": runtime, **more}
 
 
 @attrs.define(eq=False)
