@@ -26,7 +26,7 @@ from benchmarks.relay_cable import Cable, open_cable
 from tunnel_relay.agent.running import AgentSettings, open_agent
 from tunnel_relay.client.service import TunnelEvent, TunnelService, TunnelSettings, open_tunnel_service
 from tunnel_relay.dial_events import DialEvent, LinkLost
-from tunnel_relay.dialing import DialSettings
+from tunnel_relay.dial_settings import DialSettings
 from tunnel_relay.errors import RelayError
 from tunnel_relay.policy.backoff import PROVEN
 from tunnel_relay.policy.outbox import OutboxSettings, Priority

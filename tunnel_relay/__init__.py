@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from tunnel_relay.client.figures import Latency, TunnelMetrics
     from tunnel_relay.client.service import TunnelService, TunnelSettings, TunnelState, open_tunnel_service
-    from tunnel_relay.dialing import DialSettings
+    from tunnel_relay.dial_settings import DialSettings
     from tunnel_relay.policy.outbox import Priority
     from tunnel_relay.policy.selector import Endpoint
     from tunnel_relay.protocol.requests import Response, Status
@@ -36,7 +36,7 @@ __all__ = [
 
 # Imported on first use (PEP 562): who wants SSH only does not wait for the rest.
 _LAZY = {
-    "DialSettings": "tunnel_relay.dialing",
+    "DialSettings": "tunnel_relay.dial_settings",
     "Endpoint": "tunnel_relay.policy.selector",
     "Latency": "tunnel_relay.client.figures",
     "Outcome": "tunnel_relay.stages",

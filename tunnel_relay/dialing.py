@@ -8,10 +8,8 @@ before the other one ends.
 from __future__ import annotations
 
 import math
-import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Protocol
-from urllib.parse import urlencode, urlsplit
 
 import attrs
 import trio
@@ -26,6 +24,7 @@ from tunnel_relay.dial_events import (
     LinkLost,
     TokenRefreshed,
 )
+from tunnel_relay.dial_settings import DialSettings, connect_url
 from tunnel_relay.errors import (
     LinkLostError,
     TokenUnavailableError,
@@ -34,12 +33,12 @@ from tunnel_relay.errors import (
     WebSocketRejectedError,
 )
 from tunnel_relay.health_check import is_healthy
-from tunnel_relay.link import Link, LinkSettings
-from tunnel_relay.policy.selector import Endpoint, FailoverState, Rest, Selector, SelectorSettings
+from tunnel_relay.link import Link
+from tunnel_relay.policy.selector import Endpoint, FailoverState, Rest, Selector
 from tunnel_relay.protocol.frames import LINK, Frame, FrameType
 from tunnel_relay.protocol.greetings import read_go_away
 from tunnel_relay.protocol.tokens import expiry_of
-from tunnel_relay.protocol.upgrade import CONNECT_PATH, SUBPROTOCOL, UNAUTHORIZED
+from tunnel_relay.protocol.upgrade import SUBPROTOCOL, UNAUTHORIZED
 from tunnel_relay.websocket import open_websocket
 
 # Seconds before a token expires at which another one is asked for, where it holds for long enough; else at half time.
@@ -47,6 +46,9 @@ REFRESH_AHEAD = 60.0
 
 # Seconds between two attempts to get a token that holds for longer.
 REFRESH_PAUSE = 15.0
+
+# A server that says goodbye sooner than this, in seconds, is none to come back to at once.
+POLITE = 1.0
 
 HTTP_UNAUTHORIZED = 401
 
@@ -60,6 +62,11 @@ class End(Protocol):
     @property
     def wanted(self) -> bool:
         """Whether something waits for a link: streams that would go on."""
+        ...
+
+    @property
+    def stays(self) -> bool:
+        """Whether there are streams that end with the server, which is about to end, so that it is stayed with."""
         ...
 
     def attach(self, link: Link) -> None:
@@ -86,34 +93,6 @@ class TokenSource(Protocol):
 
         """
         ...
-
-
-def no_proxy(_url: str) -> None:
-    """Be a `DialSettings.proxy` for where there is none."""
-
-
-@attrs.frozen(kw_only=True)
-class DialSettings:
-    """How to get to the relay.
-
-    Attributes:
-      endpoints: Its servers.
-      query: What the upgrade request says of us: an agent's name and instance; nothing of a client.
-      ssl_context: How servers prove themselves; None for the system's way.
-      proxy: Returns the URL of the HTTP proxy for that of a server; None where there is none.
-      link: How a link notices that it is dead.
-      selector: When to fail over, and back.
-      connect: Seconds that a server may take until the link is up.
-
-    """
-
-    endpoints: Sequence[Endpoint]
-    query: Sequence[tuple[str, str]] = ()
-    ssl_context: ssl.SSLContext | None = attrs.field(default=None, repr=False)
-    proxy: Callable[[str], str | None] = attrs.field(default=no_proxy, repr=False)
-    link: LinkSettings = attrs.field(factory=LinkSettings)
-    selector: SelectorSettings = attrs.field(factory=SelectorSettings)
-    connect: float = 15.0
 
 
 @attrs.define(eq=False)
@@ -289,7 +268,7 @@ class Dialing:
     def _heed(self, link: Link, frame: Frame) -> None:
         if frame.session == LINK and frame.type is FrameType.GOAWAY:
             held = self._held
-            if held is not None and held.link is link:
+            if held is not None and held.link is link and not self.end.stays:
                 # Another server, or the same one when it is back, takes over.
                 held.why = read_go_away(frame.payload).detail
                 held.scope.cancel()
@@ -322,7 +301,12 @@ class Dialing:
         cause = failure.__cause__
         if isinstance(cause, WebSocketClosedError) and cause.code == UNAUTHORIZED:
             self._refused = True
-        self._selector.lost(held.endpoint, reason, trio.current_time())
+        now = trio.current_time()
+        if held.why and now - self.since >= POLITE:
+            # It is no bad news of a server that it says goodbye.
+            self._selector.left(held.endpoint)
+        else:
+            self._selector.lost(held.endpoint, reason, now)
         self.category = category
         self._set(reason)
         self.notify(LinkLost(held.endpoint.url, reason, category))
@@ -389,10 +373,3 @@ class Dialing:
     def _change(self) -> None:
         self._changed.set()
         self._changed = trio.Event()
-
-
-def connect_url(url: str, query: Sequence[tuple[str, str]]) -> str:
-    """Return where the server at *url* is asked for a link, by somebody of whom *query* tells."""
-    parts = urlsplit(url)
-    path = parts.path if parts.path not in ("", "/") else CONNECT_PATH
-    return parts._replace(path=path, query=urlencode(query)).geturl()

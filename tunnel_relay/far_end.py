@@ -84,6 +84,11 @@ class FarEnd:
         """Whether there are streams that would go on."""
         return bool(self._served)
 
+    @property
+    def stays(self) -> bool:
+        """Nothing here ends with the server that leads here."""
+        return False
+
     async def wait_streams_over(self) -> None:
         """Wait until there is no stream."""
         while self._served:

@@ -21,7 +21,7 @@ from session_proxy.target import Target
 from tunnel_relay.agent.running import AgentSettings, open_agent
 from tunnel_relay.background import open_background
 from tunnel_relay.dial_events import DialEvent
-from tunnel_relay.dialing import DialSettings
+from tunnel_relay.dial_settings import DialSettings
 from tunnel_relay.policy.selector import Endpoint
 from tunnel_relay.protocol.tokens import Claims, Key, Scope, Verifier, issue
 from tunnel_relay.protocol.upgrade import HEALTH_PATH

@@ -23,7 +23,7 @@ from session_proxy.profile.model import RelayEndpoint
 from session_proxy.profile.secret import Secret
 from session_proxy.profile.secret_sources import InvalidValueError, reread
 from session_proxy.ssm.http_proxy import proxy_for
-from tunnel_relay.dialing import DialSettings
+from tunnel_relay.dial_settings import DialSettings
 from tunnel_relay.errors import TokenUnavailableError
 from tunnel_relay.link import LinkSettings
 from tunnel_relay.policy.selector import Endpoint

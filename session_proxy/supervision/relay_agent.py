@@ -22,7 +22,7 @@ from session_proxy.supervision.status import RelayAgentStatus
 from tunnel_relay.agent.running import Agent, AgentSettings, open_agent
 from tunnel_relay.background import open_background, wait_first
 from tunnel_relay.dial_events import DialEvent
-from tunnel_relay.dialing import DialSettings
+from tunnel_relay.dial_settings import DialSettings
 from tunnel_relay.errors import StoreError
 from tunnel_relay.link import LinkSettings
 from tunnel_relay.protocol.session import SessionSettings

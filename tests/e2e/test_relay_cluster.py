@@ -25,7 +25,8 @@ from tests.support.tunnels import eventually, open_destination
 from tunnel_relay.agent.offering import Offering
 from tunnel_relay.background import open_background
 from tunnel_relay.client.reaching import Reaching
-from tunnel_relay.dialing import Dialing, DialSettings
+from tunnel_relay.dial_settings import DialSettings
+from tunnel_relay.dialing import Dialing
 from tunnel_relay.policy.backoff import BackoffSettings
 from tunnel_relay.policy.selector import Endpoint, SelectorSettings
 from tunnel_relay.protocol.session import SessionSettings

@@ -11,7 +11,8 @@ import trio
 from tests.support.relay_tokens import make_token
 from tunnel_relay.background import open_background
 from tunnel_relay.client.reaching import Reaching
-from tunnel_relay.dialing import Dialing, DialSettings
+from tunnel_relay.dial_settings import DialSettings
+from tunnel_relay.dialing import Dialing
 from tunnel_relay.policy.selector import Endpoint, SelectorSettings
 from tunnel_relay.protocol.session import SessionSettings
 

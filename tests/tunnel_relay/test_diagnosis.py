@@ -18,7 +18,7 @@ from tunnel_relay.agent.running import AgentSettings, open_agent
 from tunnel_relay.background import open_background
 from tunnel_relay.category import Category
 from tunnel_relay.diagnosis import approach_relay, diagnose, how_long, judge_token, offer_token
-from tunnel_relay.dialing import DialSettings
+from tunnel_relay.dial_settings import DialSettings
 from tunnel_relay.policy.selector import Endpoint
 from tunnel_relay.protocol.frames import Frame, FrameType, encode
 from tunnel_relay.protocol.greetings import GoAway, Mode, write

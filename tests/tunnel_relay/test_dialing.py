@@ -14,6 +14,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from tests.support.tunnels import eventually
 from tunnel_relay import dialing
 from tunnel_relay.background import open_background
 from tunnel_relay.category import Category
@@ -25,7 +26,8 @@ from tunnel_relay.dial_events import (
     LinkLost,
     TokenRefreshed,
 )
-from tunnel_relay.dialing import Dialing, DialSettings, connect_url
+from tunnel_relay.dial_settings import DialSettings
+from tunnel_relay.dialing import Dialing
 from tunnel_relay.errors import LinkLostError, TokenUnavailableError, WebSocketError
 from tunnel_relay.link import Link
 from tunnel_relay.policy.backoff import BackoffSettings
@@ -98,6 +100,7 @@ class NotingEnd:
     attached: list[Link] = attrs.field(factory=list[Link])
     detached: int = 0
     wanted: bool = False
+    stays: bool = False
     frames: list[Frame] = attrs.field(factory=list[Frame])
 
     def attach(self, link: Link) -> None:
@@ -307,6 +310,19 @@ async def test_the_next_server_takes_over_and_the_first_one_is_gone_back_to() ->
             assert len(it.end.attached) == 2
 
 
+async def test_streams_that_would_end_stay_with_a_server_that_says_goodbye() -> None:
+    server = Server()
+    async with serving(server), watching([Endpoint(url=server.url)], Tokens([token()])) as it:
+        await it.wait_for(Linked)
+        it.end.stays = True
+        server.links[0].send(Frame(FrameType.GOAWAY, payload=write(GoAway(lost=False, detail="upgrading"))))
+        server.links[0].send(Frame(FrameType.WELCOME, 1))
+        await eventually(lambda: bool(it.end.frames))
+        assert it.dialing.linked
+        await server.websockets[0].aclose(1001, "upgraded")
+        await it.wait_for(Linked, 2)
+
+
 async def test_streams_that_wait_shorten_the_rest(autojump_clock: MockClock) -> None:
     """Without them, the rests grow to a minute."""
     dialled: list[float] = []
@@ -357,15 +373,3 @@ async def test_a_server_that_does_not_answer_is_given_up() -> None:
         assert isinstance(failed, DialFailed)
         assert failed.reason == "no answer within 0.05 s"
         assert failed.category is Category.NETWORK
-
-
-@pytest.mark.parametrize(
-    ("url", "expected"),
-    [
-        ("wss://relay.example", "wss://relay.example/api/tunnel/connect"),
-        ("wss://relay.example:444/", "wss://relay.example:444/api/tunnel/connect"),
-        ("ws://[::1]:1/behind/here", "ws://[::1]:1/behind/here"),
-    ],
-)
-def test_a_url_without_a_path_means_the_usual_one(url: str, expected: str) -> None:
-    assert connect_url(url, ()) == expected

@@ -79,6 +79,11 @@ class Reaching:
         return self._begun is not None and self._begun.live.streams > 0
 
     @property
+    def stays(self) -> bool:
+        """Whether there are streams that end with the relay."""
+        return self.mode is Mode.RELAY_SSH and self.wanted
+
+    @property
     def changed(self) -> trio.Event:
         """What is set when `attached` or `why_not` may have changed; there is another one from then on."""
         return self._changed

@@ -29,7 +29,8 @@ from tunnel_relay.client.forwarding import Forwarding, ForwardingEvent, open_for
 from tunnel_relay.client.outbox_store import open_outbox_store
 from tunnel_relay.client.reaching import Reaching
 from tunnel_relay.dial_events import DialEvent, DialFailed, LinkLost
-from tunnel_relay.dialing import Dialing, DialSettings, TokenSource
+from tunnel_relay.dial_settings import DialSettings
+from tunnel_relay.dialing import Dialing, TokenSource
 from tunnel_relay.errors import RequestLostError, TunnelUnavailableError
 from tunnel_relay.policy.outbox import OutboxSettings, Priority
 from tunnel_relay.protocol.greetings import Mode

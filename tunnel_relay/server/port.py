@@ -41,6 +41,9 @@ ARRIVALS = Rate(20, 1.0, 400)
 # Seconds until somebody who has too much at a time may ask again.
 LATER = 5.0
 
+# Seconds in which another server may have taken over, or this one be back.
+BACK = 1.0
+
 _READ = 16384
 _MAX_WORD = 64
 _CORRELATION = ("x-correlation-id", "x-request-id", "traceparent")
@@ -224,7 +227,7 @@ class PublicPort:
                 {"Allow": "GET"},
             )
         if self.draining:
-            headers = {"Retry-After": str(math.ceil(LATER))}
+            headers = {"Retry-After": str(math.ceil(BACK))}
             detail = "the relay is being shut down"
             raise _TurnedAwayError(Cause.DRAINING, HTTPStatus.SERVICE_UNAVAILABLE, detail, headers)
         service, now = self.service, trio.current_time()

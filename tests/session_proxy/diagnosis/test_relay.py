@@ -27,7 +27,7 @@ from tests.support.sshd import Sshd, generate_key, start_sshd
 from tests.support.stages import failure_of, outcomes, stage_of
 from tunnel_relay.agent.running import AgentSettings, open_agent
 from tunnel_relay.background import open_background
-from tunnel_relay.dialing import DialSettings
+from tunnel_relay.dial_settings import DialSettings
 from tunnel_relay.policy.selector import Endpoint
 from tunnel_relay.protocol.tokens import Scope
 from tunnel_relay.stages import Step

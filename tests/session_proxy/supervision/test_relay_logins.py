@@ -28,7 +28,7 @@ from tests.support.relay_ssh_world import open_echo
 from tests.support.relay_tokens import make_token
 from tests.support.sshd import HOST, SSHD, Sshd, generate_key, start_sshd
 from tunnel_relay.agent.running import AgentSettings, open_agent
-from tunnel_relay.dialing import DialSettings
+from tunnel_relay.dial_settings import DialSettings
 from tunnel_relay.policy.selector import Endpoint
 from tunnel_relay.protocol.tokens import Scope
 

@@ -18,7 +18,8 @@ from tunnel_relay.agent.running import Agent, AgentSettings, open_agent
 from tunnel_relay.background import open_background
 from tunnel_relay.client.reaching import Reaching
 from tunnel_relay.dial_events import DialEvent, Linked
-from tunnel_relay.dialing import Dialing, DialSettings
+from tunnel_relay.dial_settings import DialSettings
+from tunnel_relay.dialing import Dialing
 from tunnel_relay.errors import StoreError
 from tunnel_relay.policy.selector import Endpoint
 from tunnel_relay.protocol.requests import Request, Status

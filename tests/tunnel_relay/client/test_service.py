@@ -15,7 +15,7 @@ from tests.support.tunnels import eventually
 from tunnel_relay.category import Category
 from tunnel_relay.client.service import TunnelEvent, TunnelService, TunnelSettings, open_tunnel_service
 from tunnel_relay.dial_events import Linked
-from tunnel_relay.dialing import DialSettings
+from tunnel_relay.dial_settings import DialSettings
 from tunnel_relay.errors import OutboxFullError, TunnelUnavailableError
 from tunnel_relay.policy.outbox import OutboxSettings, Priority
 from tunnel_relay.policy.selector import Endpoint
