@@ -15,7 +15,7 @@ from tests.support.programs import Lab
 from tests.support.relay_site import RelaySite, open_site
 from tests.support.socks import connect, receive_exactly
 
-pytestmark = needs_curl
+pytestmark = [needs_curl, pytest.mark.slow]
 
 BLACKOUT = 20.0
 PATIENCE = 120.0
@@ -32,7 +32,6 @@ def logins(site: RelaySite) -> int:
     return site.sshd.log().count("Accepted publickey")
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_gibibyte_and_a_shell_outlive_everything(lab: Lab, site: RelaySite) -> None:
     """In one download: the client's connection cut, the agent's, the server restarted, and 20 s of blackout."""

@@ -15,7 +15,7 @@ from tests.support.downloads import Download, downloading, pause
 from tests.support.programs import Lab
 from tests.support.relay_site import RelaySite, open_site
 
-pytestmark = needs_curl
+pytestmark = [needs_curl, pytest.mark.slow]
 
 LENGTH = 24 * MIB
 BLACKOUT = 20.0
@@ -54,7 +54,6 @@ def test_a_download_goes_on_where_a_connection_is_cut(lab: Lab, site: RelaySite,
             assert cable.cut() == 1
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_gibibyte_outlives_cuts_and_a_blackout(lab: Lab, site: RelaySite) -> None:
     url = f"http://{lab.target('direct').http}/bytes/{GIB}"

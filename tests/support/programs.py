@@ -21,6 +21,8 @@ from typing import TypeVar
 import attrs
 import cattrs
 
+from tests.support.folders import runtime_folder
+
 T = TypeVar("T")
 
 SPROXY = (sys.executable, "-c", "from session_proxy.cli.main import main; main()")
@@ -153,7 +155,7 @@ def start_sproxy(profile: Path, *options: str, env: Mapping[str, str] | None = N
     """Run ``sproxy run PROFILE`` until the block ends; it is ready when the block begins."""
     log = profile.with_name(f"{profile.stem}.log")
     # A runtime folder of its own: several tests may run a profile of the same name.
-    environ = {**(env or os.environ), "XDG_RUNTIME_DIR": str(profile.parent)}
+    environ = {**(env or os.environ), "XDG_RUNTIME_DIR": runtime_folder()}
     argv = ["run", str(profile), "--log-format", "json", *options]
     with running(argv, log, environ) as process:
         proxy = Sproxy(process, log, profile)

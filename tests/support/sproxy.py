@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import atexit
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import attrs
 import trio
+
+from tests.support.folders import runtime_folder
 
 PROGRAM = str(Path(sys.executable).with_name("sproxy"))
 
@@ -30,10 +29,7 @@ def clean_environ(home: Path, **more: str) -> dict[str, str]:
         for name, value in os.environ.items()
         if not name.startswith(("SPROXY_", "AWS_", "XDG_", "LOG_"))
     }
-    # The path of a socket has to be short, and those of tests are not.
-    runtime = tempfile.mkdtemp(prefix="sproxy-")
-    atexit.register(shutil.rmtree, runtime, ignore_errors=True)
-    return {**kept, "HOME": str(home), "XDG_RUNTIME_DIR": runtime, **more}
+    return {**kept, "HOME": str(home), "XDG_RUNTIME_DIR": runtime_folder(), **more}
 
 
 @attrs.define(eq=False)
