@@ -163,7 +163,9 @@ class LiveSession:
     # -- what streams call
 
     def poke(self) -> None:
-        """There is something to send."""
+        """There is something to send, or too much."""
+        if self.session.overrun:
+            self.lose(self.session.overrun)
         if self._link is not None:
             self._link.poke()
 

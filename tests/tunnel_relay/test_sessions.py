@@ -113,3 +113,18 @@ async def test_who_sends_what_is_no_frame_is_left(autojump_clock: MockClock) -> 
             await (far.send_text("hello") if text else far.send_binary(b"hello"))
             with pytest.raises(LinkLostError, match=r"sent text|header is cut off"):
                 await Link(near, lambda _frame: None).run()
+
+
+async def test_a_peer_that_acknowledges_nothing_loses_the_session_and_nothing_else(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_couple(SessionSettings(frames=100)) as couple:
+        near, far = await couple.stream()
+        couple.cut()
+        with pytest.raises(StreamResetError):
+            for _ in range(101):
+                couple.agent.open_stream(b"back")
+        assert couple.agent.session.lost == "the peer has not acknowledged 100 frames"
+        with pytest.raises(StreamResetError, match="has not acknowledged 100 frames"):
+            await far.receive_some()
+        await near.aclose()

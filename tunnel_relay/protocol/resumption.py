@@ -21,8 +21,9 @@ class Outgoing:
     """The frames that the peer has not acknowledged.
 
     Attributes:
-      most_frames: How many are kept at most. Small ones are not held up by `room`; a peer that makes us say more than
-        this without acknowledging any of it is cut off.
+      most_frames: How many are kept at most. A peer that makes us say more than this without acknowledging any of it is
+        cut off.
+      overrun: Whether it has: from then on, nothing is kept any more.
 
     """
 
@@ -35,9 +36,15 @@ class Outgoing:
     kept: int = 0
     # Those of them that belong to requests and responses.
     kept_of_exchanges: int = 0
+    overrun: bool = False
     # Those that have left over this connection, and those that have not.
     _sent: deque[Frame] = attrs.field(factory=deque[Frame])
     _unsent: deque[Frame] = attrs.field(factory=deque[Frame])
+
+    @property
+    def frames(self) -> int:
+        """How many frames are kept."""
+        return len(self._sent) + len(self._unsent)
 
     @property
     def unsent(self) -> int:
@@ -45,14 +52,10 @@ class Outgoing:
         return len(self._unsent)
 
     def add(self, kind: FrameType, stream: int, payload: Buffer = b"") -> None:
-        """Number a frame, and keep it.
-
-        Raises:
-          RelayProtocolError: the peer acknowledges nothing.
-
-        """
-        if len(self._sent) + len(self._unsent) >= self.most_frames:
-            raise RelayProtocolError(f"the peer has not acknowledged {self.most_frames} frames")
+        """Number a frame, and keep it, unless the peer acknowledges nothing: see `overrun`."""
+        if self.frames >= self.most_frames:
+            self.overrun = True
+            return
         self.last += 1
         self._keep(kind, len(payload))
         self._unsent.append(Frame(kind, self.session, stream, self.last, payload))

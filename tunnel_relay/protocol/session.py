@@ -31,7 +31,7 @@ class SessionSettings:
       requests: How many requests may be under way, of each end.
       request_bytes: How many bytes they may come to, with the most that their responses may be long.
       request_kept: Bytes of requests and responses that are kept as frames, beside those of streams.
-      frames: Frames that are.
+      frames: Frames that are: half of them for streams' bytes, and the others for what cannot wait.
       grace: Seconds without a connection after which the session is lost.
       acknowledge_bytes: Payload after which to acknowledge.
       acknowledge_frames: Frames after which to.
@@ -112,8 +112,16 @@ class Session:
 
     def room(self, stream: int) -> int:
         """Return how many bytes may be sent on the stream now: what the peer grants, and what may be kept."""
+        if self._outgoing.frames >= self.settings.frames // 2:
+            return 0
         kept = self._outgoing.kept - self._outgoing.kept_of_exchanges
         return max(min(self.streams.room(stream), self.settings.kept - kept), 0)
+
+    @property
+    def overrun(self) -> str:
+        """Why the session is to be given up, since the peer acknowledges nothing; "" where it does."""
+        most = self.settings.frames
+        return f"the peer has not acknowledged {most} frames" if self._outgoing.overrun else ""
 
     def receive(self, frame: Frame, now: float) -> None:
         """Heed a frame that came over the connection.
@@ -129,6 +137,8 @@ class Session:
         elif self._incoming.arrives(frame.number, len(frame.payload), now):
             part = self.exchanges if frame.type in EXCHANGES else self.streams
             part.receive(frame)
+        if self._outgoing.overrun:
+            raise RelayProtocolError(self.overrun)
 
     def take_events(self) -> list[SessionEvent]:
         """Return what has happened to streams, and then to requests."""

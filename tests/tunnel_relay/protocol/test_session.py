@@ -427,8 +427,28 @@ def test_a_peer_that_acknowledges_nothing_is_cut_off() -> None:
     client, _ = couple()
     for _ in range(SMALL.frames):
         client.streams.open(b"")
+    assert client.overrun == ""
+    client.streams.open(b"")
+    assert client.overrun == "the peer has not acknowledged 500 frames"
     with pytest.raises(RelayProtocolError, match="not acknowledged 500 frames"):
-        client.streams.open(b"")
+        client.receive(Frame(FrameType.ACK), 0.0)
+
+
+def test_many_small_pieces_wait_as_large_ones_do() -> None:
+    """Whoever writes byte by byte has no room any more before the session would have to be given up."""
+    client, agent = couple()
+    stream = client.streams.open(b"somewhere")
+    pump(client, agent)
+    agent.streams.accept(stream)
+    pump(agent, client)
+    client.detach(0.0)
+    pieces = 0
+    while client.room(stream):
+        client.streams.send(stream, b"x")
+        pieces += 1
+    assert pieces < SMALL.frames
+    assert client.overrun == ""
+    assert client.kept < SMALL.kept
 
 
 def test_streams_and_requests_do_not_take_each_other_s_room() -> None:
