@@ -6,9 +6,11 @@ may do; `aud` must be ours where we have one, and `jti`, or the token's own hash
 
 from __future__ import annotations
 
+import base64
 import enum
 import hashlib
 import json
+import math
 from collections.abc import Collection, Mapping, Sequence
 
 import attrs
@@ -135,6 +137,7 @@ class Verifier:
         if len(token) > MAX_TOKEN:
             raise TokenError(Fault.MALFORMED)
         try:
+            _check_canonical(token)
             header = jwt.get_unverified_header(token)
         except (PyJWTError, ValueError, RecursionError) as exc:
             raise TokenError(Fault.MALFORMED) from exc
@@ -165,8 +168,8 @@ class Verifier:
             lacks = getattr(exc, "claim", None)
             raise TokenError(Fault.AUDIENCE if lacks == "aud" else Fault.MALFORMED) from exc
         claims = _claims(values, token)
-        not_before = values.get("nbf", 0)
-        if not isinstance(not_before, int | float) or not_before > now + LEEWAY:
+        not_before = _finite(values.get("nbf", 0))
+        if not_before is None or not_before > now + LEEWAY:
             raise TokenError(Fault.NOT_YET)
         check_claims(claims, now, revoked)
         return claims
@@ -245,18 +248,37 @@ def expiry_of(token: str) -> float | None:
         values = jwt.decode(token, options={"verify_signature": False})
     except (PyJWTError, ValueError, RecursionError):
         return None
-    expires = values.get("exp")
-    return float(expires) if isinstance(expires, int | float) else None
+    return _finite(values.get("exp"))
+
+
+def _check_canonical(token: str) -> None:
+    # Padding, bits beyond the end and foreign characters are passed over by who decodes it: it would be the same
+    # token under another hash.
+    for part in token.encode("ascii").split(b"."):
+        decoded = base64.urlsafe_b64decode(part + b"=" * (-len(part) % 4))
+        if base64.urlsafe_b64encode(decoded).rstrip(b"=") != part:
+            raise ValueError("not the base64url of anything")
+
+
+def _finite(value: object) -> float | None:
+    """Return *value* as a number of seconds; None where it is none."""
+    if not isinstance(value, int | float):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None
 
 
 def _claims(values: Mapping[str, object], token: str) -> Claims:
-    user, expires, tier = values.get("sub"), values.get("exp"), values.get("tier", "")
+    user, expires, tier = values.get("sub"), _finite(values.get("exp")), values.get("tier", "")
     scope, token_id = values.get("scope", ""), values.get("jti")
     if (
         not isinstance(user, str)
         or not 0 < len(user) <= MAX_USER
         or not user.isprintable()
-        or not isinstance(expires, int | float)
+        or expires is None
         or not isinstance(tier, str)
         or not isinstance(scope, str)
     ):
@@ -264,7 +286,7 @@ def _claims(values: Mapping[str, object], token: str) -> Claims:
     known = {scope.value: scope for scope in Scope}
     return Claims(
         user=user,
-        expires=float(expires),
+        expires=expires,
         tier=tier,
         scopes=frozenset(known[word] for word in scope.split() if word in known),
         token_id=token_id if isinstance(token_id, str) else hashlib.sha256(token.encode()).hexdigest(),

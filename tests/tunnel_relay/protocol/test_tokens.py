@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hmac
 import json
+import math
 
 import attrs
 import jwt
@@ -230,3 +231,37 @@ def test_who_has_a_token_sees_when_it_expires() -> None:
     assert expiry_of(jwt.encode({"exp": 1234}, "s" * 32, algorithm="HS256")) == 1234.0
     assert expiry_of(jwt.encode({"sub": "x"}, "s" * 32, algorithm="HS256")) is None
     assert expiry_of("nonsense") is None
+
+
+def test_a_revoked_token_has_no_other_spelling() -> None:
+    values = {"sub": "alice", "exp": int(NOW) + 600, "aud": "us"}
+    token = jwt.encode(values, SECRET, algorithm="HS256")
+    verifier = VERIFIERS["HS256"]
+    revoked = [verifier.verify(token, NOW).token_id]
+    head, _, signature = token.rpartition(".")
+    # 32 bytes leave two bits of the last character that mean nothing.
+    alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+    other = alphabet[alphabet.index(signature[-1]) + 1]
+    for spelling in (f"{token}=", f"{token}==", f"{head}.{signature[:-1]}{other}", f"{head}.*{signature}"):
+        with pytest.raises(TokenError) as caught:
+            verifier.verify(spelling, NOW, revoked)
+        assert caught.value.fault is Fault.MALFORMED
+
+
+@pytest.mark.parametrize("claim", ["exp", "nbf"])
+@pytest.mark.parametrize("number", [10**400, -(10**400), math.nan, math.inf, -math.inf], ids="abcde")
+def test_a_time_is_a_finite_number(claim: str, number: float) -> None:
+    values: dict[str, object] = {"sub": "alice", "exp": NOW + 600, "aud": "us", claim: number}
+    token = signed(values)
+    with pytest.raises(TokenError):
+        VERIFIERS["HS256"].verify(token, NOW)
+    if claim == "exp":
+        assert expiry_of(token) is None
+
+
+def signed(values: dict[str, object]) -> str:
+    """Return a token that says *values*, whatever they are."""
+    parts = [{"alg": "HS256", "typ": "JWT"}, values]
+    text = b".".join(base64.urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=") for part in parts)
+    mac = hmac.digest(SECRET.encode(), text, "sha256")
+    return (text + b"." + base64.urlsafe_b64encode(mac).rstrip(b"=")).decode()
