@@ -124,12 +124,14 @@ class Session:
         return f"the peer has not acknowledged {most} frames" if self._outgoing.overrun else ""
 
     def receive(self, frame: Frame, now: float) -> None:
-        """Heed a frame that came over the connection.
+        """Heed a frame that came over the connection; one that came behind what the session was lost for is ignored.
 
         Raises:
           RelayProtocolError: the peer breaks the rules: `lose` the session.
 
         """
+        if self.lost is not None:
+            return
         if frame.type is FrameType.ACK:
             self._outgoing.acknowledge(frame.number)
         elif frame.type not in NUMBERED:

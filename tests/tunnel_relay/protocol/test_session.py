@@ -481,3 +481,12 @@ def test_a_session_that_is_lost_says_so_of_its_requests() -> None:
     number = client.exchanges.ask(Request(id="id", target="somewhere", payload=b""))
     client.lose("gone")
     assert client.take_events() == [RequestLost(number, "gone")]
+
+
+def test_what_follows_in_the_message_that_lost_it_opens_nothing() -> None:
+    client, server = couple()
+    server.lose("nonsense")
+    server.take_events()
+    stream = client.streams.open(b"late")
+    assert stream
+    assert pump(client, server) == []
