@@ -304,7 +304,7 @@ class Dialing:
         now = trio.current_time()
         if held.why and now - self.since >= POLITE:
             # It is no bad news of a server that it says goodbye.
-            self._selector.left(held.endpoint)
+            self._selector.left(held.endpoint, now)
         else:
             self._selector.lost(held.endpoint, reason, now)
         self.category = category

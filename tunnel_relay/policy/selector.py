@@ -176,10 +176,13 @@ class Selector:
         record.healthy_since = None
         return record.backoff.lost(reason, now, lived=now - record.up_since)
 
-    def left(self, endpoint: Endpoint) -> None:
+    def left(self, endpoint: Endpoint, now: float) -> None:
         """Note that we have ended the link to *endpoint* ourselves."""
         if self._active == endpoint:
             self._active = None
+        record = self._record(endpoint)
+        if now - record.up_since >= PROVEN:
+            record.backoff.proven()
 
     def demand(self, now: float) -> None:
         """Shorten the rests, because somebody wants a connection at *now*."""

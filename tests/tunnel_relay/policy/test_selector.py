@@ -162,7 +162,7 @@ def test_better_ones_are_looked_at_and_gone_back_to_when_they_were_well_for_a_wh
     made.connected(FIRST, 92.0)
     assert made.state().active == FIRST
     # The link that is not used any more is closed without being missed.
-    made.left(SECOND)
+    made.left(SECOND, 92.0)
     assert made.state().active == FIRST
     assert made.next_timer(92.0) is None
     assert made.to_probe(1000.0) == []
@@ -271,9 +271,19 @@ def test_who_leaves_may_come_back_to_where_it_was() -> None:
     made = selector()
     made.failed(FIRST, "no answer", 0.0)
     made.connected(FIRST, 1.0)
-    made.left(FIRST)
+    made.left(FIRST, 1.0)
     assert made.state().reason == ""
     assert made.next_step(1.0) == Attempt(FIRST)
+
+
+@pytest.mark.parametrize(("lived", "rest"), [(PROVEN, 0.0), (PROVEN - 1, 16.0)])
+def test_what_was_proven_before_a_goodbye_is_not_forgotten(lived: float, rest: float) -> None:
+    made = selector(FIRST)
+    for _ in range(4):
+        made.failed(FIRST, "no answer", 0.0)
+    made.connected(FIRST, 0.0)
+    made.left(FIRST, lived)
+    assert made.failed(FIRST, "no answer", lived) == rest
 
 
 def test_the_end_of_an_old_link_says_nothing_of_the_one_in_use() -> None:
@@ -282,7 +292,7 @@ def test_the_end_of_an_old_link_says_nothing_of_the_one_in_use() -> None:
     made.connected(FIRST, 5.0)
     made.lost(SECOND, "reset", 6.0)
     assert made.state().active == FIRST
-    made.left(FIRST)
+    made.left(FIRST, 6.0)
     assert made.state().active is None
     assert made.next_step(6.0) == Attempt(FIRST)
 
