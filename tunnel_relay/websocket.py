@@ -242,7 +242,15 @@ class _Reader:
             await self.connection._reader_task()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
         except ConnectionRejected as exc:
             self.failure = _rejected(exc)
-        except (ConnectionClosed, ProtocolError, h11.ProtocolError, ssl.SSLError, OSError) as exc:
+        except (
+            ConnectionClosed,
+            ProtocolError,
+            h11.ProtocolError,
+            UnicodeError,
+            ssl.SSLError,
+            OSError,
+        ) as exc:
+            # wsproto decodes some headers without a thought of what they may hold.
             self.failure = WebSocketError(f"{self.peer}: {printable(str(exc))}")
             self.failure.__cause__ = exc
         finally:

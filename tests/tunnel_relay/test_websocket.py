@@ -307,3 +307,23 @@ async def test_a_message_that_is_too_long_closes_with_1009() -> None:
 def test_what_a_peer_says_is_fit_for_a_terminal() -> None:
     assert printable("a\x1b[31mb\nc") == "a [31mb c"
     assert len(printable("x" * 1000)) == 200
+
+
+@pytest.mark.parametrize(
+    "header", [b"Host: r\xe9lay", b"Host: xn--\x7f", b"Host: xn--0", b"Sec-WebSocket-Protocol: v\xb9"]
+)
+async def test_headers_that_cannot_be_decoded_are_an_error(header: bytes) -> None:
+    lines = [
+        b"GET / HTTP/1.1",
+        *([b"Host: relay"] if not header.startswith(b"Host") else []),
+        b"Connection: Upgrade",
+        b"Upgrade: websocket",
+        b"Sec-WebSocket-Version: 13",
+        b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+        header,
+    ]
+    near, far = memory_stream_pair()
+    await near.send_all(b"".join(line + b"\r\n" for line in [*lines, b""]))
+    with pytest.raises(WebSocketError, match="the client: "), trio.fail_after(20):
+        async with accept_websocket(far):
+            pytest.fail("it was accepted")

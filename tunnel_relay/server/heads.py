@@ -64,6 +64,9 @@ async def read_head(stream: trio.abc.ReceiveStream) -> tuple[Head, bytes]:
         except h11.RemoteProtocolError as exc:
             raise HeadError(exc.error_status_hint if read else 0, str(exc)) from exc
         if isinstance(event, h11.Request):
+            # Whoever reads it behind us makes of other characters what it will.
+            if not all(value.isascii() for _, value in event.headers):
+                raise HeadError(HTTPStatus.BAD_REQUEST, "the head holds what is not ASCII")
             return _head_of(event), read
         if event is not h11.NEED_DATA:
             raise HeadError(0 if not read else HTTPStatus.BAD_REQUEST, "the client left")

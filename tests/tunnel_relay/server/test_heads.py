@@ -61,6 +61,7 @@ async def test_a_page_is_no_websocket() -> None:
         (b"GET / HTTP/1.1\r\n\r\n", 400),
         (b"GET / HTTP/1.1\r\nHost: relay\r\n", 400),
         (b"GET / HTTP/1.1\r\nX: " + b"x" * MAX_HEAD, 431),
+        (b"GET / HTTP/1.1\r\nHost: relay\r\nX: \xe9\r\n\r\n", 400),
         (b"", 0),
     ],
 )

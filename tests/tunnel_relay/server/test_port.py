@@ -236,6 +236,21 @@ async def test_what_else_is_turned_away(
         assert (event.cause, event.status) == (cause, status)
 
 
+@pytest.mark.parametrize(
+    ("words", "status"), [({"host": "r\xe9lay"}, 400), ({"host": "xn--0"}, 0), ({"x_any": "\xb9"}, 400)]
+)
+async def test_an_upgrade_that_cannot_be_decoded(
+    autojump_clock: MockClock, words: dict[str, str], status: int
+) -> None:
+    async with open_door() as door:
+        await door.ask(head(authorization=f"Bearer {token()}", **words))
+        await trio.testing.wait_all_tasks_blocked()
+        [event] = door.turned_away()
+        assert (event.cause, event.status) == (Cause.NONSENSE, status)
+        async with door.link(token()):
+            pass
+
+
 async def test_who_says_nothing_in_time_is_cut_off(autojump_clock: MockClock) -> None:
     async with open_door(PortSettings(handshake=10)) as door:
         stream = door.knock()
