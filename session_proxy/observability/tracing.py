@@ -139,25 +139,28 @@ class RelayTracer:
 
     async def run(self, tell: Callable[[str], None]) -> None:
         """Send spans until cancelled, and then what is left; tell when the collector is lost, or is there again."""
-        well = True
+        trouble = ""
         try:
             while True:
                 await trio.sleep(PAUSE)
                 while self._waiting.spans:
-                    arrived = await self._send()
-                    if arrived is not well:
-                        tell("the collector has spans again" if arrived else "the collector takes no spans")
-                    well = arrived
+                    before, trouble = trouble, await self._send()
+                    if bool(trouble) is not bool(before):
+                        tell(trouble or "the collector has spans again")
         finally:
             with trio.move_on_after(FINISH, shield=True):
-                while self._waiting.spans and well:
-                    well = await self._send()
+                while self._waiting.spans and not trouble:
+                    trouble = await self._send()
 
-    async def _send(self) -> bool:
+    async def _send(self) -> str:
+        """Send some spans; return what is wrong, "" for nothing."""
         spans = self._waiting.spans
         batch = [spans.popleft() for _ in range(min(BATCH, len(spans)))]
-        result = await trio.to_thread.run_sync(self.exporter.export, batch, abandon_on_cancel=True)
-        return result is SpanExportResult.SUCCESS
+        try:
+            result = await trio.to_thread.run_sync(self.exporter.export, batch, abandon_on_cancel=True)
+        except Exception as exc:  # its libraries raise what they will, and spans are not worth it
+            return f"the collector takes no spans: {type(exc).__name__}: {exc}"
+        return "" if result is SpanExportResult.SUCCESS else "the collector takes no spans"
 
 
 def _context(correlation: str) -> Context:

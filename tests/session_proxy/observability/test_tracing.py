@@ -30,9 +30,12 @@ class Kept:
     spans: list[ReadableSpan] = attrs.field(factory=list[ReadableSpan])
     away: bool = False
     calls: int = 0
+    error: Exception | None = None
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         self.calls += 1
+        if self.error is not None:
+            raise self.error
         if self.away:
             return SpanExportResult.FAILURE
         self.spans += spans
@@ -116,6 +119,26 @@ async def test_a_collector_that_is_away_is_told_of_once(monkeypatch: pytest.Monk
             kept.away = False
             tracer(ANSWERED)
             assert await told.receive() == "the collector has spans again"
+    assert len(kept.spans) == 1
+
+
+async def test_an_exporter_that_raises_is_told_of_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracing, "PAUSE", 0.001)
+    kept = Kept(error=ValueError("no such header"))
+    tracer = RelayTracer(kept)
+    tell, told = trio.open_memory_channel[str](10)
+    with trio.fail_after(20):
+        async with open_background() as nursery:
+            nursery.start_soon(tracer.run, tell.send_nowait)
+            tracer(ANSWERED)
+            assert await told.receive() == "the collector takes no spans: ValueError: no such header"
+            tracer(ANSWERED)
+            await eventually(lambda: kept.calls == 2)
+            kept.error = None
+            tracer(ANSWERED)
+            assert await told.receive() == "the collector has spans again"
+            kept.error = ValueError("no such header")
+            tracer(ANSWERED)
     assert len(kept.spans) == 1
 
 
