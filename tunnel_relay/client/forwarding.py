@@ -3,10 +3,14 @@
 Whatever becomes of links and sessions, a request is asked until there is a response; its id keeps the far end from
 doing it twice. Those of high priority are written to a file first and outlive the program; the response to one of an
 earlier time is told to *notify*.
+
+What was sent is not sent again once the far end may have forgotten it. That is told by the time of day: no other clock
+goes on while the program does not run, or the machine sleeps.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from typing import Protocol
@@ -15,7 +19,7 @@ import attrs
 import trio
 
 from tunnel_relay.background import open_background
-from tunnel_relay.client.outbox_store import SENT_KEPT, OutboxStore
+from tunnel_relay.client.outbox_store import OutboxStore
 from tunnel_relay.errors import OutboxFullError, RequestLostError, StoreError
 from tunnel_relay.policy.outbox import Outbox, OutboxSettings, Priority
 from tunnel_relay.protocol.requests import Request, Response, Status
@@ -26,6 +30,9 @@ AT_A_TIME = 48
 
 # Seconds before what could not be asked is asked again.
 PAUSE = 1.0
+
+# Seconds for which what was sent may be sent again: a far end keeps its record for a day, and clocks differ.
+SENT_KEPT = 23 * 3600.0
 
 
 class Way(Protocol):
@@ -72,6 +79,7 @@ class _Entry:
     done: trio.Event = attrs.field(factory=trio.Event)
     waited_for: bool = True
     sent_at: float | None = None
+    """The time of day when it was first sent."""
     response: Response | None = None
     lost: str = ""
 
@@ -84,6 +92,7 @@ class Forwarding:
     _outbox: Outbox[_Entry]
     _store: OutboxStore | None
     _notify: Callable[[ForwardingEvent], None]
+    _clock: Callable[[], float] = time.time
     _pressed: bool = attrs.field(default=False, init=False)
     _changed: trio.Event = attrs.field(factory=trio.Event, init=False)
     _emptier: trio.Event = attrs.field(factory=trio.Event, init=False)
@@ -152,11 +161,14 @@ class Forwarding:
         """Take up what an earlier time has left."""
         if self._store is None:
             return
-        restored = await self._store.restore()
-        entries = [_Entry(request, stored=True, waited_for=False) for request in restored.requests]
+        entries: list[_Entry] = []
+        for kept in await self._store.restore():
+            if self._has_expired(kept.sent_at):
+                await self._store.forget(kept.request.id)
+                self._notify(ExpiredRequest(kept.request.id))
+            else:
+                entries.append(_Entry(kept.request, stored=True, waited_for=False, sent_at=kept.sent_at))
         self._outbox.restore((entry, len(entry.request.payload), Priority.HIGH) for entry in entries)
-        for identity in restored.expired:
-            self._notify(ExpiredRequest(identity))
         self._change()
 
     async def run(self) -> None:
@@ -190,12 +202,12 @@ class Forwarding:
             self._change()
 
     async def _ask_once(self, entry: _Entry) -> None:
-        now = trio.current_time()
         if entry.sent_at is None:
-            if not await self._mark_sent(entry):
+            now = self._clock()
+            if not await self._mark_sent(entry, now):
                 return
             entry.sent_at = now
-        elif now - entry.sent_at > SENT_KEPT:
+        elif self._has_expired(entry.sent_at):
             entry.lost = "it was sent a day ago and never answered: nobody knows whether it was done"
             return
         try:
@@ -205,10 +217,13 @@ class Forwarding:
         if response.status is not Status.BUSY:
             entry.response = response
 
-    async def _mark_sent(self, entry: _Entry) -> bool:
+    def _has_expired(self, sent_at: float | None) -> bool:
+        return sent_at is not None and self._clock() - sent_at > SENT_KEPT
+
+    async def _mark_sent(self, entry: _Entry, at: float) -> bool:
         if entry.stored and self._store is not None:
             try:
-                await self._store.mark_sent(entry.request.id)
+                await self._store.mark_sent(entry.request.id, at)
             except StoreError:
                 # It waits: after the next start nobody would know that it was sent.
                 return False
@@ -245,14 +260,15 @@ async def open_forwarding(
     settings: OutboxSettings,
     store: OutboxStore | None,
     notify: Callable[[ForwardingEvent], None],
+    clock: Callable[[], float] = time.time,
 ) -> AsyncGenerator[Forwarding]:
-    """Forward requests that *way*.
+    """Forward requests that *way*; *clock* tells the time of day, in seconds.
 
     Raises:
       StoreError: what is left of an earlier time cannot be read.
 
     """
-    forwarding = Forwarding(way, Outbox(settings), store, notify)
+    forwarding = Forwarding(way, Outbox(settings), store, notify, clock)
     await forwarding.restore()
     async with open_background() as nursery:
         nursery.start_soon(forwarding.run)

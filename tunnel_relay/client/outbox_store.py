@@ -1,15 +1,13 @@
 """Requests that wait, in a file: those of high priority outlive the program that accepted them.
 
 A request that was sent may have been done, and only its far end's record keeps it from being done again. So the file
-tells those that were sent from those that were not, and what was sent is not sent again once that record may have
-forgotten it.
+tells those that were sent, and when, from those that were not.
 """
 
 from __future__ import annotations
 
 import sqlite3
-import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -33,30 +31,20 @@ TABLES = (
     """,
 )
 
-# Seconds for which what was sent may be sent again: a far end keeps its record for a day, and clocks differ.
-SENT_KEPT = 23 * 3600.0
-
 
 @attrs.frozen
-class Restored:
-    """What an earlier time has left.
+class Kept:
+    """A request in the file; *sent_at* is the time of day when it was first sent, None where it never was."""
 
-    Attributes:
-      requests: To be sent, in their order.
-      expired: The ids of those that were sent too long ago; nobody knows whether they were done.
-
-    """
-
-    requests: list[Request]
-    expired: list[str]
+    request: Request
+    sent_at: float | None = None
 
 
 @attrs.define(eq=False)
 class OutboxStore:
-    """The file; *clock* tells the time of day, in seconds."""
+    """The file."""
 
     _database: Database
-    _clock: Callable[[], float] = time.time
 
     async def keep(self, request: Request) -> None:
         """Write *request* to the disk; one with its id that is there stays.
@@ -76,18 +64,17 @@ class OutboxStore:
 
         await self._database.write(work)
 
-    async def mark_sent(self, identity: str) -> None:
-        """The request with that id is about to be sent, and may be done from now on.
+    async def mark_sent(self, identity: str, at: float) -> None:
+        """The request with that id is about to be sent, at that time of day, and may be done from now on.
 
         Raises:
           StoreError: that cannot be written: do not send it.
 
         """
-        now = self._clock()
 
         def work(connection: sqlite3.Connection) -> None:
             connection.execute(
-                "UPDATE requests SET sent_at = ? WHERE id = ? AND sent_at IS NULL", (now, identity)
+                "UPDATE requests SET sent_at = ? WHERE id = ? AND sent_at IS NULL", (at, identity)
             )
 
         await self._database.write(work)
@@ -105,35 +92,28 @@ class OutboxStore:
 
         await self._database.write(work)
 
-    async def restore(self) -> Restored:
-        """Return what there is; what has expired is forgotten.
+    async def restore(self) -> list[Kept]:
+        """Return what there is, in its order.
 
         Raises:
-          StoreError: the file cannot be read or written.
+          StoreError: the file cannot be read.
 
         """
-        oldest = self._clock() - SENT_KEPT
 
-        def work(connection: sqlite3.Connection) -> Restored:
-            expired = connection.execute(
-                "DELETE FROM requests WHERE sent_at < ? RETURNING id", (oldest,)
-            ).fetchall()
+        def work(connection: sqlite3.Connection) -> list[Kept]:
             rows = connection.execute(
-                "SELECT id, target, payload, most, time FROM requests ORDER BY position"
+                "SELECT id, target, payload, most, time, sent_at FROM requests ORDER BY position"
             )
-            requests = [
-                Request(id=identity, target=target, payload=payload, most=most, time=seconds)
-                for identity, target, payload, most, seconds in rows
+            return [
+                Kept(Request(id=identity, target=target, payload=payload, most=most, time=seconds), sent_at)
+                for identity, target, payload, most, seconds, sent_at in rows
             ]
-            return Restored(requests, [str(identity) for (identity,) in expired])
 
-        return await self._database.write(work)
+        return await self._database.read(work)
 
 
 @asynccontextmanager
-async def open_outbox_store(
-    path: Path, clock: Callable[[], float] = time.time
-) -> AsyncGenerator[OutboxStore]:
+async def open_outbox_store(path: Path) -> AsyncGenerator[OutboxStore]:
     """Open the file at *path*.
 
     Raises:
@@ -141,4 +121,4 @@ async def open_outbox_store(
 
     """
     async with open_database(path, VERSION, TABLES) as database:
-        yield OutboxStore(database, clock)
+        yield OutboxStore(database)

@@ -16,6 +16,7 @@ from tunnel_relay.client import forwarding as module
 from tunnel_relay.client.forwarding import (
     AT_A_TIME,
     PAUSE,
+    SENT_KEPT,
     AnsweredLate,
     ExpiredRequest,
     Forwarding,
@@ -23,10 +24,12 @@ from tunnel_relay.client.forwarding import (
     Pressure,
     open_forwarding,
 )
-from tunnel_relay.client.outbox_store import SENT_KEPT, OutboxStore, Restored, open_outbox_store
+from tunnel_relay.client.outbox_store import Kept, OutboxStore, open_outbox_store
 from tunnel_relay.errors import OutboxFullError, RequestLostError, StoreError
 from tunnel_relay.policy.outbox import OutboxSettings, Priority
 from tunnel_relay.protocol.requests import Request, Response, Status
+
+NOW = 1e9
 
 
 def request(name: str = "id", payload: bytes = b"hello") -> Request:
@@ -62,6 +65,13 @@ class Way:
         return Response(id=request.id, status=fate)
 
 
+@attrs.define
+class Clock:
+    """What tells the time of day; it goes on while the machine sleeps."""
+
+    now: float
+
+
 @attrs.define(eq=False)
 class World:
     """A client's requests, and what they meet."""
@@ -70,6 +80,7 @@ class World:
     forwarding: Forwarding
     events: list[ForwardingEvent]
     heard: trio.Semaphore
+    clock: Clock
 
     async def event(self) -> ForwardingEvent:
         """Return the next event that is no pressure."""
@@ -82,7 +93,11 @@ class World:
 
 @asynccontextmanager
 async def open_world(
-    settings: OutboxSettings | None = None, store: OutboxStore | None = None, *, ready: bool = True
+    settings: OutboxSettings | None = None,
+    store: OutboxStore | None = None,
+    *,
+    ready: bool = True,
+    now: float = NOW,
 ) -> AsyncGenerator[World]:
     events: list[ForwardingEvent] = []
     heard = trio.Semaphore(0)
@@ -94,10 +109,11 @@ async def open_world(
 
     if ready:
         way.ready.set()
+    clock = Clock(now)
     async with open_forwarding(
-        way, settings=settings or OutboxSettings(), store=store, notify=notify
+        way, settings=settings or OutboxSettings(), store=store, notify=notify, clock=lambda: clock.now
     ) as forwarding:
-        yield World(way, forwarding, events, heard)
+        yield World(way, forwarding, events, heard, clock)
 
 
 async def test_a_request_is_answered(autojump_clock: MockClock) -> None:
@@ -177,7 +193,7 @@ async def test_one_that_was_sent_a_day_ago_is_not_sent_again(autojump_clock: Moc
         nursery.start_soon(forward)
         await wait_all_tasks_blocked()
         world.way.ready = trio.Event()
-        await trio.sleep(SENT_KEPT + 1)
+        world.clock.now += SENT_KEPT + 1
         world.way.ready.set()
     assert world.way.asked == ["id"]
 
@@ -192,12 +208,12 @@ async def test_the_urgent_is_in_the_file_until_it_is_answered(tmp_path: Path) ->
                 while "id" not in world.way.asked:
                     await trio.lowlevel.checkpoint()
                 scope.cancel()
-        assert await store.restore() == Restored([request()], [])
+        assert await store.restore() == [Kept(request(), NOW)]
         assert len(world.forwarding) == 1
         world.way.held["id"].set()
         assert await world.event() == AnsweredLate(request(), done())
         assert len(world.forwarding) == 0
-        assert await store.restore() == Restored([], [])
+        assert await store.restore() == []
 
 
 async def test_the_urgent_outlives_the_program(tmp_path: Path) -> None:
@@ -211,20 +227,32 @@ async def test_the_urgent_outlives_the_program(tmp_path: Path) -> None:
                 scope.cancel()
     async with open_outbox_store(tmp_path / "outbox.db") as store, open_world(store=store) as world:
         assert await world.event() == AnsweredLate(request(), done())
-        assert await store.restore() == Restored([], [])
+        assert await store.restore() == []
         assert await world.forwarding.forward(request("next"), Priority.HIGH) == done("next")
-        assert await store.restore() == Restored([], [])
+        assert await store.restore() == []
 
 
-async def test_what_has_expired_is_told(tmp_path: Path) -> None:
-    now = 1e9
-    async with open_outbox_store(tmp_path / "outbox.db", lambda: now) as store:
+async def test_what_has_expired_is_told_at_the_next_start(tmp_path: Path) -> None:
+    async with open_outbox_store(tmp_path / "outbox.db") as store:
         await store.keep(request())
-        await store.mark_sent("id")
-        now += SENT_KEPT + 1
-        async with open_world(store=store) as world:
+        await store.mark_sent("id", NOW - SENT_KEPT - 1)
+        async with open_world(store=store, ready=False) as world:
+            assert await world.event() == ExpiredRequest("id")
+            assert len(world.forwarding) == 0
+        assert await store.restore() == []
+
+
+async def test_a_start_does_not_prolong_the_time_for_sending_again(tmp_path: Path) -> None:
+    async with open_outbox_store(tmp_path / "outbox.db") as store:
+        await store.keep(request())
+        await store.mark_sent("id", NOW - SENT_KEPT)
+        async with open_world(store=store, ready=False) as world:
+            assert len(world.forwarding) == 1
+            world.clock.now += 1
+            world.way.ready.set()
             assert await world.event() == ExpiredRequest("id")
             assert world.way.asked == []
+        assert await store.restore() == []
 
 
 def pages(most: int) -> Callable[[sqlite3.Connection], None]:
@@ -263,7 +291,7 @@ async def test_what_was_written_while_others_took_the_room_is_not_kept(tmp_path:
         await trio.lowlevel.checkpoint()
         await world.forwarding.forward(request("quick"))
     async with open_outbox_store(tmp_path / "outbox.db") as store:
-        assert await store.restore() == Restored([], [])
+        assert await store.restore() == []
 
 
 async def test_what_cannot_be_marked_as_sent_is_not_sent(
@@ -274,14 +302,14 @@ async def test_what_cannot_be_marked_as_sent_is_not_sent(
         mark_sent = store.mark_sent
         tries = 0
 
-        async def fail_twice(identity: str) -> None:
+        async def fail_twice(identity: str, at: float) -> None:
             nonlocal tries
             tries += 1
             assert world.way.asked == []
             if tries < 3:
                 raise StoreError("the disk is full")
-            await mark_sent(identity)
+            await mark_sent(identity, at)
 
-        monkeypatch.setattr(OutboxStore, "mark_sent", lambda _store, identity: fail_twice(identity))  # pyright: ignore[reportUnknownLambdaType, reportUnknownArgumentType]
+        monkeypatch.setattr(OutboxStore, "mark_sent", lambda _store, *args: fail_twice(*args))  # pyright: ignore[reportUnknownLambdaType, reportUnknownArgumentType]
         assert await world.forwarding.forward(request(), Priority.HIGH) == done()
         assert tries == 3

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tunnel_relay.client.outbox_store import SENT_KEPT, OutboxStore, Restored, open_outbox_store
+from tunnel_relay.client.outbox_store import Kept, OutboxStore, open_outbox_store
 from tunnel_relay.errors import StoreError
 from tunnel_relay.protocol.requests import MAX_REQUEST, Request
 
@@ -27,31 +27,30 @@ async def test_what_waits_outlives_the_program(tmp_path: Path) -> None:
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
     async with open_outbox_store(path) as store:
         kept = [request("one"), request("three"), request("longest", bytes(MAX_REQUEST))]
-        assert await store.restore() == Restored(kept, [])
+        assert await store.restore() == [Kept(each) for each in kept]
 
 
 async def test_one_that_is_kept_already_stays_as_it_is(tmp_path: Path) -> None:
     async with open_outbox_store(tmp_path / "outbox.db") as store:
         await store.keep(request("one"))
         await store.keep(request("one", b"another"))
-        assert await store.restore() == Restored([request("one")], [])
+        assert await store.restore() == [Kept(request("one"))]
 
 
-async def test_what_was_sent_is_not_sent_again_once_the_far_end_may_have_forgotten_it(tmp_path: Path) -> None:
-    now = 1000.0
-    async with open_outbox_store(tmp_path / "outbox.db", lambda: now) as store:
-        for name in ("sent", "never sent", "sent later"):
-            await store.keep(request(name.replace(" ", "-")))
-        await store.mark_sent("sent")
-        now += 10
-        await store.mark_sent("sent")
-        await store.mark_sent("sent-later")
-        now = 1000.0 + SENT_KEPT
-        assert len((await store.restore()).requests) == 3
-        now += 1
-        kept = [request("never-sent"), request("sent-later")]
-        assert await store.restore() == Restored(kept, ["sent"])
-        assert await store.restore() == Restored(kept, [])
+async def test_it_is_kept_when_each_was_first_sent(tmp_path: Path) -> None:
+    path = tmp_path / "outbox.db"
+    async with open_outbox_store(path) as store:
+        for name in ("sent", "never-sent", "sent-later"):
+            await store.keep(request(name))
+        await store.mark_sent("sent", 1000.0)
+        await store.mark_sent("sent", 1010.0)
+        await store.mark_sent("sent-later", 1010.0)
+    async with open_outbox_store(path) as store:
+        assert await store.restore() == [
+            Kept(request("sent"), 1000.0),
+            Kept(request("never-sent")),
+            Kept(request("sent-later"), 1010.0),
+        ]
 
 
 async def fill_up(store: OutboxStore) -> None:
@@ -69,6 +68,6 @@ async def test_a_full_disk_is_told_to_whoever_sends_and_loses_nothing(tmp_path: 
         await fill_up(store)
         with pytest.raises(StoreError, match=r"outbox\.db: database or disk is full"):
             await store.keep(request("long", bytes(100_000)))
-        assert await store.restore() == Restored([request("one")], [])
+        assert await store.restore() == [Kept(request("one"))]
         await store.forget("one")
-        assert await store.restore() == Restored([], [])
+        assert await store.restore() == []
