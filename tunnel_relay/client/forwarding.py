@@ -95,7 +95,6 @@ class Forwarding:
     _clock: Callable[[], float] = time.time
     _pressed: bool = attrs.field(default=False, init=False)
     _changed: trio.Event = attrs.field(factory=trio.Event, init=False)
-    _emptier: trio.Event = attrs.field(factory=trio.Event, init=False)
 
     def __len__(self) -> int:
         """How many requests have no response yet."""
@@ -154,8 +153,7 @@ class Forwarding:
     async def wait_empty(self) -> None:
         """Wait until no request waits for its response."""
         while len(self._outbox):
-            self._emptier = trio.Event()
-            await self._emptier.wait()
+            await self._changed.wait()
 
     async def restore(self) -> None:
         """Take up what an earlier time has left."""
@@ -179,7 +177,6 @@ class Forwarding:
                 await at_a_time.acquire()
                 taken = None
                 while taken is None:
-                    self._changed = trio.Event()
                     if self._outbox.waiting:
                         # Nothing counts as sent before it can be; and what is most urgent shows then.
                         await self._way.wait_ready()
@@ -230,13 +227,15 @@ class Forwarding:
         return True
 
     async def _end(self, ticket: int, entry: _Entry) -> None:
-        self._outbox.remove(ticket)
         if entry.stored and self._store is not None:
             try:
-                await self._store.forget(entry.request.id)
+                # Whoever ends the program meanwhile is told how it went all the same.
+                with trio.CancelScope(shield=True):
+                    await self._store.forget(entry.request.id)
             except StoreError:
                 # It is asked again after the next start, and answered from the far end's record.
                 entry.stored = False
+        self._outbox.remove(ticket)
         entry.done.set()
         if entry.waited_for:
             return
@@ -247,7 +246,7 @@ class Forwarding:
 
     def _change(self) -> None:
         self._changed.set()
-        self._emptier.set()
+        self._changed = trio.Event()
         if self._outbox.pressed is not self._pressed:
             self._pressed = self._outbox.pressed
             self._notify(Pressure(self._pressed))

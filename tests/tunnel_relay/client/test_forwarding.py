@@ -182,6 +182,18 @@ async def test_a_request_that_nobody_waits_for_any_more_is_not_made(autojump_clo
         assert world.way.asked == ["id"]
 
 
+async def test_several_may_wait_until_there_is_no_request(autojump_clock: MockClock) -> None:
+    async with open_world(ready=False) as world:
+        with trio.fail_after(100):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(world.forwarding.forward, request())
+                await wait_all_tasks_blocked()
+                for _ in range(2):
+                    nursery.start_soon(world.forwarding.wait_empty)
+                    await wait_all_tasks_blocked()
+                world.way.ready.set()
+
+
 async def test_one_that_was_sent_a_day_ago_is_not_sent_again(autojump_clock: MockClock) -> None:
     async with open_world() as world, trio.open_nursery() as nursery:
         world.way.fates["id"] = [None]
@@ -230,6 +242,30 @@ async def test_the_urgent_outlives_the_program(tmp_path: Path) -> None:
         assert await store.restore() == []
         assert await world.forwarding.forward(request("next"), Priority.HIGH) == done("next")
         assert await store.restore() == []
+
+
+async def test_there_is_no_request_once_the_last_is_forgotten_and_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_outbox_store(tmp_path / "outbox.db") as store:
+        await store.keep(request())
+        forget = store.forget
+        forgetting, may_forget = trio.Event(), trio.Event()
+
+        async def forget_later(identity: str) -> None:
+            forgetting.set()
+            await may_forget.wait()
+            await forget(identity)
+
+        monkeypatch.setattr(OutboxStore, "forget", lambda _store, identity: forget_later(identity))  # pyright: ignore[reportUnknownLambdaType, reportUnknownArgumentType]
+        async with open_world(store=store) as world, trio.open_nursery() as nursery:
+            nursery.start_soon(world.forwarding.wait_empty)
+            await forgetting.wait()
+            assert len(world.forwarding) == 1
+            may_forget.set()
+            await world.forwarding.wait_empty()
+            assert world.events == [AnsweredLate(request(), done())]
+            assert await store.restore() == []
 
 
 async def test_what_has_expired_is_told_at_the_next_start(tmp_path: Path) -> None:
