@@ -50,6 +50,9 @@ REFRESH_PAUSE = 15.0
 # A server that says goodbye sooner than this, in seconds, is none to come back to at once.
 POLITE = 1.0
 
+# Seconds after which to look again whether streams have ended that would not outlive a change of servers.
+STAY = 5.0
+
 HTTP_UNAUTHORIZED = 401
 
 # Answers that only a person or another token can change.
@@ -204,11 +207,13 @@ class Dialing:
         now = trio.current_time()
         for endpoint in self._selector.to_probe(now):
             nursery.start_soon(self._probe, endpoint)
-        better = self._selector.better(now)
+        timer, better = self._selector.next_timer(now), self._selector.better(now)
         if better is not None:
-            await nursery.start(self._carry, better)
-            return
-        timer = self._selector.next_timer(now)
+            if not self.end.stays:
+                await nursery.start(self._carry, better)
+                return
+            # It can wait for them.
+            timer = now + STAY
         with trio.move_on_at(math.inf if timer is None else timer):
             await self._changed.wait()
 
@@ -224,6 +229,10 @@ class Dialing:
 
         def linked(link: Link) -> None:
             nonlocal held
+            if self._held is not None and self.end.stays:
+                # Streams have begun meanwhile that would end.
+                scope.cancel()
+                return
             scope.deadline = math.inf
             held = _Held(endpoint, link, scope)
             self._take(held, trio.current_time() - began)
@@ -235,11 +244,13 @@ class Dialing:
                 await self._link(endpoint, linked)
             except (WebSocketError, LinkLostError, TokenUnavailableError) as exc:
                 failure = exc
-        if held is None:
-            self._failed(endpoint, failure)
-            task_status.started()
-        else:
+        if held is not None:
             self._ended(held, failure)
+            return
+        if not (scope.cancelled_caught and trio.current_time() < scope.deadline):
+            # We have not given it up ourselves.
+            self._failed(endpoint, failure)
+        task_status.started()
 
     async def _link(self, endpoint: Endpoint, linked: Callable[[Link], None]) -> None:
         """Dial *endpoint*, tell of the link, and carry its frames.

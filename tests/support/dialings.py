@@ -41,6 +41,10 @@ class Server:
     accepted: Sequence[str] | None = None
     status: bytes = b""
     """What everybody is answered instead."""
+    hold: trio.Event | None = None
+    """What a request for a link waits for."""
+    tried: trio.Event = attrs.field(factory=trio.Event)
+    """Set when a link is asked for, whatever comes of it."""
     url: str = ""
     heads: list[bytes] = attrs.field(factory=list[bytes])
     frames: list[Frame] = attrs.field(factory=list[Frame])
@@ -67,6 +71,9 @@ class Server:
         if head.startswith(b"GET /api/tunnel/health"):
             await stream.send_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
             return
+        self.tried.set()
+        if self.hold is not None:
+            await self.hold.wait()
         with suppress(WebSocketError, LinkLostError, trio.BrokenResourceError):
             async with accept_websocket(stream, initial=head, subprotocol=SUBPROTOCOL) as websocket:
                 link = Link(websocket, self.heed)
