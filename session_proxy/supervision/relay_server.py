@@ -42,6 +42,7 @@ from tunnel_relay.server.port import PortSettings, PublicPort
 from tunnel_relay.server.relay_ssh import RelaySsh
 from tunnel_relay.server.service import RelayService, ServiceFigures
 from tunnel_relay.server.switch import Switch
+from tunnel_relay.server.waiting import Room
 
 # Of the connections that a server may have, how many need not have said yet whose they are; and of one address, unless
 # more of it may come at once.
@@ -173,7 +174,7 @@ class RelayServerDaemon:
         service.access.change(access_of(server).tiers)
         service.rates.change(rate_limits_of(server))
         service.settings = LinkSettings(heartbeat=limits.heartbeat, silence=limits.silence)
-        service.switch.most_waiting = limits.memory
+        service.switch.room.most = limits.memory
         port.settings = attrs.evolve(_port_settings(server), tls=port.settings.tls)
         port.pages = self._pages()
         if self._relay_ssh is not None:
@@ -190,7 +191,7 @@ class RelayServerDaemon:
             time.time,
             self.notify,
             LinkSettings(heartbeat=limits.heartbeat, silence=limits.silence),
-            switch=Switch(most_waiting=limits.memory),
+            switch=Switch(room=Room(limits.memory)),
             access=access_of(config),
             rates=rate_limits_of(config),
         )

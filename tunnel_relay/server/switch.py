@@ -7,7 +7,6 @@ nothing else of it. So it may end, and another may take its place, without a str
 from __future__ import annotations
 
 import itertools
-from collections import deque
 from collections.abc import Callable, Collection, Iterator
 from typing import Protocol
 
@@ -19,9 +18,7 @@ from tunnel_relay.policy.access import Denial
 from tunnel_relay.protocol.frames import LINK, Frame, FrameType
 from tunnel_relay.protocol.greetings import GoAway, Mode, read_hello, read_resume, write
 from tunnel_relay.protocol.multiplexer import Reason
-
-# What may wait for a link that is slower than the one it comes from: a session's own bound, and a little.
-MOST_WAITING = 12 * 1024 * 1024
+from tunnel_relay.server.waiting import Room, Waiting
 
 # Names of agents in one message.
 MOST_NAMED = 5
@@ -74,53 +71,23 @@ class Wanted:
 
 
 @attrs.define(eq=False)
-class _Way:
+class _Way(Waiting):
     """One direction of a session: what goes out at *port*, under its *label* there."""
 
     port: Port
     label: int
     other: _Way | None = None
-    _waiting: deque[Frame] = attrs.field(factory=deque[Frame], init=False)
-    bytes: int = attrs.field(default=0, init=False)
-
-    def __len__(self) -> int:
-        return len(self._waiting)
 
     def put(self, frame: Frame) -> bool:
         """Pass *frame* on; return whether there was room."""
-        if not self.port.switch.room_for(frame, self.bytes):
+        if not self.room.has_for(frame, self.bytes):
             return False
-        self._count(len(frame))
         if self.port.watch is not None:
             self.port.watch.going(self.label, frame)
         # The message that the payload is a view of need not be kept for it.
-        self._waiting.append(attrs.evolve(frame, session=self.label, payload=bytes(frame.payload)))
+        self.add(attrs.evolve(frame, session=self.label, payload=bytes(frame.payload)))
         self.port.link.poke()
         return True
-
-    def frames_to_send(self, most: int, now: float) -> list[Frame]:
-        """See `Source.frames_to_send`."""
-        del now
-        taken: list[Frame] = []
-        while self._waiting and most > 0:
-            frame = self._waiting.popleft()
-            taken.append(frame)
-            most -= len(frame)
-        self._count(-sum(map(len, taken)))
-        return taken
-
-    def drop(self) -> None:
-        """Nothing of what waits is sent any more."""
-        self._waiting.clear()
-        self._count(-self.bytes)
-
-    def _count(self, size: int) -> None:
-        self.bytes += size
-        self.port.switch.waiting += size
-
-    def next_timer(self) -> float | None:
-        """See `Source.next_timer`."""
-        return None
 
 
 @attrs.define(eq=False)
@@ -263,11 +230,12 @@ class Port:
         self.settle(wanted, far, self.switch.why_none(self.user, name))
 
     def _join(self, label: int, agent: Port) -> None:
-        down = _Way(self, label)
-        up = _Way(agent, agent.link_up(down))
+        room = self.switch.room
+        down = _Way(room, self, label)
+        up = _Way(room, agent, agent.link_up(down))
         up.other, down.other = down, up
         self._ways[label] = up
-        self.switch.ways += 2
+        room.ways += 2
         for way in (up, down):
             way.port.link.add(way)
 
@@ -278,7 +246,7 @@ class Port:
         for each in (way, way.other):
             each.port.link.remove(each)
             each.drop()
-        self.switch.ways -= 2
+        self.switch.room.ways -= 2
 
 
 @attrs.define(eq=False)
@@ -290,34 +258,19 @@ class Switch:
         of that name, and where a session is resumed, for what was this relay's instance when it began. Or it says
         why there is none; nothing, where there is no such agent.
       elsewhere: Knows the agents that other servers have, where there are such servers.
-      most_waiting: Bytes that may wait to be passed on, in all sessions together.
+      room: What may wait to be passed on.
       pools: Returns whether the users of a tier have several agents of one name.
-      waiting: Bytes that do.
-      ways: Directions of sessions that there are.
 
     """
 
     keeper: Callable[[Port, str, str | None], Port | Denial | None] | None = None
     elsewhere: Elsewhere | None = None
-    most_waiting: int = 512 * 1024 * 1024
+    room: Room = attrs.field(factory=Room)
     pools: Callable[[str], bool] = lambda _tier: True
-    waiting: int = attrs.field(default=0, init=False)
-    ways: int = attrs.field(default=0, init=False)
     # By user, name and instance.
     _agents: dict[str, dict[str, dict[str, Port]]] = attrs.field(
         factory=dict[str, dict[str, dict[str, Port]]]
     )
-
-    def room_for(self, frame: Frame, waiting: int) -> bool:
-        """Return whether *frame* may wait where so many bytes do.
-
-        Where all memory is taken, each direction of a session may have its share of it: those that have more are to
-        blame.
-        """
-        size = len(frame)
-        if self.waiting + size <= self.most_waiting:
-            return waiting + size <= MOST_WAITING
-        return waiting + size <= min(MOST_WAITING, self.most_waiting // max(1, self.ways))
 
     def register(self, agent: Port) -> None:
         """Let the clients of an agent's user reach it.

@@ -7,7 +7,8 @@ import pytest
 from tests.support.relay_ports import Carrier
 from tunnel_relay.protocol.frames import Frame, FrameType
 from tunnel_relay.protocol.greetings import Hello, read_go_away, write
-from tunnel_relay.server.switch import MOST_WAITING, Port, Switch
+from tunnel_relay.server.switch import Port, Switch
+from tunnel_relay.server.waiting import MOST_WAITING, Room
 
 
 def agent(switch: Switch, name: str, instance: str, user: str = "alice") -> Port:
@@ -97,12 +98,12 @@ def test_what_waits_is_counted() -> None:
     client.heed(data(1, 1000))
     nas.heed(data(1, 500))
     assert client.waiting() == nas.waiting() == (2, 1544)
-    assert switch.waiting == 1544
+    assert switch.room.waiting == 1544
     [frame] = far.take()
     assert (frame.type, len(frame.payload)) == (FrameType.DATA, 1000)
     assert client.waiting() == (1, 522)
     client.lose("it is cut")
-    assert (switch.waiting, switch.ways) == (0, 0)
+    assert (switch.room.waiting, switch.room.ways) == (0, 0)
 
 
 def test_who_takes_too_little_is_parted_from() -> None:
@@ -114,11 +115,11 @@ def test_who_takes_too_little_is_parted_from() -> None:
     for wire in (near, far):
         [frame] = wire.own
         assert read_go_away(frame.payload).detail == "the other end takes too little of what is sent"
-    assert (client.sessions, nas.sessions, switch.waiting) == (0, 0, 0)
+    assert (client.sessions, nas.sessions, switch.room.waiting) == (0, 0, 0)
 
 
 def test_where_memory_is_short_those_who_have_most_of_it_are_to_blame() -> None:
-    switch = Switch(most_waiting=400_000)
+    switch = Switch(room=Room(400_000))
     client, _, near, _ = joined(switch)
     for label in (1, 2):
         begin(client, label)
