@@ -125,14 +125,15 @@ class Forwarding:
         size = len(request.payload)
         self._outbox.check_room(size)
         store = self._store if priority is Priority.HIGH else None
-        if store is not None:
-            await store.keep(request)
-        entry = _Entry(request, store is not None)
+        earlier = None if store is None else await store.keep(request)
+        # What was sent before may have been done, whoever asks for it now.
+        sent_at = None if earlier is None else earlier.sent_at
+        entry = _Entry(request, store is not None, sent_at=sent_at)
         try:
             ticket = self._outbox.put(entry, size, priority)
         except OutboxFullError:
-            # Others came while it was written.
-            if store is not None:
+            # Others came while it was written. One that was accepted earlier is kept.
+            if store is not None and earlier is None:
                 with trio.CancelScope(shield=True):
                     await store.forget(request.id)
             raise

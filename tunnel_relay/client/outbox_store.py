@@ -30,6 +30,8 @@ TABLES = (
     )
     """,
 )
+ALL = "SELECT id, target, payload, most, time, sent_at FROM requests ORDER BY position"
+ONE = "SELECT id, target, payload, most, time, sent_at FROM requests WHERE id = ?"
 
 
 @attrs.frozen
@@ -46,8 +48,8 @@ class OutboxStore:
 
     _database: Database
 
-    async def keep(self, request: Request) -> None:
-        """Write *request* to the disk; one with its id that is there stays.
+    async def keep(self, request: Request) -> Kept | None:
+        """Write *request* to the disk; one with its id that is there already stays, and is returned.
 
         Raises:
           StoreError: that cannot be done: the request is not kept.
@@ -55,14 +57,16 @@ class OutboxStore:
         """
         row = (request.id, request.target, request.payload, request.most, request.time)
 
-        def work(connection: sqlite3.Connection) -> None:
+        def work(connection: sqlite3.Connection) -> Kept | None:
+            found = connection.execute(ONE, (request.id,)).fetchone()
+            if found is not None:
+                return _kept(found)
             connection.execute(
-                "INSERT INTO requests (id, target, payload, most, time) VALUES (?, ?, ?, ?, ?)"
-                " ON CONFLICT (id) DO NOTHING",
-                row,
+                "INSERT INTO requests (id, target, payload, most, time) VALUES (?, ?, ?, ?, ?)", row
             )
+            return None
 
-        await self._database.write(work)
+        return await self._database.write(work)
 
     async def mark_sent(self, identity: str, at: float) -> None:
         """The request with that id is about to be sent, at that time of day, and may be done from now on.
@@ -101,13 +105,7 @@ class OutboxStore:
         """
 
         def work(connection: sqlite3.Connection) -> list[Kept]:
-            rows = connection.execute(
-                "SELECT id, target, payload, most, time, sent_at FROM requests ORDER BY position"
-            )
-            return [
-                Kept(Request(id=identity, target=target, payload=payload, most=most, time=seconds), sent_at)
-                for identity, target, payload, most, seconds, sent_at in rows
-            ]
+            return [_kept(row) for row in connection.execute(ALL)]
 
         return await self._database.read(work)
 
@@ -122,3 +120,9 @@ async def open_outbox_store(path: Path) -> AsyncGenerator[OutboxStore]:
     """
     async with open_database(path, VERSION, TABLES) as database:
         yield OutboxStore(database)
+
+
+def _kept(row: tuple[str, str, bytes, int, float, float | None]) -> Kept:
+    """Return what a row says."""
+    identity, target, payload, most, seconds, sent_at = row
+    return Kept(Request(id=identity, target=target, payload=payload, most=most, time=seconds), sent_at)

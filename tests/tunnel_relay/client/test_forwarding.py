@@ -311,23 +311,38 @@ async def test_a_full_disk_is_told_to_whoever_asks(tmp_path: Path) -> None:
         assert await world.forwarding.forward(long) == done()
 
 
-async def test_what_was_written_while_others_took_the_room_is_not_kept(tmp_path: Path) -> None:
+@pytest.mark.parametrize("earlier", [False, True])
+async def test_what_was_written_while_others_took_the_room_is_kept_only_where_it_was_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, earlier: bool
+) -> None:
     async with (
         open_outbox_store(tmp_path / "outbox.db") as store,
         open_world(OutboxSettings(items=1), store, ready=False) as world,
         trio.open_nursery() as nursery,
     ):
+        if earlier:
+            await store.keep(request())
+        keep = store.keep
 
-        async def forward() -> None:
-            with pytest.raises(OutboxFullError):
-                await world.forwarding.forward(request(), Priority.HIGH)
-            nursery.cancel_scope.cancel()
+        async def keep_slowly(request_: Request) -> Kept | None:
+            nursery.start_soon(world.forwarding.forward, request("quick"))
+            await wait_all_tasks_blocked()
+            return await keep(request_)
 
-        nursery.start_soon(forward)
-        await trio.lowlevel.checkpoint()
-        await world.forwarding.forward(request("quick"))
-    async with open_outbox_store(tmp_path / "outbox.db") as store:
-        assert await store.restore() == []
+        monkeypatch.setattr(OutboxStore, "keep", lambda _store, request_: keep_slowly(request_))  # pyright: ignore[reportUnknownLambdaType, reportUnknownArgumentType]
+        with pytest.raises(OutboxFullError):
+            await world.forwarding.forward(request(), Priority.HIGH)
+        assert await store.restore() == ([Kept(request())] if earlier else [])
+        nursery.cancel_scope.cancel()
+
+
+async def test_who_asks_again_for_what_was_sent_does_not_prolong_its_time(tmp_path: Path) -> None:
+    async with open_outbox_store(tmp_path / "outbox.db") as store, open_world(store=store) as world:
+        await store.keep(request())
+        await store.mark_sent("id", NOW - SENT_KEPT - 1)
+        with pytest.raises(RequestLostError, match="it was sent a day ago"):
+            await world.forwarding.forward(request(), Priority.HIGH)
+        assert world.way.asked == []
 
 
 async def test_what_cannot_be_marked_as_sent_is_not_sent(

@@ -32,9 +32,10 @@ async def test_what_waits_outlives_the_program(tmp_path: Path) -> None:
 
 async def test_one_that_is_kept_already_stays_as_it_is(tmp_path: Path) -> None:
     async with open_outbox_store(tmp_path / "outbox.db") as store:
-        await store.keep(request("one"))
-        await store.keep(request("one", b"another"))
-        assert await store.restore() == [Kept(request("one"))]
+        assert await store.keep(request("one")) is None
+        await store.mark_sent("one", 1000.0)
+        assert await store.keep(request("one", b"another")) == Kept(request("one"), 1000.0)
+        assert await store.restore() == [Kept(request("one"), 1000.0)]
 
 
 async def test_it_is_kept_when_each_was_first_sent(tmp_path: Path) -> None:
