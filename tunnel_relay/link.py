@@ -17,6 +17,15 @@ from tunnel_relay.websocket import WebSocket
 # What one message holds, or a frame more. Longer ones gain nothing.
 MESSAGE = 64 * 1024
 
+# Bytes of what the link itself has to say that may wait while the other end reads nothing.
+MOST_OWN = 1024 * 1024
+
+# What a PING may hold, for it comes back (as in RFC 6455, section 5.5).
+MOST_PING = 125
+
+# Frames in a row that are heeded before others have their turn.
+FRAMES = 64
+
 # The code of a WebSocket whose other end breaks the rules (RFC 6455, section 7.4.1).
 PROTOCOL_ERROR = 1002
 
@@ -67,8 +76,8 @@ class FrameCarrier(Protocol):
         ...
 
 
-class _SilentError(LinkLostError):
-    """Nothing is heard any more."""
+class _DeafError(LinkLostError):
+    """Nothing is heard any more, or nobody there hears us."""
 
 
 @attrs.define(eq=False)
@@ -90,14 +99,23 @@ class Link:
     _pinged_at: float | None = attrs.field(default=None, init=False)
     _sources: dict[Source, None] = attrs.field(factory=dict[Source, None], init=False)
     _own: deque[Frame] = attrs.field(factory=deque[Frame], init=False)
+    _own_bytes: int = attrs.field(default=0, init=False)
+    _sending: bool = attrs.field(default=False, init=False)
+    _overrun: trio.Event = attrs.field(factory=trio.Event, init=False)
     _poked: trio.Event = attrs.field(factory=trio.Event, init=False)
     _all_sent: trio.Event = attrs.field(factory=trio.Event, init=False)
     _heard_at: float = attrs.field(factory=trio.current_time, init=False)
     _held_until: float = attrs.field(default=-math.inf, init=False)
 
     def send(self, frame: Frame) -> None:
-        """Send *frame* before what the sources have."""
+        """Send *frame* before what the sources have; where too many wait, the link is lost."""
+        if self._overrun.is_set():
+            return
         self._own.append(frame)
+        self._own_bytes += len(frame)
+        # What is not on its way yet, since much is said at once, is taken in a moment.
+        if self._own_bytes > MOST_OWN and self._sending:
+            self._overrun.set()
         self.poke()
 
     def add(self, source: Source) -> None:
@@ -152,12 +170,14 @@ class Link:
             nursery.start_soon(until_lost, self._read)
             nursery.start_soon(until_lost, self._write)
             nursery.start_soon(until_lost, self._beat)
-        if isinstance(why, _SilentError):
+            nursery.start_soon(until_lost, self._watch_overrun)
+        if isinstance(why, _DeafError):
             # It would be waited for in vain, and others wait for us.
             await self.websocket.abandon()
         raise why
 
     async def _read(self) -> None:
+        heeded = 0
         while True:
             for message in await self.websocket.receive_many():
                 if self._held_until > trio.current_time():
@@ -168,19 +188,26 @@ class Link:
                     raise LinkLostError("the other end sent text")
                 try:
                     for frame in decode(message):
-                        if frame.session != LINK:
-                            self.heed(frame)
-                        elif frame.type is FrameType.PING:
-                            self.send(attrs.evolve(frame, type=FrameType.PONG))
-                        elif frame.type is FrameType.PONG:
-                            self._answered()
-                        else:
-                            self.heed(frame)
+                        self._heed(frame)
+                        heeded += 1
+                        if heeded % FRAMES == 0:
+                            await trio.lowlevel.checkpoint()
                 except RelayProtocolError as exc:
                     await self.websocket.aclose(PROTOCOL_ERROR, str(exc))
                     raise LinkLostError(f"the other end broke the protocol: {exc}") from exc
             # What came may be answered, and makes room.
             self.poke()
+
+    def _heed(self, frame: Frame) -> None:
+        if frame.session != LINK or frame.type not in (FrameType.PING, FrameType.PONG):
+            self.heed(frame)
+        elif frame.type is FrameType.PONG:
+            self._answered()
+        elif len(frame.payload) > MOST_PING:
+            raise RelayProtocolError(f"a PING holds {len(frame.payload)} bytes")
+        else:
+            # The message that the payload is a view of need not be kept for it.
+            self.send(attrs.evolve(frame, type=FrameType.PONG, payload=bytes(frame.payload)))
 
     def _answered(self) -> None:
         if self._pinged_at is not None:
@@ -192,7 +219,9 @@ class Link:
             self._poked = trio.Event()
             messages = self._messages(trio.current_time())
             if messages:
+                self._sending = True
                 await self.websocket.send_many(messages)
+                self._sending = False
                 continue
             self._all_sent.set()
             timers = [timer for source in self._sources if (timer := source.next_timer()) is not None]
@@ -202,14 +231,27 @@ class Link:
     def _messages(self, now: float) -> list[bytes]:
         """Return a message of each that has something to say."""
         messages: list[bytes] = []
-        if self._own:
-            messages.append(encode(self._own))
-            self._own.clear()
+        while self._own:
+            messages.append(encode(self._take_own()))
         for source in list(self._sources):
             frames = source.frames_to_send(MESSAGE, now)
             if frames:
                 messages.append(encode(frames))
         return messages
+
+    def _take_own(self) -> list[Frame]:
+        """Take as many frames as a message holds, or one."""
+        taken = [self._own.popleft()]
+        size = len(taken[0])
+        while self._own and size + len(self._own[0]) <= MESSAGE:
+            size += len(self._own[0])
+            taken.append(self._own.popleft())
+        self._own_bytes -= size
+        return taken
+
+    async def _watch_overrun(self) -> None:
+        await self._overrun.wait()
+        raise _DeafError(f"the other end reads nothing: {MOST_OWN} bytes wait for it")
 
     async def _beat(self) -> None:
         heartbeat, silence = self.settings.heartbeat, self.settings.silence
@@ -218,6 +260,6 @@ class Link:
             await trio.sleep_until(min(trio.current_time() + min(heartbeat, silence) / 2, lost_at))
             heard_at = max(self._heard_at, self._held_until)
             if trio.current_time() >= heard_at + silence:
-                raise _SilentError(f"nothing was heard for {silence:g} s")
+                raise _DeafError(f"nothing was heard for {silence:g} s")
             if trio.current_time() - heard_at >= heartbeat / 2:
                 self.send(Frame(FrameType.PING))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from typing import cast
 
+import attrs
 import pytest
 import trio
 import trio.testing
@@ -13,8 +15,16 @@ from trio.testing import MockClock
 from tests.support.websockets import open_websocket_pair
 from tunnel_relay.background import open_background
 from tunnel_relay.errors import LinkLostError, WebSocketClosedError
-from tunnel_relay.link import PROTOCOL_ERROR, Link, LinkSettings
-from tunnel_relay.protocol.frames import Frame, FrameType, decode, encode
+from tunnel_relay.link import (
+    FRAMES,
+    MESSAGE,
+    MOST_OWN,
+    MOST_PING,
+    PROTOCOL_ERROR,
+    Link,
+    LinkSettings,
+)
+from tunnel_relay.protocol.frames import MAX_PAYLOAD, Frame, FrameType, decode, encode
 from tunnel_relay.websocket import NO_CLOSE_FRAME, WebSocket
 
 
@@ -133,3 +143,87 @@ async def test_the_time_to_an_answer_is_known(autojump_clock: MockClock) -> None
         await far.send_binary(encode([Frame(FrameType.PONG)]))
         await trio.sleep(1)
         assert link.round_trip == 2
+
+
+@attrs.define(eq=False)
+class Stalled:
+    """A WebSocket whose other end says *message* again and again, and reads nothing."""
+
+    message: bytes
+    given: int = 0
+    abandoned: bool = False
+
+    async def receive_many(self) -> list[bytes]:
+        await trio.lowlevel.checkpoint()
+        self.given += 1
+        return [self.message]
+
+    async def send_many(self, messages: list[bytes]) -> None:
+        await trio.sleep_forever()
+
+    async def abandon(self) -> None:
+        self.abandoned = True
+
+
+@pytest.mark.parametrize(
+    "frame", [Frame(FrameType.PING, payload=bytes(MOST_PING)), Frame(FrameType.HELLO, 1)]
+)
+async def test_who_reads_nothing_of_what_it_asks_for_is_cut_off(frame: Frame) -> None:
+    stalled = Stalled(encode([frame] * 100))
+
+    def heed(_: Frame) -> None:
+        link.send(Frame(FrameType.GOAWAY, 1, payload=bytes(100)))
+
+    link = Link(cast("WebSocket", stalled), heed)
+    with pytest.raises(LinkLostError, match="reads nothing"), trio.fail_after(60):
+        await link.run()
+    assert stalled.abandoned
+    assert stalled.given * 100 * 100 < 3 * MOST_OWN
+
+
+async def test_a_ping_is_no_way_to_send_much(autojump_clock: MockClock) -> None:
+    async with open_link([]) as (_, far, ended):
+        await far.send_binary(encode([Frame(FrameType.PING, payload=bytes(MOST_PING))]))
+        [pong] = await frames(far)
+        assert (pong.type, len(pong.payload)) == (FrameType.PONG, MOST_PING)
+        await far.send_binary(encode([Frame(FrameType.PING, payload=bytes(MOST_PING + 1))]))
+        with pytest.raises(WebSocketClosedError) as caught:
+            await far.receive()
+        assert caught.value.code == PROTOCOL_ERROR
+        await trio.testing.wait_all_tasks_blocked()
+        assert "126 bytes" in str(ended.why)
+
+
+async def test_what_is_said_at_once_goes_in_messages_of_some_length(autojump_clock: MockClock) -> None:
+    """However much it is, where the other end reads it."""
+    async with open_link([]) as (link, far, ended):
+        sizes = [*[100] * 30_000, MAX_PAYLOAD, 100]
+        for number, size in enumerate(sizes, 1):
+            link.send(Frame(FrameType.GOAWAY, number, payload=bytes(size)))
+        came: list[int] = []
+        while len(came) < len(sizes):
+            message = await far.receive()
+            assert isinstance(message, bytes)
+            found = list(decode(message))
+            assert len(message) <= MESSAGE or len(found) == 1
+            came += [frame.session for frame in found]
+        assert came == list(range(1, len(sizes) + 1))
+        assert ended.why is None
+
+
+async def test_others_have_their_turn_in_the_middle_of_a_message(autojump_clock: MockClock) -> None:
+    heard: list[Frame] = []
+    seen: list[int] = []
+
+    async def look() -> None:
+        while True:
+            seen.append(len(heard))
+            await trio.lowlevel.checkpoint()
+
+    async with open_link(heard) as (_, far, _), open_background() as nursery:
+        nursery.start_soon(look)
+        await far.send_binary(encode([Frame(FrameType.ACK, 1, number=1)] * FRAMES * 4))
+        while len(heard) < FRAMES * 4:
+            await trio.lowlevel.checkpoint()
+        nursery.cancel_scope.cancel()
+    assert {FRAMES, FRAMES * 2, FRAMES * 3} <= set(seen)
