@@ -26,7 +26,8 @@ MOST_PING = 125
 # Frames in a row that are heeded before others have their turn.
 FRAMES = 64
 
-# The code of a WebSocket whose other end breaks the rules (RFC 6455, section 7.4.1).
+# Codes of RFC 6455, section 7.4.1: that we go, and that the other end breaks the rules.
+GOING_AWAY = 1001
 PROTOCOL_ERROR = 1002
 
 
@@ -217,7 +218,12 @@ class Link:
     async def _write(self) -> None:
         while True:
             self._poked = trio.Event()
-            messages = self._messages(trio.current_time())
+            try:
+                messages = self._messages(trio.current_time())
+            except RelayProtocolError as exc:
+                # The next link begins to count anew.
+                await self.websocket.aclose(GOING_AWAY, str(exc))
+                raise LinkLostError(f"nothing more can be sent: {exc}") from None
             if messages:
                 self._sending = True
                 await self.websocket.send_many(messages)

@@ -17,6 +17,7 @@ from tunnel_relay.background import open_background
 from tunnel_relay.errors import LinkLostError, WebSocketClosedError
 from tunnel_relay.link import (
     FRAMES,
+    GOING_AWAY,
     MESSAGE,
     MOST_OWN,
     MOST_PING,
@@ -209,6 +210,16 @@ async def test_what_is_said_at_once_goes_in_messages_of_some_length(autojump_clo
             came += [frame.session for frame in found]
         assert came == list(range(1, len(sizes) + 1))
         assert ended.why is None
+
+
+async def test_a_link_whose_labels_have_run_out_is_closed(autojump_clock: MockClock) -> None:
+    async with open_link([]) as (link, far, ended):
+        link.send(Frame(FrameType.GOAWAY, 1 << 32))
+        with pytest.raises(WebSocketClosedError, match="numbers have run out") as caught:
+            await far.receive()
+        assert caught.value.code == GOING_AWAY
+        await trio.testing.wait_all_tasks_blocked()
+        assert str(ended.why).startswith("nothing more can be sent: ")
 
 
 async def test_others_have_their_turn_in_the_middle_of_a_message(autojump_clock: MockClock) -> None:

@@ -87,13 +87,22 @@ class Frame:
 
 
 def encode(frames: Iterable[Frame]) -> bytes:
-    """Return the message that holds *frames*."""
+    """Return the message that holds *frames*.
+
+    Raises:
+      RelayProtocolError: a number in one of them is larger than its field: labels and streams run out at last.
+
+    """
     parts: list[Buffer] = []
     for frame in frames:
-        parts.append(
-            _HEADER.pack(frame.type, 0, frame.session, frame.stream, frame.number, len(frame.payload))
-        )
-        parts.append(frame.payload)
+        try:
+            header = _HEADER.pack(
+                frame.type, 0, frame.session, frame.stream, frame.number, len(frame.payload)
+            )
+        except struct.error as exc:
+            what = f"{frame.type.name} of session {frame.session}, stream {frame.stream}"
+            raise RelayProtocolError(f"numbers have run out: {what}") from exc
+        parts += (header, frame.payload)
     return b"".join(parts)
 
 

@@ -70,3 +70,12 @@ def test_a_header_is_what_it_says() -> None:
 def test_what_is_no_frame_is_refused(message: bytes, words: str) -> None:
     with pytest.raises(RelayProtocolError, match=words):
         list(decode(message))
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [Frame(FrameType.GOAWAY, 1 << 32), Frame(FrameType.OPEN, 1, 1 << 32, 1), Frame(FrameType.ACK, -1)],
+)
+def test_numbers_that_have_run_out_are_not_written(frame: Frame) -> None:
+    with pytest.raises(RelayProtocolError, match="numbers have run out: "):
+        encode([frame])
