@@ -53,6 +53,7 @@ class FarEnd:
       settings: The sessions' bounds.
       asked: Called with each request (see `Answering.asked`). Without it, none is done.
       limit: Seconds that connecting may take.
+      draining: Why there are to be no more sessions and streams; "" while there may be.
 
     """
 
@@ -62,6 +63,7 @@ class FarEnd:
     settings: SessionSettings
     asked: Callable[[AskedRequest], None] | None = None
     limit: float = CONNECT_LIMIT
+    draining: str = attrs.field(default="", init=False)
     _sessions: dict[str, _Kept] = attrs.field(factory=dict[str, _Kept], init=False)
     _labels: dict[int, _Kept] = attrs.field(factory=dict[int, _Kept], init=False)
     _link: FrameCarrier | None = attrs.field(default=None, init=False)
@@ -143,6 +145,10 @@ class FarEnd:
     def _begin(self, frame: Frame) -> None:
         hello = read_hello(frame.payload)
         kept = self._sessions.get(hello.token)
+        if kept is None and self.draining:
+            # There may be another one to go to, or there will be.
+            self._go_away(frame.session, self.draining, lost=False)
+            return
         if kept is None:
             live = LiveSession.new(
                 initiator=False, settings=self.settings, opened=self._opened, asked=self.asked
@@ -175,9 +181,9 @@ class FarEnd:
         except RelayProtocolError as exc:
             kept.live.lose(str(exc))
 
-    def _go_away(self, label: int, detail: str) -> None:
+    def _go_away(self, label: int, detail: str, *, lost: bool = True) -> None:
         assert self._link is not None
-        self._link.send(Frame(FrameType.GOAWAY, label, payload=write(GoAway(lost=True, detail=detail))))
+        self._link.send(Frame(FrameType.GOAWAY, label, payload=write(GoAway(lost=lost, detail=detail))))
 
     async def _keep(self, token: str, kept: _Kept) -> None:
         await kept.live.run()
@@ -191,6 +197,9 @@ class FarEnd:
         refusal = read_refusal(request)
         if refusal is not None:
             stream.refuse(*refusal)
+            return
+        if self.draining:
+            stream.refuse(Reason.LIMIT, self.draining)
             return
         self.nursery.start_soon(self._serve, stream, request.decode("utf8", "replace"))
 

@@ -20,7 +20,6 @@ from session_proxy.profile.model import ListenAddress
 from session_proxy.profile.relay_model import RelayAgent
 from session_proxy.supervision.status import RelayAgentStatus
 from tunnel_relay.agent.running import Agent, AgentSettings, open_agent
-from tunnel_relay.background import open_background, wait_first
 from tunnel_relay.dial_events import DialEvent
 from tunnel_relay.dial_settings import DialSettings
 from tunnel_relay.errors import StoreError
@@ -28,6 +27,8 @@ from tunnel_relay.link import LinkSettings
 from tunnel_relay.protocol.session import SessionSettings
 
 RECORD = "requests.db"
+
+LEAVING = "the agent is being shut down"
 
 
 @attrs.define(eq=False)
@@ -81,8 +82,8 @@ class RelayAgentDaemon:
                 task_status.started([])
                 await stop.wait()
                 with trio.move_on_after(limits.drain):
-                    await _wait_over(agent)
-                await agent.part("the agent is being shut down")
+                    await agent.drain(LEAVING)
+                await agent.part(LEAVING)
         except (StoreError, OSError) as exc:
             problem = Problem("state", str(exc), "name a folder that is yours, with room")
             raise ProfileError(config.file, [problem]) from exc
@@ -147,17 +148,3 @@ class RelayAgentDaemon:
     def render_metrics(self, accept: str) -> tuple[bytes, str]:
         """Return the metrics of this agent."""
         return self.metrics.render(accept)
-
-
-async def _wait_over(agent: Agent) -> None:
-    """Return when no stream goes on: there is none, or no way for any."""
-    async with open_background() as nursery:
-        over = trio.Event()
-
-        async def wait() -> None:
-            await agent.offering.wait_streams_over()
-            over.set()
-
-        nursery.start_soon(wait)
-        while agent.dialing.linked and not over.is_set():
-            await wait_first(over, agent.dialing.changed)

@@ -110,3 +110,30 @@ async def test_a_request_whose_session_ends_is_done_and_the_next_session_hears_o
             world.go.set()
         assert responses == [Response(id="id", status=Status.DONE, payload=b"olleh")]
         assert world.heard == [b"hello"]
+
+
+async def test_who_drains_does_what_it_has_begun_and_no_more(tmp_path: Path) -> None:
+    async with open_world(tmp_path) as world, open_session(world) as couple, trio.open_nursery() as nursery:
+        responses: list[Response] = []
+        over = trio.Event()
+
+        async def ask() -> None:
+            responses.append(await couple.client.ask(request()))
+
+        async def wait_over() -> None:
+            await world.answering.wait_over()
+            over.set()
+
+        nursery.start_soon(ask)
+        while not world.heard:
+            await trio.lowlevel.checkpoint()
+        world.answering.draining = "it is being shut down"
+        nursery.start_soon(wait_over)
+        busy = await couple.client.ask(attrs.evolve(request(), id="another"))
+        assert (busy.status, busy.detail) == (Status.BUSY, "it is being shut down")
+        await wait_all_tasks_blocked()
+        assert not over.is_set()
+        world.go.set()
+        await over.wait()
+    assert responses == [Response(id="id", status=Status.DONE, payload=b"olleh")]
+    assert world.heard == [b"hello"]

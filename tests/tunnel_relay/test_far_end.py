@@ -257,3 +257,24 @@ async def test_a_client_that_parts_for_good_is_not_waited_for() -> None:
         world.far.heed(Frame(FrameType.GOAWAY, 1, payload=write(GoAway(lost=True, detail="it is done"))))
         assert await world.said() == []
         assert world.far.sessions == 0
+
+
+async def test_who_drains_begins_nothing_and_goes_on_with_what_there_is() -> None:
+    async with open_world() as world:
+        world.hello()
+        await world.said()
+        world.far.draining = "the agent is being shut down"
+        world.far.heed(Frame(FrameType.OPEN, 1, 1, 1, GRANT + b"here"))
+        [frame] = await world.said()
+        assert frame.type is FrameType.REFUSED
+        assert bytes(frame.payload) == bytes([Reason.LIMIT]) + b"the agent is being shut down"
+        assert world.asked == []
+        other = Hello(agent="nas", token=TOKEN[::-1], fence=1)
+        world.far.heed(Frame(FrameType.HELLO, 2, payload=write(other)))
+        [frame] = await world.said()
+        assert (frame.type, frame.session) == (FrameType.GOAWAY, 2)
+        assert read_go_away(frame.payload) == GoAway(lost=False, detail="the agent is being shut down")
+        world.resume(3, 2)
+        frames = await world.said()
+        assert FrameType.WELCOME in kinds(frames)
+        assert world.far.sessions == 1

@@ -12,7 +12,7 @@ import trio
 
 from tunnel_relay.agent.offering import Offering
 from tunnel_relay.answering import Answering
-from tunnel_relay.background import open_background
+from tunnel_relay.background import open_background, wait_first
 from tunnel_relay.dial_events import DialEvent
 from tunnel_relay.dial_settings import DialSettings
 from tunnel_relay.dialing import Dialing, TokenSource
@@ -58,9 +58,37 @@ class Agent:
 
     offering: Offering
     dialing: Dialing
+    answering: Answering | None = None
+
+    async def drain(self, detail: str) -> None:
+        """Take nothing new, for the reason *detail*, and return when all that is under way is over.
+
+        Streams that have no way, since there is no link, are not waited for; requests are.
+        """
+        self.offering.draining = detail
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._wait_streams_over)
+            if self.answering is not None:
+                self.answering.draining = detail
+                await self.answering.wait_over()
+
+    async def _wait_streams_over(self) -> None:
+        async with open_background() as nursery:
+            over = trio.Event()
+
+            async def wait() -> None:
+                await self.offering.wait_streams_over()
+                over.set()
+
+            nursery.start_soon(wait)
+            while self.dialing.linked and not over.is_set():
+                await wait_first(over, self.dialing.changed)
 
     async def part(self, detail: str) -> None:
         """Give up all sessions, and see to it that clients hear so; waits for that no longer than `PARTING`."""
+        with trio.move_on_after(PARTING):
+            # Answers are not for those who only come back for them.
+            await self.dialing.wait_sent()
         self.offering.close(detail)
         with trio.move_on_after(PARTING):
             # Their tasks say it first.
@@ -92,9 +120,11 @@ async def open_agent(
         nursery: trio.Nursery = await stack.enter_async_context(open_background())
         offering = Offering(nursery, settings.services, instance, settings.session)
         offering.limit = settings.connect
+        answering = None
         if record is not None:
-            offering.asked = Answering(nursery, record, OWNER, to_services(settings.services)).asked
+            answering = Answering(nursery, record, OWNER, to_services(settings.services))
+            offering.asked = answering.asked
         dial = attrs.evolve(settings.dial, query=query)
         dialing = Dialing(offering, dial, token, rng=rng, unix_time=unix_time, notify=notify)
         nursery.start_soon(dialing.run)
-        yield Agent(offering, dialing)
+        yield Agent(offering, dialing, answering)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -22,7 +22,7 @@ from tunnel_relay.dial_settings import DialSettings
 from tunnel_relay.dialing import Dialing
 from tunnel_relay.errors import StoreError
 from tunnel_relay.policy.selector import Endpoint
-from tunnel_relay.protocol.requests import Request, Status
+from tunnel_relay.protocol.requests import Request, Response, Status
 from tunnel_relay.protocol.session import SessionSettings
 from tunnel_relay.protocol.tokens import Verifier
 from tunnel_relay.relay_stream import StreamResetError
@@ -56,12 +56,14 @@ class Joined:
 
 
 @asynccontextmanager
-async def joined(record: Path | None = None) -> AsyncGenerator[Joined]:
+async def joined(
+    record: Path | None = None, service: Callable[[trio.SocketStream], Awaitable[None]] = echo
+) -> AsyncGenerator[Joined]:
     told: list[DialEvent] = []
     port = PublicPort(RelayService(Verifier(KEYS, AUDIENCE), time.time, lambda _event: None), no_page)
     with trio.fail_after(20):
         async with open_background() as nursery:
-            echoing = await nursery.start(partial(trio.serve_tcp, echo, 0, host="127.0.0.1"))
+            echoing = await nursery.start(partial(trio.serve_tcp, service, 0, host="127.0.0.1"))
             serving = await nursery.start(
                 partial(trio.serve_tcp, lambda stream: port.serve_socket(stream), 0, host="127.0.0.1")
             )
@@ -112,6 +114,38 @@ async def test_requests_are_done_where_there_is_a_record(tmp_path: Path) -> None
         for _ in range(2):
             response = await it.client.ask(request)
             assert (response.status, response.payload) == (Status.DONE, b"once")
+
+
+async def test_who_drains_answers_what_it_has_begun(tmp_path: Path) -> None:
+    told, go = trio.Event(), trio.Event()
+
+    async def think(stream: trio.SocketStream) -> None:
+        async for _ in stream:
+            told.set()
+        await go.wait()
+        await stream.send_all(b"done")
+
+    responses: list[Response] = []
+    async with joined(tmp_path / "record.db", think) as it, trio.open_nursery() as nursery:
+        over = trio.Event()
+
+        async def ask() -> None:
+            responses.append(await it.client.ask(Request(id="1", target="echo", payload=b"once", most=100)))
+
+        async def leave() -> None:
+            await it.agent.drain("that was it")
+            await it.agent.part("that was it")
+            over.set()
+
+        nursery.start_soon(ask)
+        await told.wait()
+        nursery.start_soon(leave)
+        busy = await it.client.ask(Request(id="2", target="echo", payload=b"more", most=100))
+        assert (busy.status, busy.detail) == (Status.BUSY, "that was it")
+        assert not over.is_set()
+        go.set()
+        await over.wait()
+    assert [(each.status, each.payload) for each in responses] == [(Status.DONE, b"done")]
 
 
 async def test_a_record_that_cannot_be_had_is_an_error(tmp_path: Path) -> None:
