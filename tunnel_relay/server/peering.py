@@ -23,8 +23,7 @@ import trio
 from tunnel_relay.background import open_background
 from tunnel_relay.errors import LinkLostError, RelayError, RelayProtocolError, WebSocketError
 from tunnel_relay.link import Link, LinkSettings
-from tunnel_relay.protocol.frames import Frame, FrameType
-from tunnel_relay.protocol.greetings import read_go_away
+from tunnel_relay.protocol.frames import LINK, Frame
 from tunnel_relay.server.switch import Port, Switch
 from tunnel_relay.websocket import accept_websocket, open_websocket
 
@@ -41,7 +40,8 @@ PEER_LINK = LinkSettings(heartbeat=5.0, silence=15.0)
 
 LOST = "the connection between the relay's servers is lost"
 
-_MAX_ROUTE = 1024
+# Names of 64 characters, which JSON may write with 12 bytes each, and a user of any usual length.
+_MAX_ROUTE = 8192
 
 
 class PeerAwayError(RelayError):
@@ -89,7 +89,7 @@ def read_route(payload: bytes) -> tuple[Route, bytes]:
     line, _, greeting = payload.partition(b"\n")
     try:
         said: object = json.loads(line) if len(line) <= _MAX_ROUTE else None
-    except ValueError as exc:
+    except (ValueError, RecursionError) as exc:
         raise RelayProtocolError("a session comes without its route") from exc
     match said:
         case {"user": str(user), "agent": str(agent), "instance": str(instance)}:
@@ -98,38 +98,36 @@ def read_route(payload: bytes) -> tuple[Route, bytes]:
             raise RelayProtocolError("a session comes without its route")
 
 
-class Exit(Port):
-    """The end of a link to another server: agents are behind it."""
-
-    def unlink(self, label: int) -> None:
-        """See `Port.unlink`; the other server is told, for its link goes on."""
-        super().unlink(label)
-        self.go_away(label, "the client is gone, or comes another way")
-
-
-class Entrance(Port):
-    """The end of a link from another server: clients of all users are behind it."""
+class _PeerPort(Port):
+    """The end of a link to another server: what is nonsense there is so for one session, and no other one's loss."""
 
     def heed(self, frame: Frame) -> None:
-        """See `Port.heed`; a session that the other server gives up is over here."""
-        way = self._ways.get(frame.session)
-        if frame.type is not FrameType.GOAWAY or way is None:
+        """See `Port.heed`."""
+        if frame.session == LINK:
             super().heed(frame)
             return
-        detail = read_go_away(frame.payload).detail
-        self._part(frame.session)
-        way.port.go_away(way.label, detail)
+        try:
+            super().heed(frame)
+        except RelayProtocolError as exc:
+            self.part(frame.session, str(exc))
+            self.go_away(frame.session, str(exc))
+
+
+class Exit(_PeerPort):
+    """The end of a link to another server: agents are behind it."""
+
+
+class Entrance(_PeerPort):
+    """The end of a link from another server: clients of all users are behind it."""
 
     def _begin(self, frame: Frame) -> None:
-        if frame.session in self._ways:
-            self._part(frame.session)
+        self.part(frame.session, "the client comes another way")
         route, greeting = read_route(bytes(frame.payload))
         agent = self.switch.find(route.user, route.agent, route.instance)
         if agent is None:
             self.go_away(frame.session, f"the agent {route.agent!r} has just left the server that it was at")
             return
-        self._join(frame.session, agent)
-        self._ways[frame.session].put(attrs.evolve(frame, payload=greeting))
+        self._lead(attrs.evolve(frame, payload=greeting), agent)
 
 
 @attrs.define(eq=False)

@@ -16,9 +16,19 @@ from tunnel_relay.errors import RelayProtocolError
 from tunnel_relay.link import FrameCarrier
 from tunnel_relay.policy.access import Denial
 from tunnel_relay.protocol.frames import LINK, Frame, FrameType
-from tunnel_relay.protocol.greetings import GoAway, Mode, read_hello, read_resume, write
+from tunnel_relay.protocol.greetings import (
+    GoAway,
+    Mode,
+    read_go_away,
+    read_hello,
+    read_resume,
+    read_welcome,
+    write,
+)
 from tunnel_relay.protocol.multiplexer import Reason
 from tunnel_relay.server.waiting import Room, Waiting
+
+NO_ROOM = "the relay has no memory left for what waits"
 
 # Names of agents in one message.
 MOST_NAMED = 5
@@ -137,6 +147,10 @@ class Port:
         """
         if frame.session == LINK:
             raise RelayProtocolError(f"{frame.type.name} does not concern a link")
+        # What would be nonsense to others further on ends the link that it comes from.
+        away = read_go_away(frame.payload) if frame.type is FrameType.GOAWAY else None
+        if frame.type is FrameType.WELCOME:
+            read_welcome(frame.payload)
         if self.watch is not None:
             passed = self.watch.coming(frame)
             if passed is None:
@@ -148,14 +162,22 @@ class Port:
             self._begin(frame)
             return
         way = self._ways.get(frame.session)
-        if way is None:
+        if away is not None:
+            self._end(frame, away)
+        elif way is None:
             # It crossed the news that its session leads nowhere.
             return
-        if not way.put(frame):
+        elif not way.put(frame):
             detail = "the other end takes too little of what is sent"
-            self._part(frame.session)
+            self.part(frame.session, detail)
             self.go_away(frame.session, detail)
-            way.port.go_away(way.label, detail)
+
+    def part(self, label: int, detail: str, *, lost: bool = False) -> None:
+        """Tell the other end of the session *label*, if there is one, that it leads nowhere (see `go_away`)."""
+        self._wanted.pop(label, None)
+        if label in self._ways:
+            way = self._part(label)
+            way.port.go_away(way.label, detail, lost=lost)
 
     def go_away(self, label: int, detail: str, *, lost: bool = False) -> None:
         """Tell the end of this link that its session leads nowhere: for now, or for good where it is *lost*."""
@@ -163,11 +185,8 @@ class Port:
 
     def lose(self, detail: str) -> None:
         """The link is lost: tell the other ends."""
-        self._wanted.clear()
-        for label in list(self._ways):
-            way = self._ways[label]
-            self._part(label)
-            way.port.go_away(way.label, detail)
+        for label in [*self._wanted, *self._ways]:
+            self.part(label, detail)
 
     def link_up(self, way: _Way) -> int:
         """Give a session that comes from another port a label here, and send what is said of it that *way*."""
@@ -189,16 +208,13 @@ class Port:
         if far is None:
             self.go_away(wanted.label, why_none)
             return
-        self._join(wanted.label, far)
-        self._ways[wanted.label].put(
-            attrs.evolve(wanted.frame, payload=route + bytes(wanted.frame.payload)) if route else wanted.frame
-        )
+        frame = wanted.frame
+        self._lead(attrs.evolve(frame, payload=route + bytes(frame.payload)) if route else frame, far)
 
     def _begin(self, frame: Frame) -> None:
         label = frame.session
-        if label in self._ways:
-            # The client begins anew; the agent finds out by the fence.
-            self._part(label)
+        # Where the client begins anew, the agent need not wait for who does not come back that way.
+        self.part(label, "the client comes another way")
         if frame.type is FrameType.HELLO:
             hello = read_hello(frame.payload)
             wanted = Wanted(self, label, frame, hello.agent, None, hello.mode)
@@ -229,6 +245,13 @@ class Port:
             far = self.switch.find(self.user, name, wanted.instance, without)
         self.settle(wanted, far, self.switch.why_none(self.user, name))
 
+    def _lead(self, greeting: Frame, far: Port) -> None:
+        """Join the session that begins with *greeting* to *far*, if there is room."""
+        self._join(greeting.session, far)
+        if not self._ways[greeting.session].put(greeting):
+            self._part(greeting.session)
+            self.go_away(greeting.session, NO_ROOM)
+
     def _join(self, label: int, agent: Port) -> None:
         room = self.switch.room
         down = _Way(room, self, label)
@@ -239,7 +262,14 @@ class Port:
         for way in (up, down):
             way.port.link.add(way)
 
-    def _part(self, label: int) -> None:
+    def _end(self, frame: Frame, away: GoAway) -> None:
+        """Take the word of this end that a session leads nowhere."""
+        way = self._ways.get(frame.session)
+        if way is not None and way.port.watch is not None:
+            way.port.watch.going(way.label, frame)
+        self.part(frame.session, away.detail, lost=away.lost)
+
+    def _part(self, label: int) -> _Way:
         way = self._ways.pop(label)
         assert way.other is not None
         way.port.unlink(way.label)
@@ -247,6 +277,7 @@ class Port:
             each.port.link.remove(each)
             each.drop()
         self.switch.room.ways -= 2
+        return way
 
 
 @attrs.define(eq=False)

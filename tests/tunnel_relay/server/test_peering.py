@@ -10,14 +10,18 @@ import trio
 import trio.testing
 
 from tests.support.relay_cluster import Contexts, open_cluster_world
+from tests.support.relay_ports import Carrier
 from tests.support.relay_tokens import Certificate, make_certificate
 from tests.support.tunnels import eventually
 from tunnel_relay.client import reaching
 from tunnel_relay.errors import RelayProtocolError
 from tunnel_relay.policy.lease import AgentKey
+from tunnel_relay.protocol.frames import LINK, Frame, FrameType
+from tunnel_relay.protocol.greetings import GoAway, Hello, read_go_away, write
 from tunnel_relay.server import peering
-from tunnel_relay.server.peering import LOST, PeerLinked, PeerLost, Route, read_route
+from tunnel_relay.server.peering import LOST, Entrance, Exit, PeerLinked, PeerLost, Route, read_route
 from tunnel_relay.server.store import Memory, MemoryStore, Store
+from tunnel_relay.server.switch import Port, Switch
 
 SECONDS = 20
 
@@ -44,16 +48,68 @@ def contexts(folder: Path, ours: Certificate, believed: Certificate) -> Contexts
 
 
 def test_a_route_is_a_line_before_the_greeting() -> None:
-    route = Route("alice", 'n"\n', "one")
-    assert read_route(route.encode() + b"{}\n{}") == (route, b"{}\n{}")
+    for route in (Route("alice", 'n"\n', "one"), Route(*["\N{SNAIL}" * 64] * 3)):
+        assert read_route(route.encode() + b"{}\n{}") == (route, b"{}\n{}")
 
 
 @pytest.mark.parametrize(
-    "payload", [b"", b"{}", b"[]\n", b'{"user": 1, "agent": "", "instance": ""}\n', b"\xff\n"]
+    "payload",
+    [b"", b"{}", b"[]\n", b'{"user": 1, "agent": "", "instance": ""}\n', b"\xff\n", b"[" * 8000 + b"\n"],
 )
 def test_what_is_no_route(payload: bytes) -> None:
     with pytest.raises(RelayProtocolError):
         read_route(payload)
+
+
+HELLO = write(Hello(agent="nas", token="0" * 32, fence=1))
+NONSENSE = b"nonsense"
+
+
+def entrance(sessions: int) -> tuple[Entrance, Carrier, Carrier]:
+    """Return an entrance with so many sessions with an agent, and what is sent to the other server and the agent."""
+    switch = Switch()
+    port, nas = Entrance(switch, ""), Port(switch, "alice", agent="nas", instance="1")
+    port.link, nas.link = near, far = Carrier(), Carrier()
+    switch.register(nas)
+    for label in range(1, sessions + 1):
+        port.heed(Frame(FrameType.HELLO, label, payload=Route("alice", "nas", "1").encode() + HELLO))
+    far.take()
+    return port, near, far
+
+
+def farewells(wire: Carrier) -> list[tuple[int, bool]]:
+    return [(frame.session, read_go_away(frame.payload).lost) for frame in wire.own]
+
+
+@pytest.mark.parametrize("kind", [FrameType.GOAWAY, FrameType.HELLO, FrameType.RESUME, FrameType.WELCOME])
+def test_nonsense_from_another_server_costs_one_session(kind: FrameType) -> None:
+    port, near, far = entrance(2)
+    port.heed(Frame(kind, 1, payload=NONSENSE))
+    assert port.sessions == 1
+    assert farewells(near) == farewells(far) == [(1, False)]
+    with pytest.raises(RelayProtocolError):
+        port.heed(Frame(FrameType.REFRESH, LINK))
+
+
+@pytest.mark.parametrize("kind", [FrameType.GOAWAY, FrameType.HELLO, FrameType.WELCOME])
+def test_nonsense_from_an_agent_at_another_server_costs_one_session(kind: FrameType) -> None:
+    switch = Switch()
+    port, client = Exit(switch, "alice", agent="nas", instance="1"), Port(switch, "alice")
+    port.link, client.link = far, near = Carrier(), Carrier()
+    switch.register(port)
+    for label in (5, 6):
+        client.heed(Frame(FrameType.HELLO, label, payload=HELLO))
+    port.heed(Frame(kind, 1, payload=NONSENSE))
+    assert (port.sessions, client.sessions) == (1, 1)
+    assert (farewells(near), farewells(far)) == ([(5, False)], [(1, False)])
+
+
+@pytest.mark.parametrize("lost", [True, False])
+def test_what_a_client_leaves_for_good_is_left_so_everywhere(lost: bool) -> None:
+    port, near, far = entrance(1)
+    port.heed(Frame(FrameType.GOAWAY, 1, payload=write(GoAway(lost=lost, detail="enough"))))
+    assert (farewells(near), farewells(far)) == ([], [(1, lost)])
+    assert port.sessions == 0
 
 
 async def test_servers_know_each_other_by_their_certificates(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from tunnel_relay.background import open_background
 from tunnel_relay.client import forwarding, reaching
 from tunnel_relay.client.forwarding import open_forwarding
 from tunnel_relay.errors import SshKeyError
+from tunnel_relay.errors import RelayProtocolError
 from tunnel_relay.inner_link import InnerLink
 from tunnel_relay.policy.access import FREE, PREMIUM, Access, Held, Tier
 from tunnel_relay.policy.breaker import BreakerSettings
@@ -254,7 +255,7 @@ async def test_an_agent_that_talks_nonsense_does_no_harm(sshd: Sshd, tmp_path: P
             bad = Port(world.switch, "alice", agent="nas", instance="bad")
 
             def answer(frame: Frame) -> None:
-                with suppress(KeyError):
+                with suppress(KeyError, RelayProtocolError):
                     bad.heed(Frame(FrameType.WELCOME, frame.session, payload=b"welcome?"))
 
             link = bad.link = InnerLink(answer)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from tests.support.relay_ports import Carrier
+from tunnel_relay.errors import RelayProtocolError
 from tunnel_relay.protocol.frames import Frame, FrameType
-from tunnel_relay.protocol.greetings import Hello, read_go_away, write
-from tunnel_relay.server.switch import Port, Switch
+from tunnel_relay.protocol.greetings import GoAway, Hello, read_go_away, write
+from tunnel_relay.server.switch import NO_ROOM, Port, Switch
 from tunnel_relay.server.waiting import MOST_WAITING, Room
 
 
@@ -179,3 +180,52 @@ def test_an_agent_that_comes_again_has_left_its_old_link() -> None:
     switch.unregister(old)
     old.lose("it is lost")
     assert (new.sessions, len(near.own)) == (1, 1)
+
+
+@pytest.mark.parametrize("kind", [FrameType.GOAWAY, FrameType.WELCOME])
+def test_nonsense_ends_the_link_that_it_comes_from(kind: FrameType) -> None:
+    client, nas, near, far = joined(Switch())
+    begin(client, 1)
+    for port in (client, nas):
+        with pytest.raises(RelayProtocolError):
+            port.heed(Frame(kind, 1, payload=b"nonsense"))
+    assert (client.sessions, near.own, far.own) == (1, [], [])
+
+
+@pytest.mark.parametrize("lost", [True, False])
+def test_a_word_of_farewell_is_passed_on_and_nothing_is_left(lost: bool) -> None:
+    switch = Switch()
+    client, nas, near, far = joined(switch)
+    client.watch = watching = Watching()
+    away = GoAway(lost=lost, detail="enough")
+    for port, label, wire in ((client, 5, far), (nas, 2, near)):
+        begin(client, 5)
+        port.heed(Frame(FrameType.GOAWAY, label, payload=write(away)))
+        frame = wire.own.pop()
+        assert (frame.type, frame.session) == (FrameType.GOAWAY, 5 if wire is near else 1)
+        assert read_go_away(frame.payload) == away
+        assert (client.sessions, nas.sessions, switch.room.ways) == (0, 0, 0)
+    assert watching.gone == [(5, FrameType.GOAWAY)]
+
+
+def test_who_begins_anew_leaves_nothing_behind() -> None:
+    """The agent hears that nobody comes back that way for now, and keeps the old session no longer than it must."""
+    client, nas, _, far = joined(Switch())
+    begin(client, 1)
+    far.take()
+    hello = Hello(agent="nas", token="f" * 32, fence=1)
+    client.heed(Frame(FrameType.HELLO, 1, payload=write(hello)))
+    [frame] = far.own
+    assert (frame.session, read_go_away(frame.payload).lost) == (1, False)
+    assert [(frame.type, frame.session) for frame in far.take()] == [(FrameType.HELLO, 2)]
+    assert nas.sessions == 1
+
+
+def test_a_session_that_there_is_no_room_for_is_not_begun() -> None:
+    switch = Switch(room=Room(0))
+    client, nas, near, _ = joined(switch)
+    begin(client, 1)
+    [frame] = near.own
+    away = read_go_away(frame.payload)
+    assert (frame.session, away.lost, away.detail) == (1, False, NO_ROOM)
+    assert (client.sessions, nas.sessions, switch.room.ways) == (0, 0, 0)
