@@ -9,9 +9,9 @@ import attrs
 import trio
 
 from tunnel_relay.errors import LinkLostError, RelayProtocolError, WebSocketClosedError
-from tunnel_relay.link import Link, LinkSettings
+from tunnel_relay.link import PROTOCOL_ERROR, Link, LinkSettings
 from tunnel_relay.policy.access import Access, Feature
-from tunnel_relay.policy.rate import RateLimits
+from tunnel_relay.policy.rate import Act, RateLimits
 from tunnel_relay.protocol.frames import LINK, Frame, FrameType
 from tunnel_relay.protocol.greetings import GoAway, write
 from tunnel_relay.protocol.tokens import Claims, TokenError, Verifier, check_claims
@@ -25,6 +25,7 @@ from tunnel_relay.server.events import (
     LinkClosed,
     LinkOpened,
     Origin,
+    RateExceeded,
     RelayEvent,
     TokenRefreshed,
 )
@@ -170,6 +171,9 @@ class _Admitted:
     _link: Link = attrs.field(init=False)
     _fault: TokenError | AdmissionError | None = None
     _changed: trio.Event = attrs.field(factory=trio.Event)
+    # The latest token for which it was too early, and when it is not.
+    _postponed: str | None = None
+    _refresh_at: float = -math.inf
 
     async def run(self) -> None:
         service, asking, user, origin = self.service, self.asking, self.claims.user, self.origin
@@ -247,13 +251,30 @@ class _Admitted:
 
     def _heed(self, port: Port, frame: Frame) -> None:
         if frame.session == LINK and frame.type is FrameType.REFRESH:
-            self._refresh(bytes(frame.payload))
-            port.tier = self.claims.tier
+            self._refresh(bytes(frame.payload).decode("latin-1"))
         else:
             port.heed(frame)
 
-    def _refresh(self, payload: bytes) -> None:
-        asking = attrs.evolve(self.asking, token=payload.decode("latin-1"))
+    def _refresh(self, token: str) -> None:
+        """Go by *token* from now on; where they come too often, by the last of them, when there may be one again."""
+        self._postponed = None
+        if token == self.asking.token:
+            return
+        now = trio.current_time()
+        if now < self._refresh_at:
+            self._postponed = token
+            return
+        wait = self.service.rates.upgrade(self.claims.user, self.claims.tier, now)
+        if wait:
+            self._postponed, self._refresh_at = token, now + wait
+            self._changed.set()
+            self.service.notify(
+                RateExceeded(
+                    origin=self.origin, user=self.claims.user, act=Act.UPGRADE, wait=wait, refused=False
+                )
+            )
+            return
+        asking = attrs.evolve(self.asking, token=token)
         try:
             claims = self.service.admit(asking)
         except (TokenError, AdmissionError) as exc:
@@ -263,6 +284,7 @@ class _Admitted:
         if claims.user != self.claims.user:
             raise RelayProtocolError("a token was refreshed by somebody else's")
         self.asking, self.claims = asking, claims
+        self.port.tier = claims.tier
         self._changed.set()
         self.service.notify(TokenRefreshed(origin=self.origin, user=claims.user))
 
@@ -279,10 +301,19 @@ class _Admitted:
         """Close the link when its token holds no more."""
         while self._fault is None:
             self._changed = trio.Event()
+            if self._postponed is not None and trio.current_time() >= self._refresh_at:
+                try:
+                    self._refresh(self._postponed)
+                except RelayProtocolError as exc:
+                    await self.websocket.aclose(PROTOCOL_ERROR, str(exc))
+                    return
             if not self._holds():
                 break
             left = self.claims.expires - self.service.unix_time()
-            with trio.move_on_after(min(max(left, 0.0) + 1, LOOK) if left < math.inf else LOOK):
+            wait = min(max(left, 0.0) + 1, LOOK)
+            if self._postponed is not None:
+                wait = min(wait, self._refresh_at - trio.current_time())
+            with trio.move_on_after(max(wait, 0.0)):
                 await self._changed.wait()
         await self.websocket.aclose(UNAUTHORIZED, str(self._fault))
 

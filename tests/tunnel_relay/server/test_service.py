@@ -13,6 +13,7 @@ from trio.testing import MockClock, memory_stream_pair
 
 from tunnel_relay.background import open_background
 from tunnel_relay.errors import WebSocketClosedError
+from tunnel_relay.policy.rate import Act, Rate, RateLimits, Rates
 from tunnel_relay.protocol.frames import Frame, FrameType, decode, encode
 from tunnel_relay.protocol.greetings import Hello, read_go_away, write
 from tunnel_relay.protocol.tokens import Claims, Fault, Scope, TokenError, Verifier, issue, read_keys
@@ -24,6 +25,7 @@ from tunnel_relay.server.events import (
     LinkClosed,
     LinkOpened,
     Origin,
+    RateExceeded,
     RelayEvent,
     TokenRefreshed,
 )
@@ -156,6 +158,52 @@ async def test_a_bad_token_ends_a_link(autojump_clock: MockClock, fresh: str, co
         with pytest.raises(WebSocketClosedError, match=words) as caught:
             await websocket.receive()
         assert caught.value.code == code
+
+
+def refresh(*tokens: str) -> bytes:
+    """Return the message that brings *tokens*."""
+    return encode([Frame(FrameType.REFRESH, payload=each.encode()) for each in tokens])
+
+
+async def test_the_same_token_again_is_nothing_new(autojump_clock: MockClock) -> None:
+    async with open_relay() as relay, relay.link(Asking(token("alice"))) as websocket:
+        await websocket.send_binary(refresh(*[token("alice")] * 1000))
+        await trio.testing.wait_all_tasks_blocked()
+        assert [type(event) for event in relay.told] == [LinkOpened]
+
+
+async def test_who_refreshes_its_token_too_often_has_the_last_one_later(autojump_clock: MockClock) -> None:
+    async with open_relay() as relay, relay.link(Asking(token("alice"))) as websocket:
+        relay.service.rates = RateLimits({}, Rates(requests=Rate(3, 60.0)))
+        others = [token("alice", seconds=700 + number) for number in range(1000)]
+        await websocket.send_binary(refresh(*others))
+        await trio.testing.wait_all_tasks_blocked()
+        told = relay.told[1:]
+        assert told[:3] == [TokenRefreshed(origin=ORIGIN, user="alice")] * 3
+        [exceeded] = told[3:]
+        assert isinstance(exceeded, RateExceeded)
+        assert (exceeded.act, exceeded.wait, exceeded.refused) == (Act.UPGRADE, pytest.approx(20), False)
+        with trio.move_on_after(19):
+            await stay(websocket)
+        assert len(relay.told) == 5
+        # The last of them holds for a second longer than the one before.
+        with trio.move_on_after(2):
+            await stay(websocket)
+        assert relay.told[5:] == [TokenRefreshed(origin=ORIGIN, user="alice")]
+        with pytest.raises(WebSocketClosedError, match="expired"):
+            await stay(websocket)
+        assert trio.current_time() >= 1699 + 30
+
+
+async def test_a_token_that_had_to_wait_is_judged_as_any_other(autojump_clock: MockClock) -> None:
+    async with open_relay() as relay, relay.link(Asking(token("alice"))) as websocket:
+        relay.service.rates = RateLimits({}, Rates(requests=Rate(1, 60.0)))
+        await websocket.send_binary(refresh(token("alice", seconds=700), token("mallory")))
+        began = trio.current_time()
+        with pytest.raises(WebSocketClosedError, match="somebody else's") as caught:
+            await stay(websocket)
+        assert caught.value.code == 1002
+        assert trio.current_time() - began == pytest.approx(60, abs=1)
 
 
 async def test_other_keys_end_the_links_of_the_old_ones(autojump_clock: MockClock) -> None:
