@@ -40,7 +40,7 @@ from tunnel_relay.protocol.tokens import TokenKeyError, Verifier
 from tunnel_relay.server.events import RelayEvent
 from tunnel_relay.server.port import PortSettings, PublicPort
 from tunnel_relay.server.relay_ssh import RelaySsh
-from tunnel_relay.server.service import RelayService, ServiceFigures
+from tunnel_relay.server.service import LEAVING, RelayService, ServiceFigures
 from tunnel_relay.server.switch import Switch
 from tunnel_relay.server.waiting import Room
 
@@ -250,7 +250,12 @@ class RelayServerDaemon:
                 task_status.started(self._addresses)
                 await stop.wait()
                 port.draining = True
-            await port.service.drain(self.config.limits.drain)
+            until = trio.current_time() + self.config.limits.drain
+            if self._relay_ssh is not None:
+                with trio.move_on_at(until):
+                    # Their ways go through the links that are asked to go then.
+                    await self._relay_ssh.drain(LEAVING)
+            await port.service.drain(max(until - trio.current_time(), 0.0))
 
     def notify(self, event: RelayEvent) -> None:
         """Tell everybody who logs, counts, or enters what happens into the audit log."""

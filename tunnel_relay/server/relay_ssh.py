@@ -86,6 +86,7 @@ class RelaySsh:
     instance: str = attrs.field(factory=lambda: secrets.token_hex(8))
     _sides: dict[tuple[str, str], _Side] = attrs.field(factory=dict[tuple[str, str], "_Side"], init=False)
     _given_back: trio.Event = attrs.field(factory=trio.Event, init=False)
+    _draining: str = attrs.field(default="", init=False)
 
     @property
     def connections(self) -> int:
@@ -102,6 +103,14 @@ class RelaySsh:
         self.accounts, self.settings, self.breakers.settings = accounts, settings, breaker
         for side in self._sides.values():
             side.change()
+
+    async def drain(self, detail: str) -> None:
+        """Do no more requests, for the reason *detail*, and return when those that have begun are done."""
+        self._draining = detail
+        for side in list(self._sides.values()):
+            side.drain(detail)
+        for side in list(self._sides.values()):
+            await side.wait_answered()
 
     def breaker_state(self) -> BreakerState:
         """Return the worst state that a breaker is in."""
@@ -126,6 +135,7 @@ class RelaySsh:
         # Nobody makes us keep something for names that there are not. An agent may be linked to another server.
         if side is None and name in self.switch.agents_of(user):
             side = self._sides[user, name] = _Side(self, user, name)
+            side.drain(self._draining)
             self.nursery.start_soon(side.run)
         return side
 
@@ -170,6 +180,7 @@ class _Side:
     _far_end: FarEnd = attrs.field(init=False)
     _reaching: Reaching = attrs.field(init=False)
     _login: SshLogin = attrs.field(init=False)
+    _answering: Answering | None = attrs.field(default=None, init=False)
 
     def __attrs_post_init__(self) -> None:
         relay, settings = self.relay, self.relay.settings
@@ -179,7 +190,8 @@ class _Side:
         asked = None
         if relay.record is not None:
             owner = host_name(self.user, self.agent)
-            asked = Answering(relay.nursery, relay.record, owner, self._connect_for_request).asked
+            self._answering = Answering(relay.nursery, relay.record, owner, self._connect_for_request)
+            asked = self._answering.asked
         self._far_end = FarEnd(relay.nursery, self._connect, relay.instance, settings.session, asked, LIMIT)
         self._reaching = Reaching(relay.nursery, self.agent, settings.session)
         self._login = SshLogin(
@@ -200,6 +212,16 @@ class _Side:
         settings = self.relay.settings
         self.pool.settings = settings.pool
         self._login.accounts, self._login.settings = self.relay.accounts, settings.login
+
+    def drain(self, detail: str) -> None:
+        """Do no more requests, for the reason *detail*."""
+        if self._answering is not None:
+            self._answering.draining = detail
+
+    async def wait_answered(self) -> None:
+        """Wait until no request is being done."""
+        if self._answering is not None:
+            await self._answering.wait_over()
 
     async def run(self) -> None:
         """Join it to the switch, until there is nothing to do."""

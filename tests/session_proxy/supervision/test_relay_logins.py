@@ -8,6 +8,7 @@ import shutil
 import time
 from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import attrs
@@ -27,9 +28,13 @@ from tests.support.relay_daemon import Served, load_relay, open_relay_daemon
 from tests.support.relay_ssh_world import open_echo
 from tests.support.relay_tokens import make_token
 from tests.support.sshd import HOST, SSHD, Sshd, generate_key, start_sshd
+from tests.support.tunnels import eventually
 from tunnel_relay.agent.running import AgentSettings, open_agent
+from tunnel_relay.client.service import TunnelSettings, open_tunnel_service
 from tunnel_relay.dial_settings import DialSettings
 from tunnel_relay.policy.selector import Endpoint
+from tunnel_relay.protocol.greetings import Mode
+from tunnel_relay.protocol.requests import Response, Status
 from tunnel_relay.protocol.tokens import Scope
 
 SECONDS = 30
@@ -63,22 +68,10 @@ async def open_client(
     served: Served, home: Home, *, user: str = "alice", tier: str = "gold"
 ) -> AsyncGenerator[Transport]:
     """Run an agent of alice, and a client of *user*."""
-    url = f"ws://{served.address}"
-    agent = AgentSettings(
-        name="nas",
-        services={"ssh": (HOST, home.sshd.port)},
-        dial=DialSettings(endpoints=[Endpoint(url=url)]),
-    )
     token = functools.partial(Secret, "literal", "")
-    async with open_agent(
-        agent,
-        SecretTokens(token(make_token("alice", Scope.AGENT))),
-        rng=random.random,
-        unix_time=time.time,
-        notify=lambda _event: None,
-    ):
+    async with open_agent_of(served, home):
         upstream = RelayUpstream(
-            endpoints=(RelayEndpoint(url=url),),
+            endpoints=(RelayEndpoint(url=f"ws://{served.address}"),),
             token=token(make_token(user, Scope.CLIENT, tier=tier)),
             mode="relay-ssh",
             startup="background",
@@ -86,6 +79,25 @@ async def open_client(
         services = Services(rng=random.Random(1), environ={"HOME": str(home.folder)})
         async with open_relay_transport("home", upstream, services) as transport:
             yield transport
+
+
+@asynccontextmanager
+async def open_agent_of(served: Served, home: Home) -> AsyncGenerator[None]:
+    """Run an agent of alice."""
+    url = f"ws://{served.address}"
+    agent = AgentSettings(
+        name="nas",
+        services={"ssh": (HOST, home.sshd.port)},
+        dial=DialSettings(endpoints=[Endpoint(url=url)]),
+    )
+    async with open_agent(
+        agent,
+        SecretTokens(Secret("literal", "", make_token("alice", Scope.AGENT))),
+        rng=random.random,
+        unix_time=time.time,
+        notify=lambda _event: None,
+    ):
+        yield
 
 
 async def test_a_target_is_reached_through_the_relay_s_own_ssh(home: Home) -> None:
@@ -156,6 +168,47 @@ async def test_what_is_done_is_recorded_in_the_state_folder(home: Home) -> None:
         with pytest.RaisesGroup(pytest.RaisesExc(ProfileError, match="state")):
             async with open_relay_daemon(attrs.evolve(server, state=state)):
                 pass
+
+
+async def test_requests_that_have_begun_are_done_before_it_ends(home: Home) -> None:
+    told, go = trio.Event(), trio.Event()
+
+    async def think(stream: trio.SocketStream) -> None:
+        async for _ in stream:
+            told.set()
+        await go.wait()
+        await stream.send_all(b"done")
+
+    state = home.folder / "state"
+    state.mkdir(mode=0o700)
+    server = attrs.evolve(load_relay(home.folder, more=home.users()), state=state)
+    responses: list[Response] = []
+    with trio.fail_after(SECONDS):
+        async with trio.open_nursery() as nursery, open_relay_daemon(server) as served:
+            listeners = await nursery.start(partial(trio.serve_tcp, think, 0, host=HOST))
+            target = f"{HOST}:{listeners[0].socket.getsockname()[1]}"
+            async with open_agent_of(served, home):
+                settings = TunnelSettings(
+                    dial=DialSettings(endpoints=[Endpoint(url=f"ws://{served.address}")]), mode=Mode.RELAY_SSH
+                )
+                tokens = SecretTokens(Secret("literal", "", make_token("alice", Scope.CLIENT, tier="gold")))
+                async with open_tunnel_service(settings, tokens) as tunnel:
+
+                    async def ask() -> None:
+                        responses.append(await tunnel.forward_request(target, b"once"))
+
+                    nursery.start_soon(ask)
+                    await tunnel.connect(patient=True)
+                    await told.wait()
+                    served.stop.set()
+                    relay_ssh = served.daemon._relay_ssh  # pyright: ignore[reportPrivateUsage]
+                    assert relay_ssh is not None
+                    await eventually(lambda: relay_ssh._draining)  # pyright: ignore[reportPrivateUsage]
+                    go.set()
+                    await eventually(lambda: responses)
+                    await served.over.wait()
+            nursery.cancel_scope.cancel()
+    assert [(each.status, each.payload) for each in responses] == [(Status.DONE, b"done")]
 
 
 def test_what_the_file_says_is_done(home: Home) -> None:
