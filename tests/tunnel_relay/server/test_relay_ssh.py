@@ -20,8 +20,7 @@ from tunnel_relay.agent.offering import Offering
 from tunnel_relay.background import open_background
 from tunnel_relay.client import forwarding, reaching
 from tunnel_relay.client.forwarding import open_forwarding
-from tunnel_relay.errors import SshKeyError
-from tunnel_relay.errors import RelayProtocolError
+from tunnel_relay.errors import RelayProtocolError, SshKeyError
 from tunnel_relay.inner_link import InnerLink
 from tunnel_relay.policy.access import FREE, PREMIUM, Access, Held, Tier
 from tunnel_relay.policy.breaker import BreakerSettings
