@@ -17,7 +17,7 @@ from cryptography import x509
 
 from tunnel_relay.category import Category
 from tunnel_relay.errors import WebSocketError
-from tunnel_relay.http_tunnel import open_http_stream
+from tunnel_relay.http_tunnel import open_http_stream, split_proxy
 from tunnel_relay.stages import Course, Notes, Step, Trouble, TroubleError
 from tunnel_relay.tls import client_tls
 
@@ -90,8 +90,7 @@ async def approach(course: Course, server: Server) -> trio.abc.Stream:
     if server.proxy is None:
         await look_up(course, server.host, server.port)
     else:
-        parts = urlsplit(server.proxy)
-        await look_up(course, parts.hostname or "", parts.port or 80, "the HTTP proxy ")
+        await look_up_proxy(course, server.proxy)
     stream = await reach(course, server)
     if not server.secure:
         course.skip(Step.TLS, "there is none on this way")
@@ -101,6 +100,16 @@ async def approach(course: Course, server: Server) -> trio.abc.Stream:
     except BaseException:
         await trio.aclose_forcefully(stream)
         raise
+
+
+async def look_up_proxy(course: Course, proxy: str) -> None:
+    """Make the step NAMES: see whether the HTTP *proxy* has an address."""
+    try:
+        parts = split_proxy(proxy)
+    except WebSocketError as exc:
+        with course.stage(Step.NAMES):
+            raise TroubleError(Trouble(str(exc), "correct HTTPS_PROXY", Category.CONFIGURATION)) from exc
+    await look_up(course, parts.hostname or "", parts.port or 80, "the HTTP proxy ")
 
 
 async def look_up(

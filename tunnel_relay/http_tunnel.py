@@ -26,10 +26,9 @@ async def open_http_stream(host: str, port: int, proxy: str | None) -> trio.abc.
     """
     if proxy is None:
         return await _open_tcp(host, port, host)
-    parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
-    if parts.scheme != "http" or not parts.hostname:
-        raise WebSocketError("the HTTP proxy's URL is not http://HOST:PORT")
-    stream = await _open_tcp(parts.hostname, parts.port or 80, f"the HTTP proxy {parts.hostname}")
+    parts = split_proxy(proxy)
+    name = parts.hostname or ""
+    stream = await _open_tcp(name, parts.port or 80, f"the HTTP proxy {name}")
     try:
         return await _connect_through(stream, host, port, parts)
     except BaseException:
@@ -37,11 +36,29 @@ async def open_http_stream(host: str, port: int, proxy: str | None) -> trio.abc.
         raise
 
 
+def split_proxy(proxy: str) -> SplitResult:
+    """Return the parts of the URL of an HTTP proxy, which may lack its scheme; there is a host, and its port is sound.
+
+    Raises:
+      WebSocketError: it is none. It may hold a password, and is not repeated.
+
+    """
+    try:
+        parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+        if parts.scheme == "http" and parts.hostname and parts.port != 0:
+            return parts
+    except ValueError:
+        pass
+    raise WebSocketError("the HTTP proxy's URL is not http://HOST:PORT")
+
+
 async def _open_tcp(host: str, port: int, who: str) -> trio.abc.Stream:
     try:
         stream = await trio.open_tcp_stream(host, port)
     except OSError as exc:
         raise WebSocketError(f"{who}, port {port}: {_why(exc)}") from exc
+    except UnicodeError as exc:
+        raise WebSocketError(f"{who} is no name that DNS could know") from exc
     stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return stream
 

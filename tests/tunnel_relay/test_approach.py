@@ -176,6 +176,13 @@ async def test_a_proxy_is_told_of() -> None:
     assert stages[1].fix == "check HTTPS_PROXY and NO_PROXY"
 
 
+@pytest.mark.parametrize("proxy", ["http://proxy:3128 ", "http://proxy:port"])
+async def test_a_proxy_that_is_none_is_told_of(proxy: str) -> None:
+    stages = await walk(Server.of_url("wss://relay.example/x", proxy))
+    assert stages[0].cause == "the HTTP proxy's URL is not http://HOST:PORT"
+    assert (stages[0].fix, stages[0].category) == ("correct HTTPS_PROXY", Category.CONFIGURATION)
+
+
 @attrs.frozen
 class Resolver(trio.abc.HostnameResolver):
     """Knows one name."""

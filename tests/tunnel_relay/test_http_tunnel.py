@@ -84,10 +84,27 @@ async def test_a_proxy_that_refuses_is_named(answer: bytes, match: str) -> None:
     assert "secret" not in str(caught.value)
 
 
-@pytest.mark.parametrize("url", ["https://proxy:1", "socks5://proxy:1", "http://"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://proxy:1",
+        "socks5://proxy:1",
+        "http://",
+        "http://proxy:3128 ",
+        "http://proxy:port",
+        "http://proxy:99999",
+        "http://me:secret@[::1:3128",
+    ],
+)
 async def test_a_proxy_of_another_kind_is_refused(url: str) -> None:
-    with pytest.raises(WebSocketError, match="not http://HOST:PORT"):
+    with pytest.raises(WebSocketError, match="not http://HOST:PORT") as caught:
         await open_http_stream("ssm.example", 443, url)
+    assert "secret" not in str(caught.value)
+
+
+async def test_what_can_be_no_name_is_told() -> None:
+    with pytest.raises(WebSocketError, match=r"the HTTP proxy a\.\.b is no name"):
+        await open_http_stream("ssm.example", 443, "http://a..b:3128")
 
 
 async def test_who_does_not_answer_is_named() -> None:
