@@ -38,11 +38,14 @@ _ESTABLISHED = "connected"
 MOST_DOUBLINGS = 11
 
 # Losses both ways, with much to send both ways, can tie two cores up: either holds its acknowledgements back behind
-# what it has no room to send (awg_obfs.quic.feed). Then the window is at its smallest, and full, and what the other end
-# says answers what was sent long ago. If that goes on for `PATIENCE` seconds, it does for ever: the connection ends.
+# what it has no room to send (awg_obfs.quic.feed). Then the window is full, and what the other end says answers what
+# was sent `LONG_AGO`, or nothing at all. If that goes on for `PATIENCE` seconds, it does for ever: the connection ends.
+# They speak less and less often then; while the round trip is as it should be, a silence may be the path's, and counts
+# for `SILENCE` seconds of those.
 SMALL_WINDOW = 16
 LONG_AGO = 0.5
 PATIENCE = 5.0
+SILENCE = 2.6
 _INTERNAL_ERROR = 0x01
 
 # A probe that nobody waits for.
@@ -81,7 +84,10 @@ class Qh3Engine:
         # Timeouts since the peer was heard, and before when there is no other.
         self._timeouts = 0
         self._quiet_until = 0.0
-        self._tied_since: float | None = None
+        # For how many seconds nothing that was heard has helped; when that was last, and the round trip then.
+        self._helpless = 0.0
+        self._heard_at = 0.0
+        self._round_trip = 0.0
         if certificate is None:
             self._quic = self._make(None)
         else:
@@ -112,22 +118,36 @@ class Qh3Engine:
             self._quic.receive_burst(burst, _PEER, now)
         except QuicConnectionError as exc:
             self._failure = ConnectionFailure(Cause.PROTOCOL, exc.error_code, exc.reason_phrase)
-        if self._quic.core is not None and self._is_tied_up(self._quic.core):
-            self._tied_since = now if self._tied_since is None else self._tied_since
-            if now - self._tied_since >= PATIENCE and self._failure is None:
-                self._failure = ConnectionFailure(Cause.PROTOCOL, _INTERNAL_ERROR, "qh3 has tied itself up")
-                self._quic.close(_INTERNAL_ERROR, None, "")
-        else:
-            self._tied_since = None
+        self._judge(now)
 
-    def _is_tied_up(self, core: QuicConnectionCore) -> bool:
-        size = self._configuration.max_datagram_size
-        window = core.congestion_window
-        return (
-            window <= SMALL_WINDOW * size
-            and core.bytes_in_flight + size > window
-            and (core.smoothed_rtt or 0.0) > LONG_AGO
-        )
+    def _judge(self, now: float) -> None:
+        """Give up where nothing that was heard has helped for a while."""
+        core = self._connection.core
+        if core is None or self._failure is not None:
+            return
+        silence, self._heard_at = now - self._heard_at, now
+        # Whatever acknowledges anything changes the round trip.
+        round_trip = core.smoothed_rtt or 0.0
+        helped, self._round_trip = round_trip != self._round_trip, round_trip
+        if self._is_late(core):
+            self._helpless += silence
+        elif self._is_full(core) and not helped and core.congestion_window <= self._small_window:
+            self._helpless += min(silence, SILENCE)
+        elif round_trip <= LONG_AGO:
+            self._helpless = 0.0
+        if self._helpless >= PATIENCE:
+            self._failure = ConnectionFailure(Cause.PROTOCOL, _INTERNAL_ERROR, "qh3 has tied itself up")
+            self._connection.close(_INTERNAL_ERROR, None, "")
+
+    def _is_late(self, core: QuicConnectionCore) -> bool:
+        return self._is_full(core) and (core.smoothed_rtt or 0.0) > LONG_AGO
+
+    def _is_full(self, core: QuicConnectionCore) -> bool:
+        return core.bytes_in_flight + self._configuration.max_datagram_size > core.congestion_window
+
+    @property
+    def _small_window(self) -> int:
+        return SMALL_WINDOW * self._configuration.max_datagram_size
 
     def datagrams_to_send(self, now: float) -> list[bytes]:
         """See `Engine.datagrams_to_send`."""
@@ -164,17 +184,23 @@ class Qh3Engine:
         """See `Engine.next_timer`."""
         if self._quic is None or self._quic.core is None:
             return None
-        timer = self._quic.core.get_timer()
+        core = self._quic.core
+        timer = core.get_timer()
         if timer is None:
             return None
         kind, at = timer
-        return max(at + GRANULARITY, self._quiet_until) if kind == _LOSS else at
+        if kind == _LOSS:
+            at = max(at + GRANULARITY, self._quiet_until)
+        # Its own timers may be minutes away then.
+        return min(at, self._heard_at + PATIENCE) if self._is_late(core) and self._failure is None else at
 
     def handle_timer(self, now: float) -> None:
         """See `Engine.handle_timer`."""
         core = self._connection.core
+        if core is not None and self._is_late(core) and now >= self._heard_at + PATIENCE:
+            self._judge(now)
         timer = None if core is None else core.get_timer()
-        if timer is not None and timer[0] == _LOSS:
+        if timer is not None and timer[0] == _LOSS and timer[1] <= now:
             self._timeouts = min(self._timeouts + 1, MOST_DOUBLINGS)
             self._quiet_until = now + GRANULARITY * 2**self._timeouts
         self._connection.handle_timer(now)
