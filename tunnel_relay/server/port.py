@@ -88,10 +88,11 @@ class _TurnedAwayError(Exception):
 
 @attrs.define(eq=False)
 class _Arrival:
-    """A connection on its way in; *stream* is what is to be answered on."""
+    """A connection on its way in; *stream* is what is to be answered on, and *places* it holds until it is in."""
 
     stream: trio.abc.Stream
     origin: Origin
+    places: contextlib.ExitStack
 
 
 @attrs.frozen
@@ -120,7 +121,8 @@ class PublicPort:
     settings: PortSettings = attrs.field(factory=PortSettings)
     draining: bool = attrs.field(default=False, init=False)
     _arrivals: Buckets = attrs.field(factory=Buckets, init=False)
-    _waiting: Counter[str] = attrs.field(factory=Counter[str], init=False)
+    _waiting: int = attrs.field(default=0, init=False)
+    _waiting_each: Counter[str] = attrs.field(factory=Counter[str], init=False)
     _linked: int = attrs.field(default=0, init=False)
 
     async def serve_socket(self, stream: trio.SocketStream) -> None:
@@ -135,42 +137,51 @@ class PublicPort:
         """Serve a connection from the address *peer*."""
         origin = Origin(connection=secrets.token_hex(6), address=client_address(peer, "", ()))
         with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
-            admission = await self._receive(_Arrival(stream, origin))
+            with contextlib.ExitStack() as places:
+                admission = await self._receive(_Arrival(stream, origin, places))
             if admission is not None:
                 await self._link(admission)
 
     async def _receive(self, arrival: _Arrival) -> _Admission | None:
         """Return who has come to be let in; None where somebody else did."""
         try:
-            with self._place(arrival.origin.address):
-                try:
-                    return await self._arrive_in_time(arrival)
-                except _TurnedAwayError as exc:
-                    await self._part(arrival.stream, arrival.origin, exc)
+            arrival.places.enter_context(self._place())
+            arrival.places.enter_context(self._place_of(arrival.origin.address))
+            return await self._arrive_in_time(arrival)
         except _TurnedAwayError as exc:
-            self._tell(arrival.origin, exc)
+            await self._part(arrival.stream, arrival.origin, exc)
         return None
 
     @contextlib.contextmanager
-    def _place(self, address: str) -> Generator[None]:
+    def _place(self) -> Generator[None]:
         """Hold one of the places for those of whom nothing is known."""
-        settings, key = self.settings, address_key(address)
-        waiting = self._waiting.total()
-        if waiting >= settings.waiting or waiting + self._linked >= settings.connections:
+        settings = self.settings
+        if self._waiting >= settings.waiting or self._waiting + self._linked >= settings.connections:
             raise _TurnedAwayError(Cause.CROWD, 0, "there are too many connections")
-        # A balancer has many clients.
-        if not is_trusted(address, settings.trusted) and (
-            self._waiting[key] >= settings.waiting_each
-            or self._arrivals.take(key, settings.arrivals, trio.current_time())
-        ):
-            raise _TurnedAwayError(Cause.CROWD, 0, "there are too many connections from this address")
-        self._waiting[key] += 1
+        self._waiting += 1
         try:
             yield
         finally:
-            self._waiting[key] -= 1
-            if not self._waiting[key]:
-                del self._waiting[key]
+            self._waiting -= 1
+
+    @contextlib.contextmanager
+    def _place_of(self, address: str) -> Generator[None]:
+        """Hold one of those that *address* may have at a time; a balancer has many clients."""
+        settings, key = self.settings, address_key(address)
+        if is_trusted(address, settings.trusted):
+            yield
+            return
+        if self._waiting_each[key] >= settings.waiting_each or self._arrivals.take(
+            key, settings.arrivals, trio.current_time()
+        ):
+            raise _TurnedAwayError(Cause.CROWD, 0, "there are too many connections from this address")
+        self._waiting_each[key] += 1
+        try:
+            yield
+        finally:
+            self._waiting_each[key] -= 1
+            if not self._waiting_each[key]:
+                del self._waiting_each[key]
 
     async def _arrive_in_time(self, arrival: _Arrival) -> _Admission | None:
         with trio.move_on_after(self.settings.handshake):
@@ -181,7 +192,9 @@ class PublicPort:
         settings, origin = self.settings, arrival.origin
         if settings.proxy_protocol and is_trusted(origin.address, settings.trusted):
             arrival.stream, source = await _read_proxy_header(arrival.stream)
-            arrival.origin = attrs.evolve(origin, address=client_address(source or origin.address, "", ()))
+            if source is not None:
+                arrival.origin = attrs.evolve(origin, address=client_address(source, "", ()))
+                arrival.places.enter_context(self._place_of(arrival.origin.address))
         if settings.tls is not None:
             stream = server_tls(arrival.stream, settings.tls())
             try:

@@ -397,6 +397,35 @@ async def test_a_balancer_says_whose_connection_it_is(autojump_clock: MockClock,
         assert [event.origin.address for event in door.turned_away()] == [HERE, "198.51.100.1"]
 
 
+PROXIED = PortSettings(trusted=TRUSTED, proxy_protocol=True)
+
+
+async def test_a_client_of_a_balancer_does_not_take_all_places(autojump_clock: MockClock) -> None:
+    async with open_door(attrs.evolve(PROXIED, waiting=8, waiting_each=2)) as door:
+        slow = [door.knock(BALANCER) for _ in range(3)]
+        for stream in slow:
+            await stream.send_all(HEADER_V1)
+        await trio.testing.wait_all_tasks_blocked()
+        assert [(event.cause, event.origin.address) for event in door.turned_away()] == [(Cause.CROWD, HERE)]
+        other = HEADER_V1.replace(HERE.encode(), b"198.51.100.1")
+        assert (await door.ask(other + head(), BALANCER)).startswith(b"HTTP/1.1 401 ")
+        for stream in slow:
+            await stream.aclose()
+        await trio.testing.wait_all_tasks_blocked()
+        assert (await door.ask(HEADER_V1 + head(), BALANCER)).startswith(b"HTTP/1.1 401 ")
+
+
+async def test_a_client_of_a_balancer_that_connects_without_end(autojump_clock: MockClock) -> None:
+    async with open_door(attrs.evolve(PROXIED, arrivals=Rate(1, 1.0, 3))) as door:
+        page = b"GET / HTTP/1.1\r\nHost: relay\r\n\r\n"
+        answers = [await door.ask(HEADER_V1 + page, BALANCER) for _ in range(5)]
+        assert [answer[-4:] for answer in answers] == [b"page"] * 3 + [b""] * 2
+        assert door.causes() == [Cause.CROWD] * 2
+        # The balancer itself looks whether we live.
+        for _ in range(5):
+            assert (await door.ask(b"PROXY UNKNOWN\r\n" + page, BALANCER)).endswith(b"page")
+
+
 @pytest.mark.parametrize("data", [head(), HEADER_V1[:-1], b""])
 async def test_a_balancer_must_say_so(autojump_clock: MockClock, data: bytes) -> None:
     async with open_door(PortSettings(trusted=TRUSTED, proxy_protocol=True)) as door:
