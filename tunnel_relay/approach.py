@@ -19,7 +19,7 @@ from tunnel_relay.category import Category
 from tunnel_relay.errors import WebSocketError
 from tunnel_relay.http_tunnel import open_http_stream, split_proxy
 from tunnel_relay.stages import Course, Notes, Step, Trouble, TroubleError
-from tunnel_relay.tls import client_tls
+from tunnel_relay.tls import UNKNOWN_AUTHORITY, client_tls
 
 # Seconds in a day, and how many of them a certificate should have left: those who renew by themselves do it earlier.
 DAY = 86400
@@ -30,7 +30,6 @@ MOST_TOLD = 3
 
 # OpenSSL's numbers for what is wrong with a certificate (X509_V_ERR_…).
 NOT_YET_VALID, EXPIRED = 9, 10
-UNKNOWN_AUTHORITY = (2, 18, 19, 20, 21)
 OTHER_NAME = (62, 64)
 
 # Parts of OpenSSL's reasons (`ssl.SSLError.reason`).

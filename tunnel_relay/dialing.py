@@ -326,8 +326,11 @@ class Dialing:
         rejected = failure if isinstance(failure, WebSocketRejectedError) else None
         refused_before, self._refused = self._refused, bool(rejected and rejected.status == HTTP_UNAUTHORIZED)
         # The first time that a token is refused, a newer one may be had at once.
-        slow = isinstance(failure, TokenUnavailableError) or bool(
-            rejected and rejected.status in SLOW and (refused_before or not self._refused)
+        category = category_of(failure)
+        slow = (
+            isinstance(failure, TokenUnavailableError)
+            or (rejected is None and category is Category.CONFIGURATION)
+            or bool(rejected and rejected.status in SLOW and (refused_before or not self._refused))
         )
         rest = self._selector.failed(
             endpoint,
@@ -336,9 +339,8 @@ class Dialing:
             slow=slow,
             retry_after=rejected.retry_after if rejected else 0.0,
         )
-        if slow and category_of(failure) is Category.AUTHENTICATION:
+        if slow and category is Category.AUTHENTICATION:
             self._ask_for_authentication(str(failure))
-        category = category_of(failure)
         if self._held is None:
             self._failures += 1
             self.category = category

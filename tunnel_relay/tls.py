@@ -12,11 +12,16 @@ from typing import TYPE_CHECKING
 import attrs
 import trio
 
+from tunnel_relay.errors import WebSocketError
+
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
 # What one read of the network takes: 16 records.
 READ = 256 * 1024
+
+# OpenSSL's numbers for a certificate that nobody vouches for whom we know (X509_V_ERR_…).
+UNKNOWN_AUTHORITY = (2, 18, 19, 20, 21)
 
 
 class RecordGatherer(ssl.SSLObject):
@@ -60,6 +65,30 @@ def client_tls(
     context = context or ssl.create_default_context()
     context.sslobject_class = RecordGatherer
     return trio.SSLStream(_LongReads(stream), context, server_hostname=host, https_compatible=True)
+
+
+async def shake_hands(tls: trio.SSLStream[trio.abc.Stream], host: str) -> None:
+    """Begin to speak TLS with *host*.
+
+    Raises:
+      WebSocketError: that cannot be; says why. What is wrong with its certificate is the cause.
+
+    """
+    try:
+        await tls.do_handshake()
+    except trio.BrokenResourceError as exc:
+        match exc.__cause__:
+            case ssl.SSLCertVerificationError() as cause:
+                known: int = cause.verify_code
+                fix = (
+                    "; where its authority is your own, name it with ca" if known in UNKNOWN_AUTHORITY else ""
+                )
+                said = f"{host}: its certificate is not believed: {cause.verify_message}{fix}"
+                raise WebSocketError(said) from cause
+            case ssl.SSLError(reason=str(reason)) as cause if reason and "EOF" not in reason:
+                raise WebSocketError(f"{host}: TLS failed: {reason.replace('_', ' ').lower()}") from cause
+            case _:
+                raise WebSocketError(f"{host} hung up during the TLS handshake") from None
 
 
 def server_tls(stream: trio.abc.Stream, context: ssl.SSLContext) -> trio.SSLStream[trio.abc.Stream]:

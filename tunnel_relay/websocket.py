@@ -26,7 +26,7 @@ from tunnel_relay.background import open_background
 from tunnel_relay.errors import WebSocketClosedError, WebSocketError, WebSocketRejectedError
 from tunnel_relay.http_tunnel import open_http_stream
 from tunnel_relay.streams import GatheringStream, ReplayedStream
-from tunnel_relay.tls import client_tls
+from tunnel_relay.tls import client_tls, shake_hands
 from tunnel_relay.wsproto_connection import MAX_MESSAGE, BinaryMessages, FastConnection
 
 # Reads of the stream below: trio-websocket's own 4 KiB cost two thirds of the throughput.
@@ -163,6 +163,7 @@ async def open_websocket(
     try:
         if secure:
             stream = client_tls(stream, ssl_context, parts.hostname)
+            await shake_hands(stream, parts.hostname)
         path = f"{parts.path or '/'}{f'?{parts.query}' if parts.query else ''}"
         host = parts.netloc.rpartition("@")[2]
         async with request_websocket(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from contextlib import suppress
 from functools import partial
 
 import pytest
@@ -11,6 +12,7 @@ import trio
 from trio.testing import MockClock
 
 from tests.support.dialings import NotingEnd, Server, Tokens, serving, token, watching
+from tests.support.relay_tokens import make_certificate
 from tests.support.tunnels import eventually
 from tunnel_relay import dialing
 from tunnel_relay.background import open_background
@@ -30,6 +32,7 @@ from tunnel_relay.policy.selector import Endpoint
 from tunnel_relay.protocol.frames import Frame, FrameType
 from tunnel_relay.protocol.greetings import GoAway, write
 from tunnel_relay.protocol.upgrade import UNAUTHORIZED
+from tunnel_relay.tls import server_tls
 
 
 @pytest.fixture(autouse=True)
@@ -222,3 +225,23 @@ async def test_a_server_that_does_not_answer_is_given_up() -> None:
         assert isinstance(failed, DialFailed)
         assert failed.reason == "no answer within 0.05 s"
         assert failed.category is Category.NETWORK
+
+
+async def test_a_certificate_that_is_not_believed_is_for_people() -> None:
+    context = make_certificate().server_context()
+
+    async def serve(stream: trio.SocketStream) -> None:
+        with suppress(trio.BrokenResourceError):
+            await server_tls(stream, context).do_handshake()
+
+    async with open_background() as nursery:
+        listeners = await nursery.start(partial(trio.serve_tcp, serve, 0, host="127.0.0.1"))
+        url = f"wss://127.0.0.1:{listeners[0].socket.getsockname()[1]}"
+        async with watching([Endpoint(url=url)], Tokens([token()])) as it:
+            failed = await it.wait_for(DialFailed)
+            assert isinstance(failed, DialFailed)
+            assert failed.reason.startswith("127.0.0.1: its certificate is not believed: ")
+            assert failed.category is Category.CONFIGURATION
+            # There is no hurry.
+            assert failed.rest > 0
+            assert not [event for event in it.events if isinstance(event, AuthenticationNeeded)]

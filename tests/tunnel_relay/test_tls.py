@@ -7,8 +7,10 @@ import pytest
 import trio
 from trio.testing import memory_stream_pair
 
-from tests.support.relay_tokens import make_certificate
-from tunnel_relay.tls import client_tls, server_tls
+from tests.support.relay_tokens import Certificate, make_certificate
+from tunnel_relay.category import Category, category_of
+from tunnel_relay.errors import WebSocketError
+from tunnel_relay.tls import client_tls, server_tls, shake_hands
 
 CERTIFICATE = make_certificate()
 
@@ -77,3 +79,54 @@ async def test_who_cannot_prove_itself_is_not_believed() -> None:
             await client.do_handshake()
         assert isinstance(caught.value.__cause__, ssl.SSLCertVerificationError)
         await trio.aclose_forcefully(near)
+
+
+@pytest.mark.parametrize(
+    ("certificate", "trusted", "said"),
+    [
+        (make_certificate(until=-0.5), True, "certificate has expired"),
+        (
+            make_certificate(),
+            False,
+            "self-signed certificate; where its authority is your own, name it with ca",
+        ),
+    ],
+    ids=["expired", "unknown"],
+)
+async def test_why_a_certificate_is_not_believed_is_said(
+    certificate: Certificate, trusted: bool, said: str
+) -> None:
+    near, far = memory_stream_pair()
+    client = client_tls(near, certificate.client_context() if trusted else None, "127.0.0.1")
+    server = server_tls(far, certificate.server_context())
+
+    async def serve() -> None:
+        with pytest.raises(trio.BrokenResourceError):
+            await server.do_handshake()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(serve)
+        with pytest.raises(WebSocketError) as caught:
+            await shake_hands(client, "127.0.0.1")
+        await trio.aclose_forcefully(near)
+    assert str(caught.value) == f"127.0.0.1: its certificate is not believed: {said}"
+    assert category_of(caught.value) is Category.CONFIGURATION
+
+
+@pytest.mark.parametrize(
+    ("answer", "said", "category"),
+    [
+        (b"", "127.0.0.1 hung up during the TLS handshake", Category.NETWORK),
+        (b"SSH-2.0-OpenSSH", "127.0.0.1: TLS failed: wrong version number", Category.PROTOCOL),
+    ],
+)
+async def test_what_is_no_tls_is_told(answer: bytes, said: str, category: Category) -> None:
+    near, far = memory_stream_pair()
+    client = client_tls(near, None, "127.0.0.1")
+    if answer:
+        await far.send_all(answer)
+    await far.send_eof()
+    with pytest.raises(WebSocketError) as caught:
+        await shake_hands(client, "127.0.0.1")
+    assert str(caught.value) == said
+    assert category_of(caught.value) is category

@@ -12,9 +12,11 @@ from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 from wsproto import ConnectionType, WSConnection
 from wsproto.events import AcceptConnection, BytesMessage, Ping, Request
 
+from tests.support.relay_tokens import make_certificate
 from tests.support.websockets import open_websocket_pair
 from tunnel_relay.background import open_background
 from tunnel_relay.errors import WebSocketClosedError, WebSocketError, WebSocketRejectedError
+from tunnel_relay.tls import server_tls
 from tunnel_relay.websocket import (
     MAX_INBOX,
     WebSocket,
@@ -216,8 +218,21 @@ async def test_tls_is_checked() -> None:
         await stream.send_all(b"not TLS at all, whatever you say")
 
     async with serving(plain) as address:
-        with pytest.raises(WebSocketError):
+        with pytest.raises(WebSocketError, match=r"^127\.0\.0\.1: TLS failed"):
             async with open_websocket(f"wss://{address}/", ssl_context=ssl.create_default_context()):
+                pass
+
+
+async def test_who_is_not_believed_is_told_of() -> None:
+    context = make_certificate().server_context()
+
+    async def serve(stream: trio.SocketStream) -> None:
+        with pytest.raises(trio.BrokenResourceError):
+            await server_tls(stream, context).do_handshake()
+
+    async with serving(serve) as address:
+        with pytest.raises(WebSocketError, match=r"its certificate is not believed: self-signed .* with ca"):
+            async with open_websocket(f"wss://{address}/"):
                 pass
 
 
