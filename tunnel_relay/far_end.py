@@ -53,6 +53,7 @@ class FarEnd:
       settings: The sessions' bounds.
       asked: Called with each request (see `Answering.asked`). Without it, none is done.
       limit: Seconds that connecting may take.
+      record: The id of the record of what is asked; "" where none is done.
       draining: Why there are to be no more sessions and streams; "" while there may be.
 
     """
@@ -63,6 +64,7 @@ class FarEnd:
     settings: SessionSettings
     asked: Callable[[AskedRequest], None] | None = None
     limit: float = CONNECT_LIMIT
+    record: str = ""
     draining: str = attrs.field(default="", init=False)
     _sessions: dict[str, _Kept] = attrs.field(factory=dict[str, _Kept], init=False)
     _labels: dict[int, _Kept] = attrs.field(factory=dict[int, _Kept], init=False)
@@ -174,7 +176,8 @@ class FarEnd:
             self._go_away(kept.label, "a later connection has the session")
         kept.fence, kept.label = fence, label
         self._labels[label] = kept
-        welcome = Welcome(instance=self.instance, received=kept.live.session.received)
+        arrived = kept.live.session.received
+        welcome = Welcome(instance=self.instance, received=arrived, record=self.record)
         self._link.send(Frame(FrameType.WELCOME, label, payload=write(welcome)))
         try:
             kept.live.attach(self._link, label, received)

@@ -24,7 +24,7 @@ from tunnel_relay.database import Database, open_database
 from tunnel_relay.errors import StoreError
 from tunnel_relay.protocol.requests import Request, Response, Status
 
-VERSION = 1
+VERSION = 2
 
 # *size* is what the answer takes; *answer* is NULL once it was dropped.
 TABLES = (
@@ -42,6 +42,8 @@ TABLES = (
         UNIQUE (owner, id)
     )
     """,
+    "CREATE TABLE identity (id TEXT NOT NULL)",
+    "INSERT INTO identity VALUES (lower(hex(randomblob(16))))",
     "CREATE INDEX by_age ON done (at)",
     "CREATE INDEX by_owner ON done (owner, at)",
     "CREATE INDEX answers_by_age ON done (at) WHERE size > 0",
@@ -139,11 +141,13 @@ class Record:
     """See the module; *clock* tells the time of day, in seconds.
 
     Attributes:
+      id: What tells this file from all others; it outlives the program.
       problem: Why what was done cannot be written down at the moment; while it cannot, nothing more is done.
 
     """
 
     _database: Database
+    id: str
     settings: RecordSettings
     _clock: Callable[[], float] = time.time
     problem: str | None = attrs.field(default=None, init=False)
@@ -305,7 +309,10 @@ async def open_record(
 
     """
     async with open_database(path, VERSION, TABLES) as database:
-        record = Record(database, settings, clock)
+        [identity] = await database.read(
+            lambda connection: connection.execute("SELECT id FROM identity").fetchone()
+        )
+        record = Record(database, str(identity), settings, clock)
         await record.learn()
         yield record
 

@@ -28,6 +28,7 @@ from session_proxy.target import Target
 if TYPE_CHECKING:
     from session_proxy.profile.relay_choice import RelayChoice
     from session_proxy.supervision.relay_request import Leftovers
+    from tunnel_relay.client.forwarding import UnknownOutcome
     from tunnel_relay.protocol.requests import Request, Response, Status
 
 
@@ -203,13 +204,14 @@ def _flush(choice: RelayChoice, patience: float, *, as_json: bool) -> int:
     finally:
         if as_json:
             answered = [report(request, response) for request, response in leftovers.answered]
-            typer.echo(json.dumps({"answered": answered, "expired": leftovers.expired}, indent=2))
+            unknown = [{"id": each.id, "detail": each.detail} for each in leftovers.unknown]
+            typer.echo(json.dumps({"answered": answered, "unknown": unknown}, indent=2))
         else:
             for request, response in leftovers.answered:
                 typer.echo(_told(request, response))
-            for identity in leftovers.expired:
-                typer.echo(_expired(identity))
-    done = not leftovers.expired and all(response.status is Status.DONE for _, response in leftovers.answered)
+            for each in leftovers.unknown:
+                typer.echo(_unknown(each))
+    done = not leftovers.unknown and all(response.status is Status.DONE for _, response in leftovers.answered)
     return ExitCode.OK if done else ExitCode.FAILURE
 
 
@@ -220,8 +222,8 @@ def _warn(leftovers: Leftovers) -> None:
     for request, response in leftovers.answered:
         if response.status is not Status.DONE:
             typer.echo(f"sproxy: of an earlier run: {_told(request, response)}", err=True)
-    for identity in leftovers.expired:
-        typer.echo(f"sproxy: of an earlier run: {_expired(identity)}", err=True)
+    for each in leftovers.unknown:
+        typer.echo(f"sproxy: of an earlier run: {_unknown(each)}", err=True)
 
 
 def _told(request: Request, response: Response) -> str:
@@ -229,8 +231,8 @@ def _told(request: Request, response: Response) -> str:
     return f"request {request.id} to {request.target}: {_word(response.status)}{detail}"
 
 
-def _expired(identity: str) -> str:
-    return f"request {identity}: it was sent a day ago, and nobody knows whether it was done"
+def _unknown(unknown: UnknownOutcome) -> str:
+    return f"request {unknown.id}: {unknown.detail}"
 
 
 def _word(status: Status) -> str:

@@ -14,7 +14,7 @@ from session_proxy.outbound.relay_tunnel import RelayTunnel, open_relay_tunnel
 from session_proxy.profile.relay_choice import RelayChoice
 from session_proxy.supervision.places import service_name, state_dir
 from tunnel_relay.background import open_background
-from tunnel_relay.client.forwarding import AnsweredLate, ExpiredRequest
+from tunnel_relay.client.forwarding import AnsweredLate, UnknownOutcome
 from tunnel_relay.client.service import TunnelEvent
 from tunnel_relay.policy.outbox import Priority
 from tunnel_relay.protocol.greetings import Mode
@@ -38,19 +38,19 @@ class Leftovers:
 
     Attributes:
       answered: Those that were answered, and how.
-      expired: The ids of those that were sent too long ago; nobody knows whether they were done.
+      unknown: Those that were sent and are not sent again; nobody knows whether they were done.
 
     """
 
     answered: list[tuple[Request, Response]] = attrs.field(factory=list[tuple[Request, Response]])
-    expired: list[str] = attrs.field(factory=list[str])
+    unknown: list[UnknownOutcome] = attrs.field(factory=list[UnknownOutcome])
 
     def __call__(self, event: TunnelEvent) -> None:
         """Take an event."""
         if isinstance(event, AnsweredLate):
             self.answered.append((event.request, event.response))
-        elif isinstance(event, ExpiredRequest):
-            self.expired.append(event.id)
+        elif isinstance(event, UnknownOutcome):
+            self.unknown.append(event)
 
 
 def outbox_file(choice: RelayChoice, environ: Mapping[str, str]) -> Path:
@@ -80,7 +80,7 @@ async def make_request(
       TransportDownError: there was no response in time.
       StoreError: the request could not be kept.
       OutboxFullError: too many wait.
-      RequestLostError: it was sent a day ago and never answered.
+      RequestLostError: it was sent and never answered, and must not be sent again.
 
     """
     kept = priority is Priority.HIGH

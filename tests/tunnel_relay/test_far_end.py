@@ -111,7 +111,7 @@ async def open_world() -> AsyncGenerator[World]:
         return trio.StapledStream(near.send_stream, Breaking(near.receive_stream))
 
     async with open_background() as nursery:
-        far = FarEnd(nursery, connect, "one", SessionSettings(grace=100))
+        far = FarEnd(nursery, connect, "one", SessionSettings(grace=100), record="two")
         wire = Wire()
         far.attach(wire)
         yield World(far, wire, asked)
@@ -127,7 +127,7 @@ async def test_a_stream_is_connected() -> None:
         world.hello()
         [frame] = await world.said()
         assert (frame.type, frame.session) == (FrameType.WELCOME, 1)
-        assert read_welcome(frame.payload) == Welcome(instance="one", received=0)
+        assert read_welcome(frame.payload) == Welcome(instance="one", received=0, record="two")
         world.far.heed(Frame(FrameType.OPEN, 1, 1, 1, GRANT + b"here"))
         frames = await world.said()
         assert kinds(frames) == [FrameType.OPENED, FrameType.DATA, FrameType.EOF]

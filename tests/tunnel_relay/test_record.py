@@ -84,6 +84,16 @@ async def test_a_request_is_done_once(tmp_path: Path) -> None:
         assert world.target.done == []
 
 
+async def test_a_record_is_told_from_others_and_known_again(tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    async with open_world(tmp_path) as world, open_world(tmp_path / "other") as other:
+        identity = world.record.id
+        assert len(identity) == 32
+        assert other.record.id != identity
+    async with open_world(tmp_path) as world:
+        assert world.record.id == identity
+
+
 async def test_many_at_a_time_are_done_and_recorded_once(tmp_path: Path) -> None:
     names = {f"id-{number}" for number in range(50)}
     async with open_world(tmp_path) as world, trio.open_nursery() as nursery:

@@ -123,7 +123,7 @@ async def open_agent(
         answering = None
         if record is not None:
             answering = Answering(nursery, record, OWNER, to_services(settings.services))
-            offering.asked = answering.asked
+            offering.asked, offering.record = answering.asked, record.id
         dial = attrs.evolve(settings.dial, query=query)
         dialing = Dialing(offering, dial, token, rng=rng, unix_time=unix_time, notify=notify)
         nursery.start_soon(dialing.run)

@@ -4,8 +4,9 @@ Whatever becomes of links and sessions, a request is asked until there is a resp
 doing it twice. Those of high priority are written to a file first and outlive the program; the response to one of an
 earlier time is told to *notify*.
 
-What was sent is not sent again once the far end may have forgotten it. That is told by the time of day: no other clock
-goes on while the program does not run, or the machine sleeps.
+What was sent is sent again only to whoever has the same record: a far end that took the other's place knows nothing of
+it, and would do it twice. Nor is it sent again once that record may have forgotten it. That is told by the time of day:
+no other clock goes on while the program does not run, or the machine sleeps.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import attrs
 import trio
 
 from tunnel_relay.background import open_background
-from tunnel_relay.client.outbox_store import OutboxStore
+from tunnel_relay.client.outbox_store import OutboxStore, Sent
 from tunnel_relay.errors import OutboxFullError, RequestLostError, StoreError
 from tunnel_relay.policy.outbox import Outbox, OutboxSettings, Priority
 from tunnel_relay.protocol.requests import Request, Response, Status
@@ -34,16 +35,31 @@ PAUSE = 1.0
 # Seconds for which what was sent may be sent again: a far end keeps its record for a day, and clocks differ.
 SENT_KEPT = 23 * 3600.0
 
+EXPIRED = "it was sent a day ago and never answered: nobody knows whether it was done"
+ELSEWHERE = (
+    "it was sent to another agent or relay server than there is now, and never answered: "
+    "nobody knows whether it was done"
+)
 
-class Way(Protocol):
-    """What leads to the far end, over one session after the other."""
 
-    async def wait_ready(self) -> None:
-        """Wait until there is a link."""
+class Reachable(Protocol):
+    """A session with a far end."""
+
+    @property
+    def record(self) -> str:
+        """What tells its record of requests from those of others."""
         ...
 
     async def ask(self, request: Request) -> Response:
         """Return what has become of *request*; raises `RequestLostError` where it is to be asked again."""
+        ...
+
+
+class Way(Protocol):
+    """What leads to the far end, over one session after the other."""
+
+    async def wait_ready(self) -> Reachable:
+        """Return the session, once there is a link."""
         ...
 
 
@@ -63,13 +79,14 @@ class AnsweredLate:
 
 
 @attrs.frozen
-class ExpiredRequest:
-    """The request with that id was sent too long ago to be sent again; nobody knows whether it was done."""
+class UnknownOutcome:
+    """The request with that id was sent, and is not sent again; nobody knows whether it was done; says why."""
 
     id: str
+    detail: str
 
 
-ForwardingEvent = Pressure | AnsweredLate | ExpiredRequest
+ForwardingEvent = Pressure | AnsweredLate | UnknownOutcome
 
 
 @attrs.define(eq=False)
@@ -78,8 +95,7 @@ class _Entry:
     stored: bool
     done: trio.Event = attrs.field(factory=trio.Event)
     waited_for: bool = True
-    sent_at: float | None = None
-    """The time of day when it was first sent."""
+    sent: Sent | None = None
     response: Response | None = None
     lost: str = ""
 
@@ -119,7 +135,7 @@ class Forwarding:
         Raises:
           OutboxFullError: too many wait; this one was not accepted.
           StoreError: it could not be written to the disk, and was not accepted.
-          RequestLostError: it was sent a day ago and never answered; nobody knows whether it was done.
+          RequestLostError: it was sent, never answered, and must not be sent again; it may have been done.
 
         """
         size = len(request.payload)
@@ -127,8 +143,8 @@ class Forwarding:
         store = self._store if priority is Priority.HIGH else None
         earlier = None if store is None else await store.keep(request)
         # What was sent before may have been done, whoever asks for it now.
-        sent_at = None if earlier is None else earlier.sent_at
-        entry = _Entry(request, store is not None, sent_at=sent_at)
+        sent = None if earlier is None else earlier.sent
+        entry = _Entry(request, store is not None, sent=sent)
         try:
             ticket = self._outbox.put(entry, size, priority)
         except OutboxFullError:
@@ -162,11 +178,11 @@ class Forwarding:
             return
         entries: list[_Entry] = []
         for kept in await self._store.restore():
-            if self._has_expired(kept.sent_at):
+            if self._has_expired(kept.sent):
                 await self._store.forget(kept.request.id)
-                self._notify(ExpiredRequest(kept.request.id))
+                self._notify(UnknownOutcome(kept.request.id, EXPIRED))
             else:
-                entries.append(_Entry(kept.request, stored=True, waited_for=False, sent_at=kept.sent_at))
+                entries.append(_Entry(kept.request, stored=True, waited_for=False, sent=kept.sent))
         self._outbox.restore((entry, len(entry.request.payload), Priority.HIGH) for entry in entries)
         self._change()
 
@@ -180,16 +196,16 @@ class Forwarding:
                 while taken is None:
                     if self._outbox.waiting:
                         # Nothing counts as sent before it can be; and what is most urgent shows then.
-                        await self._way.wait_ready()
-                        taken = self._outbox.take()
+                        far = await self._way.wait_ready()
+                        if (taken := self._outbox.take()) is not None:
+                            nursery.start_soon(self._try, *taken, far, at_a_time)
                     else:
                         await self._changed.wait()
-                nursery.start_soon(self._try, *taken, at_a_time)
 
-    async def _try(self, ticket: int, entry: _Entry, at_a_time: trio.Semaphore) -> None:
+    async def _try(self, ticket: int, entry: _Entry, far: Reachable, at_a_time: trio.Semaphore) -> None:
         """Ask once."""
         try:
-            await self._ask_once(entry)
+            await self._ask_once(entry, far)
             if entry.response is None and not entry.lost:
                 await trio.sleep(PAUSE)
                 self._outbox.give_back(ticket)
@@ -199,33 +215,48 @@ class Forwarding:
             at_a_time.release()
             self._change()
 
-    async def _ask_once(self, entry: _Entry) -> None:
-        if entry.sent_at is None:
-            now = self._clock()
-            if not await self._mark_sent(entry, now):
+    async def _ask_once(self, entry: _Entry, far: Reachable) -> None:
+        first = entry.sent is None
+        if entry.sent is None:
+            sent = Sent(self._clock(), far.record)
+            if not await self._mark_sent(entry, sent):
                 return
-            entry.sent_at = now
-        elif self._has_expired(entry.sent_at):
-            entry.lost = "it was sent a day ago and never answered: nobody knows whether it was done"
+            entry.sent = sent
+        elif self._has_expired(entry.sent):
+            entry.lost = EXPIRED
+            return
+        elif entry.sent.record != far.record:
+            entry.lost = ELSEWHERE
             return
         try:
-            response = await self._way.ask(entry.request)
+            response = await far.ask(entry.request)
         except RequestLostError:
             return
         if response.status is not Status.BUSY:
             entry.response = response
+        elif first:
+            # Nothing was done: another far end may do it.
+            await self._mark_unsent(entry)
 
-    def _has_expired(self, sent_at: float | None) -> bool:
-        return sent_at is not None and self._clock() - sent_at > SENT_KEPT
+    def _has_expired(self, sent: Sent | None) -> bool:
+        return sent is not None and self._clock() - sent.at > SENT_KEPT
 
-    async def _mark_sent(self, entry: _Entry, at: float) -> bool:
+    async def _mark_sent(self, entry: _Entry, sent: Sent) -> bool:
         if entry.stored and self._store is not None:
             try:
-                await self._store.mark_sent(entry.request.id, at)
+                await self._store.mark_sent(entry.request.id, sent)
             except StoreError:
                 # It waits: after the next start nobody would know that it was sent.
                 return False
         return True
+
+    async def _mark_unsent(self, entry: _Entry) -> None:
+        if entry.stored and self._store is not None:
+            try:
+                await self._store.mark_unsent(entry.request.id)
+            except StoreError:
+                return
+        entry.sent = None
 
     async def _end(self, ticket: int, entry: _Entry) -> None:
         if entry.stored and self._store is not None:
@@ -243,7 +274,7 @@ class Forwarding:
         if entry.response is not None:
             self._notify(AnsweredLate(entry.request, entry.response))
         else:
-            self._notify(ExpiredRequest(entry.request.id))
+            self._notify(UnknownOutcome(entry.request.id, entry.lost))
 
     def _change(self) -> None:
         self._changed.set()

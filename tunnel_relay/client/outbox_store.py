@@ -1,7 +1,7 @@
 """Requests that wait, in a file: those of high priority outlive the program that accepted them.
 
 A request that was sent may have been done, and only its far end's record keeps it from being done again. So the file
-tells those that were sent, and when, from those that were not.
+tells those that were sent, when and to whose record, from those that were not.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import attrs
 from tunnel_relay.database import Database, open_database
 from tunnel_relay.protocol.requests import Request
 
-VERSION = 1
+VERSION = 2
 TABLES = (
     """
     CREATE TABLE requests (
@@ -26,20 +26,29 @@ TABLES = (
         payload BLOB NOT NULL,
         most INTEGER NOT NULL,
         time REAL NOT NULL,
-        sent_at REAL
+        sent_at REAL,
+        record TEXT
     )
     """,
 )
-ALL = "SELECT id, target, payload, most, time, sent_at FROM requests ORDER BY position"
-ONE = "SELECT id, target, payload, most, time, sent_at FROM requests WHERE id = ?"
+ALL = "SELECT id, target, payload, most, time, sent_at, record FROM requests ORDER BY position"
+ONE = "SELECT id, target, payload, most, time, sent_at, record FROM requests WHERE id = ?"
+
+
+@attrs.frozen
+class Sent:
+    """When a request was first sent, by the time of day, and the id of the record that its far end keeps."""
+
+    at: float
+    record: str
 
 
 @attrs.frozen
 class Kept:
-    """A request in the file; *sent_at* is the time of day when it was first sent, None where it never was."""
+    """A request in the file; *sent* is None where it never was."""
 
     request: Request
-    sent_at: float | None = None
+    sent: Sent | None = None
 
 
 @attrs.define(eq=False)
@@ -68,18 +77,32 @@ class OutboxStore:
 
         return await self._database.write(work)
 
-    async def mark_sent(self, identity: str, at: float) -> None:
-        """The request with that id is about to be sent, at that time of day, and may be done from now on.
+    async def mark_sent(self, identity: str, sent: Sent) -> None:
+        """The request with that id is about to be sent, and may be done from now on.
 
         Raises:
           StoreError: that cannot be written: do not send it.
 
         """
+        row = (sent.at, sent.record, identity)
 
         def work(connection: sqlite3.Connection) -> None:
             connection.execute(
-                "UPDATE requests SET sent_at = ? WHERE id = ? AND sent_at IS NULL", (at, identity)
+                "UPDATE requests SET sent_at = ?, record = ? WHERE id = ? AND sent_at IS NULL", row
             )
+
+        await self._database.write(work)
+
+    async def mark_unsent(self, identity: str) -> None:
+        """The request with that id was sent, and certainly not done.
+
+        Raises:
+          StoreError: that cannot be written: it still counts as sent.
+
+        """
+
+        def work(connection: sqlite3.Connection) -> None:
+            connection.execute("UPDATE requests SET sent_at = NULL, record = NULL WHERE id = ?", (identity,))
 
         await self._database.write(work)
 
@@ -122,7 +145,8 @@ async def open_outbox_store(path: Path) -> AsyncGenerator[OutboxStore]:
         yield OutboxStore(database)
 
 
-def _kept(row: tuple[str, str, bytes, int, float, float | None]) -> Kept:
+def _kept(row: tuple[str, str, bytes, int, float, float | None, str]) -> Kept:
     """Return what a row says."""
-    identity, target, payload, most, seconds, sent_at = row
-    return Kept(Request(id=identity, target=target, payload=payload, most=most, time=seconds), sent_at)
+    identity, target, payload, most, seconds, sent_at, record = row
+    request = Request(id=identity, target=target, payload=payload, most=most, time=seconds)
+    return Kept(request, None if sent_at is None else Sent(sent_at, record))

@@ -39,7 +39,25 @@ class _Begun:
     live: LiveSession
     token: str = attrs.field(repr=False)
     instance: str = ""
+    record: str = ""
     fence: int = 0
+
+
+@attrs.frozen
+class Reached:
+    """A session that there is a way for; *record* is the id of its far end's record of requests."""
+
+    record: str
+    _live: LiveSession
+
+    async def ask(self, request: Request) -> Response:
+        """Return what has become of *request* at the far end; see `Asking.ask`.
+
+        Raises:
+          RequestLostError: the session ended first.
+
+        """
+        return await self._live.ask(request)
 
 
 @attrs.define(eq=False)
@@ -135,24 +153,18 @@ class Reaching:
         """Open a stream to a service of the agent, or HOST:PORT; use it after `RelayStream.wait_accepted`."""
         return self.begin().open_stream(service.encode())
 
-    async def wait_ready(self) -> None:
-        """Wait until there is a way to the agent."""
+    async def wait_ready(self) -> Reached:
+        """Return the session, once there is a way for it."""
         while True:
+            live = self.begin()
+            begun = self._begun
+            assert begun is not None
             try:
-                await self.begin().wait_attached()
+                await live.wait_attached()
             except RequestLostError:
                 await trio.sleep(PAUSE)
             else:
-                return
-
-    async def ask(self, request: Request) -> Response:
-        """Return what has become of *request* at the agent; see `Asking.ask`.
-
-        Raises:
-          RequestLostError: the session ended first.
-
-        """
-        return await self.begin().ask(request)
+                return Reached(begun.record, live)
 
     def part(self, detail: str) -> None:
         """Give up the session and its streams, and say so: nobody keeps it then for whoever does not come back.
@@ -197,7 +209,7 @@ class Reaching:
     def _welcome(self, begun: _Begun, frame: Frame) -> None:
         welcome = read_welcome(frame.payload)
         assert self._link is not None
-        begun.instance = welcome.instance
+        begun.instance, begun.record = welcome.instance, welcome.record
         self.why_not = None
         self._pause = FIRST_PAUSE
         try:

@@ -180,7 +180,7 @@ class TunnelService:
         Raises:
           OutboxFullError: too many wait; this one was not accepted.
           StoreError: it could not be written to the disk, and was not accepted.
-          RequestLostError: it was sent a day ago and never answered; nobody knows whether it was done.
+          RequestLostError: it was sent, never answered, and must not be sent again; it may have been done.
           ValueError: there can be no such request.
 
         """

@@ -62,10 +62,14 @@ class Resume:
 
 @attrs.frozen(kw_only=True)
 class Welcome:
-    """An agent has the session, and *received* so many of the client's frames."""
+    """An agent has the session, and *received* so many of the client's frames.
+
+    What it does with requests is in the *record* of that id, which outlives the *instance*; "" where it does none.
+    """
 
     instance: str
     received: int
+    record: str = ""
 
 
 @attrs.frozen(kw_only=True)
@@ -119,7 +123,11 @@ def read_resume(payload: Buffer) -> Resume:
 def read_welcome(payload: Buffer) -> Welcome:
     """Return what *payload* says; raises `RelayProtocolError` where it says nothing of the kind."""
     fields = _Fields.of(payload)
-    return Welcome(instance=fields.name("instance"), received=fields.number("received"))
+    return Welcome(
+        instance=fields.name("instance"),
+        received=fields.number("received"),
+        record=fields.name("record", or_none=True) if "record" in fields.values else "",
+    )
 
 
 def read_go_away(payload: Buffer) -> GoAway:

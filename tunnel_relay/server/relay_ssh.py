@@ -187,12 +187,15 @@ class _Side:
         self.pool = SshPool(
             relay.nursery, self._connection, lambda: self._far_end.sessions > 0, settings.pool
         )
-        asked = None
+        asked, record = None, ""
         if relay.record is not None:
+            record = relay.record.id
             owner = host_name(self.user, self.agent)
             self._answering = Answering(relay.nursery, relay.record, owner, self._connect_for_request)
             asked = self._answering.asked
-        self._far_end = FarEnd(relay.nursery, self._connect, relay.instance, settings.session, asked, LIMIT)
+        self._far_end = FarEnd(
+            relay.nursery, self._connect, relay.instance, settings.session, asked, LIMIT, record
+        )
         self._reaching = Reaching(relay.nursery, self.agent, settings.session)
         self._login = SshLogin(
             self.user,

@@ -93,7 +93,7 @@ async def test_what_is_left_is_flushed(tmp_path: Path) -> None:
             done = await command.run("relay-request", "--flush", environ=environ)
             assert (done.returncode, done.stdout) == (0, b"request left to target: done\n")
             done = await command.run("relay-request", "--flush", "--json", environ=environ)
-            assert (done.returncode, json.loads(done.stdout)) == (0, {"answered": [], "expired": []})
+            assert (done.returncode, json.loads(done.stdout)) == (0, {"answered": [], "unknown": []})
             assert world.target.heard == [b"hello"]
 
 

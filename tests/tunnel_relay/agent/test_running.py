@@ -112,7 +112,9 @@ async def test_requests_are_done_where_there_is_a_record(tmp_path: Path) -> None
     async with joined(tmp_path / "record.db") as it:
         request = Request(id="1", target="echo", payload=b"once", most=100)
         for _ in range(2):
-            response = await it.client.ask(request)
+            reached = await it.client.wait_ready()
+            assert reached.record
+            response = await reached.ask(request)
             assert (response.status, response.payload) == (Status.DONE, b"once")
 
 
@@ -130,7 +132,11 @@ async def test_who_drains_answers_what_it_has_begun(tmp_path: Path) -> None:
         over = trio.Event()
 
         async def ask() -> None:
-            responses.append(await it.client.ask(Request(id="1", target="echo", payload=b"once", most=100)))
+            responses.append(
+                await (await it.client.wait_ready()).ask(
+                    Request(id="1", target="echo", payload=b"once", most=100)
+                )
+            )
 
         async def leave() -> None:
             await it.agent.drain("that was it")
@@ -140,7 +146,9 @@ async def test_who_drains_answers_what_it_has_begun(tmp_path: Path) -> None:
         nursery.start_soon(ask)
         await told.wait()
         nursery.start_soon(leave)
-        busy = await it.client.ask(Request(id="2", target="echo", payload=b"more", most=100))
+        busy = await (await it.client.wait_ready()).ask(
+            Request(id="2", target="echo", payload=b"more", most=100)
+        )
         assert (busy.status, busy.detail) == (Status.BUSY, "that was it")
         assert not over.is_set()
         go.set()

@@ -15,16 +15,18 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from tunnel_relay.client import forwarding as module
 from tunnel_relay.client.forwarding import (
     AT_A_TIME,
+    ELSEWHERE,
+    EXPIRED,
     PAUSE,
     SENT_KEPT,
     AnsweredLate,
-    ExpiredRequest,
     Forwarding,
     ForwardingEvent,
     Pressure,
+    UnknownOutcome,
     open_forwarding,
 )
-from tunnel_relay.client.outbox_store import Kept, OutboxStore, open_outbox_store
+from tunnel_relay.client.outbox_store import Kept, OutboxStore, Sent, open_outbox_store
 from tunnel_relay.errors import OutboxFullError, RequestLostError, StoreError
 from tunnel_relay.policy.outbox import OutboxSettings, Priority
 from tunnel_relay.protocol.requests import Request, Response, Status
@@ -44,6 +46,7 @@ def done(name: str = "id") -> Response:
 class Way:
     """A way whose far end answers when it is told to."""
 
+    record: str = "record"
     ready: trio.Event = attrs.field(factory=trio.Event)
     asked: list[str] = attrs.field(factory=list[str])
     # What comes of a request, one time after the other: a status, or a session that ends.
@@ -51,8 +54,9 @@ class Way:
     # When.
     held: dict[str, trio.Event] = attrs.field(factory=dict[str, trio.Event])
 
-    async def wait_ready(self) -> None:
+    async def wait_ready(self) -> Way:
         await self.ready.wait()
+        return self
 
     async def ask(self, request: Request) -> Response:
         self.asked.append(request.id)
@@ -182,6 +186,44 @@ async def test_a_request_that_nobody_waits_for_any_more_is_not_made(autojump_clo
         assert world.way.asked == ["id"]
 
 
+async def test_what_was_sent_is_not_sent_to_whoever_has_another_record(autojump_clock: MockClock) -> None:
+    async with open_world() as world, trio.open_nursery() as nursery:
+        world.way.fates["id"] = [None]
+
+        async def forward() -> None:
+            with pytest.raises(RequestLostError, match="it was sent to another agent"):
+                await world.forwarding.forward(request())
+
+        nursery.start_soon(forward)
+        await wait_all_tasks_blocked()
+        world.way.record = "another"
+    assert world.way.asked == ["id"]
+
+
+async def test_where_nothing_was_done_another_may_do_it(autojump_clock: MockClock) -> None:
+    async with open_world() as world, trio.open_nursery() as nursery:
+        world.way.fates["id"] = [Status.BUSY, Status.DONE]
+        nursery.start_soon(world.forwarding.forward, request())
+        await wait_all_tasks_blocked()
+        world.way.record = "another"
+    assert world.way.asked == ["id"] * 2
+
+
+async def test_who_was_busy_may_have_done_it_before(autojump_clock: MockClock) -> None:
+    async with open_world() as world, trio.open_nursery() as nursery:
+        world.way.fates["id"] = [None, Status.BUSY]
+
+        async def forward() -> None:
+            with pytest.raises(RequestLostError, match="it was sent to another agent"):
+                await world.forwarding.forward(request())
+
+        nursery.start_soon(forward)
+        await wait_all_tasks_blocked()
+        await trio.sleep(1.5 * PAUSE)
+        world.way.record = "another"
+    assert world.way.asked == ["id"] * 2
+
+
 async def test_several_may_wait_until_there_is_no_request(autojump_clock: MockClock) -> None:
     async with open_world(ready=False) as world:
         with trio.fail_after(100):
@@ -220,7 +262,7 @@ async def test_the_urgent_is_in_the_file_until_it_is_answered(tmp_path: Path) ->
                 while "id" not in world.way.asked:
                     await trio.lowlevel.checkpoint()
                 scope.cancel()
-        assert await store.restore() == [Kept(request(), NOW)]
+        assert await store.restore() == [Kept(request(), Sent(NOW, "record"))]
         assert len(world.forwarding) == 1
         world.way.held["id"].set()
         assert await world.event() == AnsweredLate(request(), done())
@@ -271,22 +313,50 @@ async def test_there_is_no_request_once_the_last_is_forgotten_and_told(
 async def test_what_has_expired_is_told_at_the_next_start(tmp_path: Path) -> None:
     async with open_outbox_store(tmp_path / "outbox.db") as store:
         await store.keep(request())
-        await store.mark_sent("id", NOW - SENT_KEPT - 1)
+        await store.mark_sent("id", Sent(NOW - SENT_KEPT - 1, "record"))
         async with open_world(store=store, ready=False) as world:
-            assert await world.event() == ExpiredRequest("id")
+            assert await world.event() == UnknownOutcome("id", EXPIRED)
             assert len(world.forwarding) == 0
         assert await store.restore() == []
+
+
+async def test_to_which_record_it_was_sent_outlives_the_program(tmp_path: Path) -> None:
+    async with open_outbox_store(tmp_path / "outbox.db") as store:
+        await store.keep(request())
+        await store.mark_sent("id", Sent(NOW, "another"))
+        async with open_world(store=store) as world:
+            assert await world.event() == UnknownOutcome("id", ELSEWHERE)
+            assert world.way.asked == []
+        assert await store.restore() == []
+
+
+async def test_what_was_certainly_not_done_is_not_marked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "PAUSE", 0.01)
+    async with open_outbox_store(tmp_path / "outbox.db") as store, open_world(store=store) as world:
+        world.way.fates["id"] = [Status.BUSY, Status.DONE]
+        mark_unsent = store.mark_unsent
+
+        async def move_on(identity: str) -> None:
+            await mark_unsent(identity)
+            assert await store.restore() == [Kept(request())]
+            world.way.record = "another"
+
+        monkeypatch.setattr(OutboxStore, "mark_unsent", lambda _store, identity: move_on(identity))  # pyright: ignore[reportUnknownLambdaType, reportUnknownArgumentType]
+        assert await world.forwarding.forward(request(), Priority.HIGH) == done()
+        assert world.way.asked == ["id"] * 2
 
 
 async def test_a_start_does_not_prolong_the_time_for_sending_again(tmp_path: Path) -> None:
     async with open_outbox_store(tmp_path / "outbox.db") as store:
         await store.keep(request())
-        await store.mark_sent("id", NOW - SENT_KEPT)
+        await store.mark_sent("id", Sent(NOW - SENT_KEPT, "record"))
         async with open_world(store=store, ready=False) as world:
             assert len(world.forwarding) == 1
             world.clock.now += 1
             world.way.ready.set()
-            assert await world.event() == ExpiredRequest("id")
+            assert await world.event() == UnknownOutcome("id", EXPIRED)
             assert world.way.asked == []
         assert await store.restore() == []
 
@@ -339,7 +409,7 @@ async def test_what_was_written_while_others_took_the_room_is_kept_only_where_it
 async def test_who_asks_again_for_what_was_sent_does_not_prolong_its_time(tmp_path: Path) -> None:
     async with open_outbox_store(tmp_path / "outbox.db") as store, open_world(store=store) as world:
         await store.keep(request())
-        await store.mark_sent("id", NOW - SENT_KEPT - 1)
+        await store.mark_sent("id", Sent(NOW - SENT_KEPT - 1, "record"))
         with pytest.raises(RequestLostError, match="it was sent a day ago"):
             await world.forwarding.forward(request(), Priority.HIGH)
         assert world.way.asked == []
@@ -353,13 +423,13 @@ async def test_what_cannot_be_marked_as_sent_is_not_sent(
         mark_sent = store.mark_sent
         tries = 0
 
-        async def fail_twice(identity: str, at: float) -> None:
+        async def fail_twice(identity: str, sent: Sent) -> None:
             nonlocal tries
             tries += 1
             assert world.way.asked == []
             if tries < 3:
                 raise StoreError("the disk is full")
-            await mark_sent(identity, at)
+            await mark_sent(identity, sent)
 
         monkeypatch.setattr(OutboxStore, "mark_sent", lambda _store, *args: fail_twice(*args))  # pyright: ignore[reportUnknownLambdaType, reportUnknownArgumentType]
         assert await world.forwarding.forward(request(), Priority.HIGH) == done()

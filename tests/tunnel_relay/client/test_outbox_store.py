@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tunnel_relay.client.outbox_store import Kept, OutboxStore, open_outbox_store
+from tunnel_relay.client.outbox_store import Kept, OutboxStore, Sent, open_outbox_store
 from tunnel_relay.errors import StoreError
 from tunnel_relay.protocol.requests import MAX_REQUEST, Request
 
@@ -33,9 +33,19 @@ async def test_what_waits_outlives_the_program(tmp_path: Path) -> None:
 async def test_one_that_is_kept_already_stays_as_it_is(tmp_path: Path) -> None:
     async with open_outbox_store(tmp_path / "outbox.db") as store:
         assert await store.keep(request("one")) is None
-        await store.mark_sent("one", 1000.0)
-        assert await store.keep(request("one", b"another")) == Kept(request("one"), 1000.0)
-        assert await store.restore() == [Kept(request("one"), 1000.0)]
+        await store.mark_sent("one", Sent(1000.0, "record"))
+        assert await store.keep(request("one", b"another")) == Kept(request("one"), Sent(1000.0, "record"))
+        assert await store.restore() == [Kept(request("one"), Sent(1000.0, "record"))]
+
+
+async def test_what_was_certainly_not_done_may_be_sent_elsewhere(tmp_path: Path) -> None:
+    async with open_outbox_store(tmp_path / "outbox.db") as store:
+        await store.keep(request("one"))
+        await store.mark_sent("one", Sent(1000.0, "record"))
+        await store.mark_unsent("one")
+        assert await store.restore() == [Kept(request("one"))]
+        await store.mark_sent("one", Sent(1010.0, "another"))
+        assert await store.restore() == [Kept(request("one"), Sent(1010.0, "another"))]
 
 
 async def test_it_is_kept_when_each_was_first_sent(tmp_path: Path) -> None:
@@ -43,14 +53,14 @@ async def test_it_is_kept_when_each_was_first_sent(tmp_path: Path) -> None:
     async with open_outbox_store(path) as store:
         for name in ("sent", "never-sent", "sent-later"):
             await store.keep(request(name))
-        await store.mark_sent("sent", 1000.0)
-        await store.mark_sent("sent", 1010.0)
-        await store.mark_sent("sent-later", 1010.0)
+        await store.mark_sent("sent", Sent(1000.0, "record"))
+        await store.mark_sent("sent", Sent(1010.0, "record"))
+        await store.mark_sent("sent-later", Sent(1010.0, "record"))
     async with open_outbox_store(path) as store:
         assert await store.restore() == [
-            Kept(request("sent"), 1000.0),
+            Kept(request("sent"), Sent(1000.0, "record")),
             Kept(request("never-sent")),
-            Kept(request("sent-later"), 1010.0),
+            Kept(request("sent-later"), Sent(1010.0, "record")),
         ]
 
 

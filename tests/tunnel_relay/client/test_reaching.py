@@ -16,6 +16,7 @@ from tunnel_relay.errors import RelayProtocolError, RequestLostError
 from tunnel_relay.link import Source
 from tunnel_relay.protocol.frames import Frame, FrameType
 from tunnel_relay.protocol.greetings import GoAway, Mode, Welcome, read_hello, read_resume, write
+from tunnel_relay.protocol.requests import Request
 from tunnel_relay.protocol.session import SessionSettings
 from tunnel_relay.relay_stream import StreamResetError
 
@@ -91,6 +92,21 @@ async def test_a_session_goes_on_over_another_link(autojump_clock: MockClock) ->
         it.heed(welcome(received=1))
         assert it.attached
         assert second.taken() == []
+
+
+async def test_who_is_reached_says_which_record_it_keeps(autojump_clock: MockClock) -> None:
+    async with reaching() as it:
+        it.attach(Wire())
+        it.begin()
+        for record in ("one", "another"):
+            welcome = Welcome(instance="one", received=0, record=record)
+            it.heed(Frame(FrameType.WELCOME, LABEL, payload=write(welcome)))
+            reached = await it.wait_ready()
+            assert reached.record == record
+            it.heed(go_away("the session is not known here", lost=True))
+            with pytest.raises(RequestLostError, match="not known here"):
+                await reached.ask(Request(id="id", target="db", payload=b""))
+            it.begin()
 
 
 async def test_an_agent_that_is_away_is_asked_for_again(autojump_clock: MockClock) -> None:

@@ -33,6 +33,9 @@ def test_what_is_written_is_read() -> None:
     assert read_resume(write(resume)) == resume
     welcome = Welcome(instance="one", received=0)
     assert read_welcome(write(welcome)) == welcome
+    welcome = Welcome(instance="one", received=0, record="two")
+    assert read_welcome(write(welcome)) == welcome
+    assert read_welcome(b'{"instance":"one","received":0}') == Welcome(instance="one", received=0)
     word = GoAway(lost=True, detail="gone")
     assert read_go_away(write(word)) == word
 

@@ -390,16 +390,20 @@ async def test_why_a_request_is_not_done_is_said(sshd: Sshd, tmp_path: Path) -> 
             open_record(tmp_path / "record.db", RecordSettings()) as record,
             open_relay_ssh_world(sshd, tmp_path, record=record) as world,
         ):
-            response = await world.client.ask(Request(id="1", target=f"{HOST}:1", payload=b""))
+            response = await (await world.client.wait_ready()).ask(
+                Request(id="1", target=f"{HOST}:1", payload=b"")
+            )
             assert response.status in (Status.REFUSED, Status.UNREACHABLE)
-            response = await world.client.ask(Request(id="2", target="db", payload=b""))
+            response = await (await world.client.wait_ready()).ask(Request(id="2", target="db", payload=b""))
             assert response.status is Status.NO_SUCH_TARGET
 
 
 async def test_without_a_record_no_request_is_done(sshd: Sshd, tmp_path: Path) -> None:
     with trio.fail_after(20):
         async with open_relay_ssh_world(sshd, tmp_path) as world:
-            response = await world.client.ask(Request(id="1", target="localhost:1", payload=b""))
+            response = await (await world.client.wait_ready()).ask(
+                Request(id="1", target="localhost:1", payload=b"")
+            )
             assert response.status is Status.NOT_ALLOWED
 
 
