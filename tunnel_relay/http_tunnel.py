@@ -93,6 +93,9 @@ async def _connect_through(
         while (event := http.next_event()) is h11.NEED_DATA or isinstance(event, h11.InformationalResponse):
             if event is h11.NEED_DATA:
                 http.receive_data(bytes(await stream.receive_some()))
+    except h11.LocalProtocolError:
+        # What it says of itself may hold the password.
+        raise WebSocketError(f"{host} cannot be asked for through an HTTP proxy") from None
     except (trio.BrokenResourceError, h11.RemoteProtocolError) as exc:
         raise WebSocketError(f"{who} did not answer as an HTTP proxy does") from exc
     if not isinstance(event, h11.Response):

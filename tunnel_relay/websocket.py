@@ -20,7 +20,7 @@ import trio
 from trio_websocket import ConnectionClosed, ConnectionRejected, WebSocketConnection, WebSocketRequest
 from wsproto import ConnectionType
 from wsproto.events import BytesMessage, TextMessage
-from wsproto.utilities import ProtocolError
+from wsproto.utilities import LocalProtocolError, ProtocolError
 
 from tunnel_relay.background import open_background
 from tunnel_relay.errors import WebSocketClosedError, WebSocketError, WebSocketRejectedError
@@ -243,6 +243,9 @@ class _Reader:
             await self.connection._reader_task()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
         except ConnectionRejected as exc:
             self.failure = _rejected(exc)
+        except (h11.LocalProtocolError, LocalProtocolError):
+            # What it says of itself holds what we would have sent: a token, or a part of it.
+            self.failure = WebSocketError(f"{self.peer}: what is to be sent cannot be said in HTTP")
         except (
             ConnectionClosed,
             ProtocolError,

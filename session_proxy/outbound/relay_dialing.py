@@ -28,6 +28,7 @@ from tunnel_relay.errors import TokenUnavailableError
 from tunnel_relay.link import LinkSettings
 from tunnel_relay.policy.selector import Endpoint
 from tunnel_relay.protocol.multiplexer import Reason
+from tunnel_relay.protocol.unverified import is_one_word
 
 # Why a stream is refused.
 ERRORS: Mapping[Reason, type[DialError]] = {
@@ -60,7 +61,12 @@ class SecretTokens:
                 raise TokenUnavailableError(f"token: {exc}; {exc.fix}") from exc
         else:
             await trio.lowlevel.checkpoint()
-        return self._token.strip()
+        token = self._token.strip()
+        if not is_one_word(token):
+            raise TokenUnavailableError(
+                "token: has spaces or several lines; there has to be nothing but the token"
+            )
+        return token
 
 
 async def dial_settings(

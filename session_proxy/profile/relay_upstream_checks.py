@@ -55,7 +55,7 @@ class Dialing(Protocol):
 def check_dialing(prefix: str, dialing: Dialing, notes: Structurer) -> None:
     """Note every problem with the relay servers and the token; *prefix* stands before the keys: ``upstreams.a.``."""
     _check_endpoints(f"{prefix}endpoints", dialing.endpoints, notes)
-    if notes.sound(f"{prefix}token") and read_token(dialing.token.reveal()) is None:
+    if notes.sound(f"{prefix}token") and read_token(dialing.token.reveal().strip()) is None:
         notes.note(f"{prefix}token", "is no JWT", 'copy the whole line that "sproxy relay-token" prints')
     if dialing.ca is not None and notes.sound(f"{prefix}ca"):
         check_authorities(f"{prefix}ca", dialing.ca, notes)
@@ -63,7 +63,7 @@ def check_dialing(prefix: str, dialing: Dialing, notes: Structurer) -> None:
 
 def dialing_warnings(prefix: str, dialing: Dialing, scope: str, now: float) -> Iterator[str]:
     """Yield one line for each thing about the token that relay servers will not like; *scope* is what it is for."""
-    said = read_token(dialing.token.reveal())
+    said = read_token(dialing.token.reveal().strip())
     if said is None:
         return
     if said.expires is not None and said.expires <= now:

@@ -102,6 +102,12 @@ async def test_a_proxy_of_another_kind_is_refused(url: str) -> None:
     assert "secret" not in str(caught.value)
 
 
+async def test_what_a_proxy_cannot_be_asked_for_is_told() -> None:
+    async with proxy(OK, []) as address:
+        with pytest.raises(WebSocketError, match="cannot be asked for"):
+            await open_http_stream("a\nb", 443, f"http://me:secret@{address}")
+
+
 async def test_what_can_be_no_name_is_told() -> None:
     with pytest.raises(WebSocketError, match=r"the HTTP proxy a\.\.b is no name"):
         await open_http_stream("ssm.example", 443, "http://a..b:3128")

@@ -223,6 +223,18 @@ async def test_tls_is_checked() -> None:
                 pass
 
 
+async def test_what_cannot_be_sent_is_not_told() -> None:
+    async def read(stream: trio.SocketStream) -> None:
+        await stream.receive_some()
+
+    async with serving(read) as address:
+        with pytest.raises(WebSocketError, match="cannot be said in HTTP") as caught:
+            async with open_websocket(f"ws://{address}/", headers=[("Authorization", "Bearer eyJ\nx")]):
+                pass
+    assert "eyJ" not in str(caught.value)
+    assert caught.value.__cause__ is None
+
+
 async def test_who_is_not_believed_is_told_of() -> None:
     context = make_certificate().server_context()
 

@@ -30,10 +30,15 @@ class Said:
     user: str = ""
 
 
+def is_one_word(token: str) -> bool:
+    """Return whether HTTP carries *token* as it is: whatever it may be, it has no second line, and no spaces."""
+    return token.isascii() and token.isprintable() and " " not in token
+
+
 def read_token(token: str) -> Said | None:
     """Return what *token* says; None where it is no JWT."""
     parts = token.split(".")
-    if len(parts) != 3:
+    if len(parts) != 3 or not is_one_word(token):
         return None
     try:
         values: object = json.loads(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))

@@ -30,9 +30,19 @@ async def test_a_token_is_read_again_when_another_one_is_needed(tmp_path: Path) 
 
 
 async def test_a_token_that_is_written_out_stays() -> None:
-    tokens = SecretTokens(SecretSources(Path(), {}).read("written out"))
-    assert await tokens(anew=True) == "written out"
+    tokens = SecretTokens(SecretSources(Path(), {}).read("written.out"))
+    assert await tokens(anew=True) == "written.out"
     assert "written" not in repr(tokens)
+
+
+@pytest.mark.parametrize("text", ["eyJ.eyJ.x\neyJ.eyJ.y", "eyJ.eyJ.x y", "eyJ.eyJ.\x1b", "eyJ.eyJ.ü"])
+async def test_what_can_be_no_token_is_not_shown(tmp_path: Path, text: str) -> None:
+    (tmp_path / "token").write_text(f"{text}\n")
+    tokens = SecretTokens(SecretSources(tmp_path, {}).read("file:token"))
+    for anew in (False, True):
+        with pytest.raises(TokenUnavailableError, match="nothing but the token") as caught:
+            await tokens(anew=anew)
+        assert "eyJ" not in str(caught.value)
 
 
 async def test_servers_and_their_proxies() -> None:

@@ -26,7 +26,17 @@ def test_a_token_may_say_little() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "hunter2", "a.b", "a.b.c.d", "a.!.c", f"a.{encode(b'[]')}.c", f"a.{encode(b'{')}.c", "a.\xe4.c"],
+    [
+        "",
+        "hunter2",
+        "a.b",
+        "a.b.c.d",
+        "a.!.c",
+        f"a.{encode(b'[]')}.c",
+        f"a.{encode(b'{')}.c",
+        "a.\xe4.c",
+        f"a.{encode(b'{}')}.c d",
+    ],
 )
 def test_other_text_is_no_token(text: str) -> None:
     assert read_token(text) is None
