@@ -184,6 +184,7 @@ class RateLimits:
     _addresses: Buckets = attrs.field(factory=Buckets, init=False)
     _requests: Buckets = attrs.field(factory=Buckets, init=False)
     _opens: Buckets = attrs.field(factory=Buckets, init=False)
+    _sessions: Buckets = attrs.field(factory=Buckets, init=False)
     _violations: dict[Act, int] = attrs.field(factory=lambda: dict.fromkeys(Act, 0), init=False)
 
     def change(self, other: RateLimits) -> None:
@@ -218,8 +219,13 @@ class RateLimits:
         rate = self._rates(tier).opens
         return self._paced(Act.OPEN, self._opens.borrow(user, rate, now, rate.burst))
 
+    def pace_session(self, user: str, tier: str, now: float) -> Pace:
+        """Count a session that begins, or comes back: as often as streams may be opened, and beside those."""
+        rate = self._rates(tier).opens
+        return self._paced(Act.OPEN, self._sessions.borrow(user, rate, now, rate.burst))
+
     def buckets(self) -> Mapping[str, Buckets]:
-        """Return all buckets, by what servers that share them call them."""
+        """Return the buckets that servers share, by what they call them."""
         return {"addresses": self._addresses, "requests": self._requests, "opens": self._opens}
 
     @property

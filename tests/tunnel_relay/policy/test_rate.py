@@ -53,6 +53,16 @@ def test_opens_may_come_on_credit_for_one_more_burst() -> None:
     assert limits.pace_open("bob", "free", NOW) == GRANTED
 
 
+def test_sessions_may_begin_as_often_as_streams_and_take_nothing_from_them() -> None:
+    limits = RateLimits({"premium": GENEROUS})
+    for tier, burst in (("free", 50), ("premium", 200)):
+        paces = [limits.pace_session(tier, tier, NOW) for _ in range(2 * burst + 2)]
+        assert not any(pace.refused for pace in paces[: 2 * burst - 2])
+        assert paces[-1].refused
+        assert paces[burst - 1] == GRANTED
+        assert limits.pace_open(tier, tier, NOW) == GRANTED
+
+
 def test_requests_that_are_here_are_done_but_slow_down_what_follows() -> None:
     limits = RateLimits({})
     paces = [limits.pace_request("alice", "free", NOW) for _ in range(164)]
