@@ -17,7 +17,7 @@ from tunnel_relay.errors import RelayProtocolError
 from tunnel_relay.policy.access import Denial, Feature
 from tunnel_relay.policy.rate import Act, Pace, RateLimits
 from tunnel_relay.protocol.frames import Frame, FrameType
-from tunnel_relay.protocol.greetings import GoAway, read_go_away, read_hello, read_resume, write
+from tunnel_relay.protocol.greetings import GoAway, read_go_away, read_hello, read_resume, read_welcome, write
 from tunnel_relay.protocol.multiplexer import Reason
 from tunnel_relay.protocol.refusal import write_refusal
 from tunnel_relay.protocol.requests import begins
@@ -39,6 +39,9 @@ CREDIT = 4
 STATUS = 5
 DONE = 0
 
+# Sessions over one link: an end has one, and another before it may not be over.
+MOST_LABELS = 64
+
 # Seconds in which the like of what was told is only counted.
 QUIET = 1.0
 
@@ -55,10 +58,19 @@ class Policed(Protocol):
         ...
 
 
+class Part(Protocol):
+    """See `Port.part`."""
+
+    def __call__(self, label: int, detail: str, *, lost: bool = False) -> None:
+        """Tell the other end of session *label* that it leads nowhere."""
+        ...
+
+
 @attrs.define(eq=False)
 class _Entered:
     counted: Counted
-    welcomed: bool = False
+    # The number of the client's next frame, from when it is welcomed.
+    next_number: int | None = None
 
 
 @attrs.define(eq=False)
@@ -78,6 +90,8 @@ class Policing:
       tier: Returns the tier that the user's token has now.
       holds: Returns whether that token still holds; where it does not, sees to the end of the link.
       link: The link.
+      part: Called with the label of a session that is to lead nowhere, and why, to tell its other end; and whether
+        that is for good.
       census: Counts what users have.
       rates: Counts what they ask for.
       notify: Called with what happens.
@@ -89,6 +103,7 @@ class Policing:
     tier: Callable[[], str]
     holds: Callable[[], bool]
     link: Policed
+    part: Part
     census: Census
     rates: RateLimits
     notify: Callable[[RelayEvent], None]
@@ -106,20 +121,28 @@ class Policing:
         if not frame.number:
             return self._greeted(frame)
         entered = self._entered.get(frame.session)
-        if entered is None or frame.type is FrameType.ACK:
+        if entered is None:
+            # Nobody is to hear that.
+            return None
+        if frame.type is FrameType.ACK:
             return frame
+        due = entered.next_number
+        if due is None:
+            raise RelayProtocolError(f"{frame.type.name} came before a WELCOME")
+        if frame.number != due:
+            raise RelayProtocolError(f"frame {frame.number} came where {due} was due")
+        entered.next_number = due + 1
         counted = entered.counted
-        if frame.number <= counted.client_number:
-            # It was here before, when another connection was lost.
-            return frame
-        counted.client_number = frame.number
+        repeated = frame.number <= counted.client_number
+        counted.client_number = max(counted.client_number, frame.number)
         if frame.type is FrameType.DATA:
             return frame
         match frame.type:
             case FrameType.OPEN:
-                return self._open(counted, frame)
+                # It may have been lost with another connection, and then it is here for the second time.
+                return frame if repeated and frame.stream in counted.streams else self._open(counted, frame)
             case FrameType.REQUEST if begins(frame.payload):
-                return self._request(counted, frame)
+                return frame if repeated and frame.stream in counted.asked else self._request(counted, frame)
             case FrameType.EOF:
                 self.census.half_close(counted, frame.stream, Side.CLIENT)
             case FrameType.RESET:
@@ -138,7 +161,7 @@ class Policing:
             if frame.type is FrameType.GOAWAY:
                 self._gone(label, entered, frame)
             elif frame.type is FrameType.WELCOME:
-                entered.welcomed = True
+                entered.next_number = read_welcome(frame.payload).received + 1
         elif frame.type is not FrameType.ACK and frame.number > counted.far_number:
             counted.far_number = frame.number
             if frame.type is not FrameType.DATA:
@@ -158,25 +181,53 @@ class Policing:
             return frame if self._enter(frame.session, read_hello(frame.payload).token) else None
         if frame.type is FrameType.RESUME:
             return frame if self._enter(frame.session, read_resume(frame.payload).token) else None
+        if frame.session not in self._entered:
+            return None
+        if frame.type is FrameType.GOAWAY:
+            self._leave(frame.session, lost=read_go_away(frame.payload).lost)
         return frame
 
     def _enter(self, label: int, token: str) -> bool:
         now = trio.current_time()
+        pace = self._paced(Act.OPEN, self.rates.pace_session(self.user, self.tier(), now))
+        if pace.refused:
+            self._refuse(label, f"sessions were begun too often of late; try again in {pace.wait:.1f} s")
+            return False
         before = self._entered.get(label)
         if before is not None and before.counted.token == token:
-            before.welcomed = False
+            before.next_number = None
             return True
         if before is not None:
-            del self._entered[label]
-            self.census.leave(before.counted, now, lost=True)
-        counted = self.census.enter(self.user, self.tier(), token, now)
+            self._leave(label, lost=True)
+        elsewhere = [each for each, entered in self._entered.items() if entered.counted.token == token]
+        for each in elsewhere:
+            self._give_up(each, "a later connection has the session", lost=False)
+        if len(self._entered) >= MOST_LABELS:
+            counted = Denial(Reason.LIMIT, f"{MOST_LABELS} sessions are the most that one connection carries")
+        else:
+            counted = self.census.enter(self.user, self.tier(), token, now)
         if isinstance(counted, Denial):
             self._deny(counted)
-            away = GoAway(lost=False, detail=counted.detail)
-            self.link.send(Frame(FrameType.GOAWAY, label, payload=write(away)))
+            self._refuse(label, counted.detail)
             return False
         self._entered[label] = _Entered(counted)
         return True
+
+    def _refuse(self, label: int, detail: str) -> None:
+        """Refuse what is to begin in the place of session *label*; that one may come back."""
+        if label in self._entered:
+            self._leave(label, lost=False)
+        self.part(label, detail)
+        self.link.send(Frame(FrameType.GOAWAY, label, payload=write(GoAway(lost=False, detail=detail))))
+
+    def _give_up(self, label: int, detail: str, *, lost: bool) -> None:
+        """End a session over this link for the client, and where it is *lost*, for its other end, too."""
+        self._leave(label, lost=lost)
+        self.part(label, detail, lost=lost)
+        self.link.send(Frame(FrameType.GOAWAY, label, payload=write(GoAway(lost=True, detail=detail))))
+
+    def _leave(self, label: int, *, lost: bool) -> None:
+        self.census.leave(self._entered.pop(label).counted, trio.current_time(), lost=lost)
 
     def _open(self, counted: Counted, frame: Frame) -> Frame | None:
         if not self.holds():
@@ -202,10 +253,7 @@ class Policing:
         if denial is not None:
             # Nobody could answer it in the agent's place, and without it the agent takes nothing more.
             self._deny(denial)
-            del self._entered[frame.session]
-            self.census.leave(counted, now, lost=True)
-            away = GoAway(lost=True, detail=denial.detail)
-            self.link.send(Frame(FrameType.GOAWAY, frame.session, payload=write(away)))
+            self._give_up(frame.session, denial.detail, lost=True)
             return None
         self._paced(Act.REQUEST, self.rates.pace_request(self.user, self.tier(), now))
         counted.asked[frame.stream] = now
@@ -246,10 +294,9 @@ class Policing:
         away = read_go_away(frame.payload)
         if not away.lost:
             return
-        del self._entered[label]
-        self.census.leave(entered.counted, trio.current_time(), lost=True)
+        self._leave(label, lost=True)
         # Where another connection of the client has the session, that is as it should be.
-        if not (entered.welcomed and entered.counted.links):
+        if entered.next_number is None or not entered.counted.links:
             self.notify(SessionRefused(origin=self.origin, user=self.user, detail=away.detail))
 
     def _paced(self, act: Act, pace: Pace) -> Pace:

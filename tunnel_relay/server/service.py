@@ -190,6 +190,7 @@ class _Admitted:
                 tier=lambda: self.claims.tier,
                 holds=self._holds,
                 link=link,
+                part=port.part,
                 census=service.census,
                 rates=service.rates,
                 notify=service.notify,

@@ -25,7 +25,7 @@ from tunnel_relay.server.events import (
     RelayEvent,
     SessionRefused,
 )
-from tunnel_relay.server.policing import CREDIT, QUIET, Policing
+from tunnel_relay.server.policing import CREDIT, MOST_LABELS, QUIET, Policing
 
 ORIGIN = Origin(connection="c1", address="203.0.113.9")
 GRANT = b"\0\1\0\0"
@@ -61,6 +61,7 @@ class Link:
     world: World
     sent: list[Frame] = attrs.field(factory=list[Frame])
     held: float = 0.0
+    parted: list[tuple[int, bool]] = attrs.field(factory=list[tuple[int, bool]])
     numbers: int = 0
     far_numbers: int = 0
     policing: Policing = attrs.field(init=False)
@@ -73,6 +74,7 @@ class Link:
             tier=lambda: "free",
             holds=lambda: world.valid,
             link=self,
+            part=self.part,
             census=world.census,
             rates=world.rates,
             notify=world.told.append,
@@ -83,6 +85,25 @@ class Link:
 
     def hold(self, seconds: float) -> None:
         self.held = seconds
+
+    def part(self, label: int, detail: str, *, lost: bool = False) -> None:
+        assert detail
+        self.parted.append((label, lost))
+
+    def farewells(self) -> list[tuple[int, GoAway]]:
+        """Return what the client was told of the ends of sessions since the last time."""
+        sent, self.sent = self.sent, []
+        assert {frame.type for frame in sent} <= {FrameType.GOAWAY}
+        return [(frame.session, read_go_away(frame.payload)) for frame in sent]
+
+    async def begin(self) -> None:
+        """Have a session that was welcomed, and all tokens."""
+        assert self.hello() is not None
+        self.welcome()
+        await trio.sleep(1)
+
+    def welcome(self, received: int = 0, label: int = 1) -> None:
+        self.hear(FrameType.WELCOME, payload=write(Welcome(instance="1", received=received)), label=label)
 
     def hello(self, number: int = 0, label: int = 1) -> Frame | None:
         hello = write(Hello(agent="nas", token=token(number), fence=1))
@@ -101,12 +122,12 @@ class Link:
     def open(self, stream: int) -> Frame | None:
         return self.say(FrameType.OPEN, stream, GRANT + b"ssh")
 
-    def hear(self, kind: FrameType, stream: int = 0, payload: bytes = b"") -> None:
+    def hear(self, kind: FrameType, stream: int = 0, payload: bytes = b"", *, label: int = 1) -> None:
         """Have the agent send one."""
         if kind in NUMBERED:
             self.far_numbers += 1
         number = self.far_numbers if kind in NUMBERED else 0
-        self.policing.going(1, Frame(kind, 7, stream, number, payload))
+        self.policing.going(label, Frame(kind, 7, stream, number, payload))
 
 
 def refusal(frame: Frame | None) -> tuple[Reason, str] | None:
@@ -117,7 +138,7 @@ def refusal(frame: Frame | None) -> tuple[Reason, str] | None:
 
 async def test_what_is_allowed_passes_as_it_is(autojump_clock: MockClock) -> None:
     link = World().link()
-    assert link.hello() is not None
+    await link.begin()
     opened = link.open(1)
     assert opened is not None
     assert opened.payload == GRANT + b"ssh"
@@ -132,7 +153,7 @@ async def test_what_is_allowed_passes_as_it_is(autojump_clock: MockClock) -> Non
 async def test_how_long_answers_take(autojump_clock: MockClock) -> None:
     link = World().link()
     link.hello()
-    link.hear(FrameType.WELCOME, payload=write(Welcome(instance="1", received=0)))
+    link.welcome()
     for stream in (1, 3):
         link.open(stream)
     await trio.sleep(0.25)
@@ -165,7 +186,7 @@ async def test_how_long_answers_take(autojump_clock: MockClock) -> None:
 
 async def test_who_opens_too_often_is_not_heard_and_then_refused(autojump_clock: MockClock) -> None:
     link = World().link()
-    link.hello()
+    await link.begin()
     for stream in range(1, 9, 2):
         assert refusal(link.open(stream)) is None
         link.say(FrameType.RESET, stream)
@@ -189,7 +210,7 @@ async def test_who_opens_too_often_is_not_heard_and_then_refused(autojump_clock:
 
 async def test_who_asks_too_often_is_not_heard(autojump_clock: MockClock) -> None:
     link = World().link()
-    link.hello()
+    await link.begin()
     for number in range(1, 5):
         piece = Cutter(Request(id=f"r{number}", target="nas:80", payload=b"")).next()
         assert link.say(FrameType.REQUEST, number, piece) is not None
@@ -198,7 +219,7 @@ async def test_who_asks_too_often_is_not_heard(autojump_clock: MockClock) -> Non
 
 async def test_streams_have_a_bound_and_others_go_on(autojump_clock: MockClock) -> None:
     link = World().link()
-    link.hello()
+    await link.begin()
     for stream in range(1, 13, 2):
         assert refusal(link.open(stream)) is None
         await trio.sleep(1)
@@ -229,13 +250,14 @@ async def test_sessions_have_a_bound(autojump_clock: MockClock) -> None:
 async def test_a_session_that_comes_back_brings_its_streams(autojump_clock: MockClock) -> None:
     world = World()
     link = world.link()
-    link.hello()
+    await link.begin()
     for stream in range(1, 13, 2):
         link.open(stream)
         await trio.sleep(1)
     link.policing.end()
     again = world.link()
     assert again.resume() is not None
+    again.welcome()
     # What may have been lost is sent again; it is not counted again.
     for stream in range(1, 13, 2):
         assert refusal(again.open(stream)) is None
@@ -246,7 +268,7 @@ async def test_a_session_that_comes_back_brings_its_streams(autojump_clock: Mock
 
 async def test_a_token_that_has_ceased_to_hold_opens_nothing(autojump_clock: MockClock) -> None:
     link = World().link()
-    link.hello()
+    await link.begin()
     link.world.valid = False
     assert link.open(1) is None
     piece = Cutter(Request(id="r", target="nas:80", payload=b"")).next()
@@ -258,7 +280,7 @@ async def test_a_session_that_the_agent_will_not_have_is_told_of(autojump_clock:
     world = World()
     link, other = world.link(), world.link()
     link.hello()
-    link.hear(FrameType.WELCOME, payload=write(Welcome(instance="1", received=0)))
+    link.welcome()
     other.resume()
     other.hear(
         FrameType.GOAWAY, payload=write(GoAway(lost=True, detail="a later connection has the session"))
@@ -273,7 +295,7 @@ async def test_a_session_that_is_taken_over_is_nothing_to_tell_of(autojump_clock
     world = World()
     link, other = world.link(), world.link()
     link.hello()
-    link.hear(FrameType.WELCOME, payload=write(Welcome(instance="1", received=0)))
+    link.welcome()
     other.resume()
     link.hear(FrameType.GOAWAY, payload=write(GoAway(lost=True, detail="a later connection has the session")))
     assert world.told == []
@@ -282,7 +304,7 @@ async def test_a_session_that_is_taken_over_is_nothing_to_tell_of(autojump_clock
 async def test_a_window_that_is_overrun_is_told_of(autojump_clock: MockClock) -> None:
     link = World().link()
     link.hello()
-    link.hear(FrameType.WELCOME, payload=write(Welcome(instance="1", received=0)))
+    link.welcome()
     link.hear(FrameType.GOAWAY, payload=write(GoAway(lost=True, detail="more was sent than was granted")))
     [event] = link.world.told
     assert isinstance(event, SessionRefused)
@@ -299,8 +321,8 @@ async def test_an_agent_that_is_away_is_nothing_to_tell_of(autojump_clock: MockC
 
 async def test_what_is_like_what_was_told_is_counted(autojump_clock: MockClock) -> None:
     link = World().link()
+    link.hello(0, 1)
     for _ in range(5):
-        link.hello(0, 1)
         link.hello(1, 2)
     await trio.sleep(QUIET)
     link.hello(1, 2)
@@ -309,7 +331,7 @@ async def test_what_is_like_what_was_told_is_counted(autojump_clock: MockClock) 
 
 async def test_requests_are_not_for_every_tier(autojump_clock: MockClock) -> None:
     link = World(Census(Access((attrs.evolve(TIER, features=frozenset()),)))).link()
-    link.hello()
+    await link.begin()
     piece = Cutter(Request(id="r", target="nas:80", payload=b"")).next()
     assert link.say(FrameType.REQUEST, 1, piece) is None
     [frame] = link.sent
@@ -321,6 +343,131 @@ async def test_requests_are_not_for_every_tier(autojump_clock: MockClock) -> Non
 
 async def test_an_open_that_is_cut_off(autojump_clock: MockClock) -> None:
     link = World().link()
-    link.hello()
+    await link.begin()
     with pytest.raises(RelayProtocolError):
         link.say(FrameType.OPEN, 1, b"\0")
+
+
+@pytest.mark.parametrize("number", [1 << 63, 3, 1])
+async def test_numbers_that_do_not_follow(autojump_clock: MockClock, number: int) -> None:
+    """Otherwise, what comes after a high number would be taken for what was here before."""
+    link = World().link()
+    await link.begin()
+    link.say(FrameType.WINDOW, 1, GRANT)
+    with pytest.raises(RelayProtocolError, match="where 2 was due"):
+        link.policing.coming(Frame(FrameType.WINDOW, 1, 1, number, GRANT))
+
+
+async def test_nothing_is_said_to_who_has_not_welcomed_one(autojump_clock: MockClock) -> None:
+    link = World().link()
+    for greet in (link.hello, link.resume):
+        greet()
+        with pytest.raises(RelayProtocolError, match="OPEN came before a WELCOME"):
+            link.open(1)
+        link.numbers = 0
+        link.welcome()
+        assert link.open(1) is not None
+
+
+@pytest.mark.parametrize("received", [0, 2, 1 << 62])
+async def test_who_comes_back_goes_on_where_the_agent_is(autojump_clock: MockClock, received: int) -> None:
+    """Whatever the agent says, what was not here before counts."""
+    world = World()
+    link = world.link()
+    await link.begin()
+    link.open(1)
+    link.say(FrameType.RESET, 1)
+    link.policing.end()
+    again = world.link()
+    again.resume()
+    again.welcome(received)
+    again.numbers = received
+    for stream in range(3, 15, 2):
+        await trio.sleep(1)
+        assert refusal(again.open(stream)) is None
+    assert world.census.streams == 6
+    await trio.sleep(1)
+    assert refusal(again.open(15)) is not None
+
+
+async def test_what_was_refused_is_refused_again(autojump_clock: MockClock) -> None:
+    world = World()
+    link = world.link()
+    await link.begin()
+    for stream in range(1, 13, 2):
+        link.open(stream)
+        await trio.sleep(1)
+    assert refusal(link.open(13)) is not None
+    link.policing.end()
+    again = world.link()
+    again.resume()
+    again.welcome(6)
+    again.numbers = 6
+    await trio.sleep(1)
+    assert refusal(again.open(13)) is not None
+
+
+async def test_what_belongs_to_no_session_goes_nowhere(autojump_clock: MockClock) -> None:
+    link = World().link()
+    for frame in (
+        Frame(FrameType.OPEN, 1, 1, 1, GRANT),
+        Frame(FrameType.ACK, 1),
+        Frame(FrameType.WELCOME, 1),
+    ):
+        assert link.policing.coming(frame) is None
+    assert (link.sent, link.world.census.streams) == ([], 0)
+
+
+async def test_what_is_denied_leads_nowhere_any_more(autojump_clock: MockClock) -> None:
+    link = World().link()
+    await link.begin()
+    other = link.world.link()
+    assert other.hello(1) is None
+    assert other.parted == [(1, False)]
+    link.world.census.access.change((attrs.evolve(TIER, features=frozenset()),))
+    assert (
+        link.say(FrameType.REQUEST, 1, Cutter(Request(id="r", target="nas:80", payload=b"")).next()) is None
+    )
+    assert link.parted == [(1, True)]
+    assert link.open(1) is None
+
+
+async def test_a_session_has_one_label(autojump_clock: MockClock) -> None:
+    link = World().link()
+    await link.begin()
+    link.open(1)
+    assert link.resume(0, label=2) is not None
+    assert link.parted == [(1, False)]
+    assert link.farewells() == [(1, GoAway(lost=True, detail="a later connection has the session"))]
+    assert link.open(3) is None
+    link.policing.end()
+    assert link.world.census.access.held("alice", Held.SESSIONS) == 0
+
+
+async def test_a_link_carries_so_many_sessions(autojump_clock: MockClock) -> None:
+    link = World(Census(Access((attrs.evolve(TIER, most={}),)))).link()
+    for label in range(1, MOST_LABELS + 1):
+        assert link.hello(label, label) is not None
+        await trio.sleep(1)
+    assert link.hello(0, MOST_LABELS + 1) is None
+    detail = f"{MOST_LABELS} sessions are the most that one connection carries"
+    assert link.farewells() == [(MOST_LABELS + 1, GoAway(lost=False, detail=detail))]
+    # One that is over makes room.
+    away = write(GoAway(lost=True, detail="enough"))
+    assert link.policing.coming(Frame(FrameType.GOAWAY, 3, payload=away)) is not None
+    assert link.world.census.access.held("alice", Held.SESSIONS) == MOST_LABELS - 1
+    assert link.hello(0, MOST_LABELS + 1) is not None
+
+
+async def test_who_begins_too_often_is_not_heard_and_then_refused(autojump_clock: MockClock) -> None:
+    link = World().link()
+    for _ in range(8):
+        assert link.hello() is not None
+    assert link.held == pytest.approx(1.0)
+    assert link.resume() is None
+    assert link.parted == [(1, False)]
+    [(label, away)] = link.farewells()
+    assert (label, away.lost) == (1, False)
+    assert away.detail == "sessions were begun too often of late; try again in 0.2 s"
+    await trio.sleep(1)
+    assert link.resume() is not None
