@@ -239,9 +239,13 @@ class Dialing:
             task_status.started()
 
         failure: Exception = LinkLostError(f"no answer within {self.settings.connect:g} s")
-        with trio.CancelScope(deadline=began + self.settings.connect) as scope:
+        with trio.CancelScope() as scope:
             try:
-                await self._link(endpoint, linked)
+                # A person may be asked for it, and has more time.
+                token = await self.token(anew=self._refused)
+                began = trio.current_time()
+                scope.deadline = began + self.settings.connect
+                await self._link(endpoint, token, linked)
             except (WebSocketError, LinkLostError, TokenUnavailableError) as exc:
                 failure = exc
         if held is not None:
@@ -252,17 +256,15 @@ class Dialing:
             self._failed(endpoint, failure)
         task_status.started()
 
-    async def _link(self, endpoint: Endpoint, linked: Callable[[Link], None]) -> None:
-        """Dial *endpoint*, tell of the link, and carry its frames.
+    async def _link(self, endpoint: Endpoint, token: str, linked: Callable[[Link], None]) -> None:
+        """Dial *endpoint* with *token*, tell of the link, and carry its frames.
 
         Raises:
-          TokenUnavailableError: there is no token.
           WebSocketError: there is no link.
           LinkLostError: there is none any more.
 
         """
         settings = self.settings
-        token = await self.token(anew=self._refused)
         async with open_websocket(
             connect_url(endpoint.url, settings.query),
             ssl_context=settings.ssl_context,
@@ -324,7 +326,9 @@ class Dialing:
 
     def _failed(self, endpoint: Endpoint, failure: Exception) -> None:
         rejected = failure if isinstance(failure, WebSocketRejectedError) else None
-        refused_before, self._refused = self._refused, bool(rejected and rejected.status == HTTP_UNAUTHORIZED)
+        refused_before = self._refused
+        if not isinstance(failure, TokenUnavailableError):
+            self._refused = bool(rejected and rejected.status == HTTP_UNAUTHORIZED)
         # The first time that a token is refused, a newer one may be had at once.
         category = category_of(failure)
         slow = (

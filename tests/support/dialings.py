@@ -14,7 +14,7 @@ import trio
 from tunnel_relay.background import open_background
 from tunnel_relay.dial_events import DialEvent
 from tunnel_relay.dial_settings import DialSettings
-from tunnel_relay.dialing import Dialing
+from tunnel_relay.dialing import Dialing, TokenSource
 from tunnel_relay.errors import LinkLostError, TokenUnavailableError, WebSocketError
 from tunnel_relay.link import Link
 from tunnel_relay.policy.backoff import BackoffSettings
@@ -152,7 +152,7 @@ async def serving(*servers: Server) -> AsyncGenerator[None]:
 
 @asynccontextmanager
 async def watching(
-    endpoints: Sequence[Endpoint], tokens: Tokens, *, query: Sequence[tuple[str, str]] = ()
+    endpoints: Sequence[Endpoint], tokens: TokenSource, *, query: Sequence[tuple[str, str]] = ()
 ) -> AsyncGenerator[Watched]:
     events: list[DialEvent] = []
     waiting: list[trio.Event] = []

@@ -27,7 +27,7 @@ from tunnel_relay.dial_events import (
 )
 from tunnel_relay.dial_settings import DialSettings
 from tunnel_relay.dialing import Dialing
-from tunnel_relay.errors import WebSocketError
+from tunnel_relay.errors import TokenUnavailableError, WebSocketError
 from tunnel_relay.policy.selector import Endpoint
 from tunnel_relay.protocol.frames import Frame, FrameType
 from tunnel_relay.protocol.greetings import GoAway, write
@@ -245,3 +245,46 @@ async def test_a_certificate_that_is_not_believed_is_for_people() -> None:
             # There is no hurry.
             assert failed.rest > 0
             assert not [event for event in it.events if isinstance(event, AuthenticationNeeded)]
+
+
+async def test_who_gives_a_token_has_more_time_than_the_server() -> None:
+    refused: list[DialEvent] = []
+
+    async def ask_a_person(*, anew: bool) -> str:
+        del anew
+        await trio.sleep(0.3)
+        return token()
+
+    server = Server()
+    async with serving(server), open_background() as nursery:
+        settings = DialSettings(endpoints=[Endpoint(url=server.url)], connect=0.2)
+        it = Dialing(
+            NotingEnd(),
+            settings,
+            ask_a_person,
+            rng=lambda: 0.5,
+            unix_time=time.time,
+            notify=refused.append,
+        )
+        nursery.start_soon(it.run)
+        with trio.fail_after(10):
+            await eventually(lambda: refused)
+        assert [type(event) for event in refused] == [Linked]
+
+
+async def test_a_token_that_was_refused_is_not_shown_again_where_there_is_no_other_yet() -> None:
+    old, good = token(), token(number=1)
+    server = Server(accepted=[good])
+    asked: list[bool] = []
+
+    async def give(*, anew: bool) -> str:
+        await trio.lowlevel.checkpoint()
+        asked.append(anew)
+        if anew and len(asked) < 4:
+            raise TokenUnavailableError("log in first")
+        return good if anew else old
+
+    async with serving(server), watching([Endpoint(url=server.url)], give) as it:
+        await it.wait_for(Linked)
+    assert asked == [False, True, True, True]
+    assert len(server.heads) == 2
