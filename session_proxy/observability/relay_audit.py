@@ -1,16 +1,18 @@
 """What happens at a relay server, as entries of its audit log.
 
 Whoever is turned away costs us an entry. So that a flood does not fill the disk, the like of what was entered just now
-is only counted, and the next entry of the kind tells how many there were.
+is only counted, and the next entry of the kind tells how many there were; where none comes, the last of them does.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 
 import attrs
 
 from session_proxy.observability.quiet import Quiet
+from tunnel_relay.policy.rate import address_key
 from tunnel_relay.protocol.audit_chain import Action, AuditEntry, Result
 from tunnel_relay.server.events import (
     UNAUTHENTICATED,
@@ -48,7 +50,7 @@ class RelayAudit:
 
     add: Callable[[AuditEntry], None]
     unix_time: Callable[[], float]
-    _quiet: Quiet = attrs.field(factory=lambda: Quiet(QUIET), init=False)
+    _quiet: Quiet[AuditEntry] = attrs.field(factory=lambda: Quiet[AuditEntry](QUIET), init=False)
 
     def __call__(self, event: RelayEvent) -> None:
         """Enter *event*, where it is of that sort."""
@@ -74,12 +76,20 @@ class RelayAudit:
             )
         )
 
+    def flush(self, *, end: bool = False) -> None:
+        """Enter what was only counted, and is not like anything that still comes; at the *end*, all of it."""
+        for entry, more in self._quiet.overdue(math.inf if end else self.unix_time()):
+            self._add(entry, more)
+
     def _add_once(self, entry: AuditEntry) -> None:
-        who = entry.user or entry.address
+        who = entry.user or address_key(entry.address)
         key = (who, entry.action.value, *(str(entry.details.get(detail, "")) for detail in _KINDS))
-        more = self._quiet.passes(key, entry.time)
+        more = self._quiet.passes(key, entry, entry.time)
         if more is not None:
-            self.add(attrs.evolve(entry, details={**entry.details, "repeated": more}) if more else entry)
+            self._add(entry, more)
+
+    def _add(self, entry: AuditEntry, more: int) -> None:
+        self.add(attrs.evolve(entry, details={**entry.details, "repeated": more}) if more else entry)
 
 
 def entries_of(event: RelayEvent, now: float) -> Iterator[AuditEntry]:

@@ -7,6 +7,7 @@ there is to know stands in ``context``.
 from __future__ import annotations
 
 import logging
+import math
 from typing import assert_never
 
 import attrs
@@ -14,6 +15,7 @@ import trio
 
 from session_proxy.observability.logging import Log, quote
 from session_proxy.observability.quiet import Quiet
+from tunnel_relay.policy.rate import address_key
 from tunnel_relay.server.events import (
     Answered,
     Ending,
@@ -54,19 +56,28 @@ class RelayLog:
     """Writes what happens at a relay server to a log; of those who are turned away from one address, one in a while."""
 
     log: Log
-    _quiet: Quiet = attrs.field(factory=lambda: Quiet(QUIET), init=False)
+    _quiet: Quiet[RelayEvent] = attrs.field(factory=lambda: Quiet[RelayEvent](QUIET), init=False)
 
     def __call__(self, event: RelayEvent) -> None:
         """Write the line that *event* deserves, if the level lets it through."""
         if isinstance(event, Answered) and not self.log.is_enabled_for(logging.DEBUG):
             # There are dozens of them a second for each user.
             return
-        line, origin = relay_line(event), event.origin
+        more: int | None = 0
         if isinstance(event, TurnedAway):
-            more = self._quiet.passes((origin.address, event.cause, event.user), trio.current_time())
-            if more is None:
-                return
-            line.context.update({"repeated": more} if more else {})
+            kind = address_key(event.origin.address), event.cause, event.user
+            more = self._quiet.passes(kind, event, trio.current_time())
+        if more is not None:
+            self._write(event, more)
+
+    def flush(self, *, end: bool = False) -> None:
+        """Write of what was only counted, and is not like anything that still comes; at the *end*, of all of it."""
+        for event, more in self._quiet.overdue(math.inf if end else trio.current_time()):
+            self._write(event, more)
+
+    def _write(self, event: RelayEvent, more: int) -> None:
+        line, origin = relay_line(event), event.origin
+        line.context.update({"repeated": more} if more else {})
         self.log.log(
             logging.getLevelNamesMapping()[line.level.upper()],
             line.event,

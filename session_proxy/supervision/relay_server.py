@@ -49,6 +49,9 @@ from tunnel_relay.server.waiting import Room
 WAITING = 0.25
 WAITING_EACH = 64
 
+# Seconds between two looks at what was only counted of floods.
+FLUSH = 1.0
+
 # How many connections from one address there may be for each that may ask for a link: to look whether we live, and why.
 ARRIVALS = 4
 
@@ -72,6 +75,7 @@ class RelayServerDaemon:
     is_ready: Callable[[], bool] = lambda: True
     load: Callable[[Warn], RelayServer] | None = None
     metrics: RelayMetrics = attrs.field(init=False)
+    _lines: RelayLog = attrs.field(init=False)
     _consumers: list[Callable[[RelayEvent], None]] = attrs.field(init=False)
     _service: RelayService | None = attrs.field(default=None, init=False)
     _relay_ssh: RelaySsh | None = attrs.field(default=None, init=False)
@@ -83,7 +87,8 @@ class RelayServerDaemon:
 
     def __attrs_post_init__(self) -> None:
         self.metrics = RelayMetrics(self._figures)
-        self._consumers = [RelayLog(self.log), self.metrics]
+        self._lines = RelayLog(self.log)
+        self._consumers = [self._lines, self.metrics]
 
     async def serve(self, stop: trio.Event, *, task_status: trio.TaskStatus[Sequence[ListenAddress]]) -> None:
         """Serve clients and agents; when *stop* is set, ask them to leave, and return when they have or time is up.
@@ -107,6 +112,7 @@ class RelayServerDaemon:
                 service = await self._open_service(background)
                 port = await self._open_port(background, service)
                 async with (
+                    self._telling_counts(),
                     open_relay_peers(config, service, self.log) as self._peers,
                     open_relay_ssh(config, service, self.log) as self._relay_ssh,
                 ):
@@ -261,6 +267,27 @@ class RelayServerDaemon:
         """Tell everybody who logs, counts, or enters what happens into the audit log."""
         for consume in self._consumers:
             consume(event)
+
+    @contextlib.asynccontextmanager
+    async def _telling_counts(self) -> AsyncGenerator[None]:
+        """Tell now and then, and at the end, of what was only counted."""
+
+        async def tell() -> None:
+            while True:
+                await trio.sleep(FLUSH)
+                self._flush()
+
+        async with open_background() as nursery:
+            nursery.start_soon(tell)
+            try:
+                yield
+            finally:
+                self._flush(end=True)
+
+    def _flush(self, *, end: bool = False) -> None:
+        self._lines.flush(end=end)
+        if self._entering is not None:
+            self._entering.flush(end=end)
 
     def obstacles(self) -> Mapping[str, str]:
         """Return why clients would not be served now: what is done here has to be entered into the audit log."""

@@ -92,6 +92,32 @@ def test_a_flood_is_counted() -> None:
     assert "repeated" not in log.entries[-1].details
 
 
+def test_what_was_counted_is_entered_though_no_more_comes() -> None:
+    log = Log()
+    audit = log.audit()
+    for _ in range(10):
+        audit(turned_away(Cause.FORGED, 401))
+    audit.flush()
+    assert len(log.entries) == 1
+    log.now += QUIET
+    audit.flush()
+    audit.flush()
+    assert [entry.details.get("repeated") for entry in log.entries] == [None, 8]
+    for _ in range(2):
+        audit(turned_away(Cause.FORGED, 401))
+    audit.flush(end=True)
+    assert [entry.details.get("repeated") for entry in log.entries] == [None, 8, 1]
+
+
+def test_addresses_of_one_network_are_one() -> None:
+    log = Log()
+    audit = log.audit()
+    for number in range(1, 100):
+        origin = attrs.evolve(ORIGIN, address=f"2001:db8::{number:x}")
+        audit(TurnedAway(origin=origin, cause=Cause.FORGED, status=401, detail="forged"))
+    assert [entry.address for entry in log.entries] == ["2001:db8::1"]
+
+
 def test_success_is_never_passed_over() -> None:
     log = Log()
     audit = log.audit()

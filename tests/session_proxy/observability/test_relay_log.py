@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import attrs
 import pytest
 import trio
 from trio.testing import MockClock
@@ -15,6 +16,7 @@ from tests.support.relay_events import (
     ANSWERED,
     LIMIT,
     OPENED,
+    ORIGIN,
     REFRESHED,
     SESSION_REFUSED,
     closed,
@@ -91,6 +93,27 @@ async def test_a_flood_is_a_line_a_second(autojump_clock: MockClock) -> None:
         ("expired", None),
         ("forged", None),
         ("expired", 99),
+    ]
+
+
+async def test_what_was_counted_is_written_though_no_more_comes(autojump_clock: MockClock) -> None:
+    lines: list[str] = []
+    log = RelayLog(make_logger(lines.append, LogSettings(log_format=LogFormat.JSON)))
+    for number in range(1, 101):
+        log(attrs.evolve(EXPIRED, origin=attrs.evolve(ORIGIN, address=f"2001:db8::{number:x}")))
+    log.flush()
+    assert len(lines) == 1
+    await trio.sleep(1)
+    log.flush()
+    log(EXPIRED)
+    log(EXPIRED)
+    log.flush(end=True)
+    contexts = [json.loads(line)["context"] for line in lines]
+    assert [(each["address"], each.get("repeated")) for each in contexts] == [
+        ("2001:db8::1", None),
+        ("2001:db8::64", 98),
+        ("203.0.113.9", None),
+        ("203.0.113.9", None),
     ]
 
 

@@ -7,17 +7,19 @@ import os
 import socket
 import ssl
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import cast
 
 import attrs
 import pytest
 import trio
 
 from session_proxy.errors import ListenError, ProfileError
-from session_proxy.observability import audit_file
+from session_proxy.observability import audit_file, relay_log
 from session_proxy.observability.audit_file import AuditError, open_audit
 from session_proxy.profile.model import ListenAddress
-from session_proxy.supervision import relay_files
+from session_proxy.supervision import relay_files, relay_server
 from session_proxy.supervision.relay_pages import METRICS_PATH
 from tests.support.relay_daemon import load_relay, open_link, open_relay_daemon
 from tests.support.relay_tokens import make_certificate, make_token
@@ -173,6 +175,28 @@ async def test_a_full_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPat
             "connect",
             "disconnect",
         ]
+
+
+def told(entries: Sequence[Mapping[str, object]], where: str) -> int:
+    """Return how many events *entries* tell of, which have what was counted in *where*."""
+    contexts = [cast("dict[str, int]", entry[where]) for entry in entries]
+    return sum(1 + context.get("repeated", 0) for context in contexts)
+
+
+async def test_what_is_counted_of_a_flood_is_told_at_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relay_log, "QUIET", 0.2)
+    monkeypatch.setattr(relay_server, "FLUSH", 0.05)
+    with trio.fail_after(SECONDS):
+        async with open_relay_daemon(load_relay(tmp_path)) as served:
+            async with trio.open_nursery() as nursery:
+                for _ in range(5):
+                    nursery.start_soon(served.ask, get(CONNECT_PATH))
+            # Now and then.
+            await eventually(lambda: told(served.lines("turned away"), "context") == 5)
+        # And in the end.
+        assert told([line for line in served.audited() if line["action"] == "authenticate"], "details") == 5
 
 
 async def test_spans_are_sent(tmp_path: Path) -> None:
