@@ -12,8 +12,9 @@ import enum
 import attrs
 
 from tunnel_relay.policy.access import Access, Denial, Held
+from tunnel_relay.protocol.multiplexer import Reason
 
-# Seconds that a session is remembered for after its connection was lost: what ends give it (`SessionSettings.grace`).
+# What ends give a session that is without a connection (`SessionSettings.grace`), unless they are told otherwise.
 GRACE = 120.0
 
 
@@ -64,10 +65,12 @@ class Census:
 
     Attributes:
       access: What each may have.
+      grace: Seconds that a session is remembered for after its connection was lost.
 
     """
 
     access: Access
+    grace: float = GRACE
     _sessions: dict[tuple[str, str], Counted] = attrs.field(
         factory=dict[tuple[str, str], Counted], init=False
     )
@@ -109,6 +112,9 @@ class Census:
 
     def open(self, counted: Counted, stream: int, tier: str, now: float) -> Denial | None:
         """Count a stream more; return why there may be none."""
+        if stream in counted.streams:
+            # The far end will not have it, either; and it would be given back once only.
+            return Denial(Reason.NOT_ALLOWED, f"there is a stream {stream} already")
         denial = self.access.take(counted.user, tier, Held.STREAMS)
         if denial is None:
             counted.streams[stream] = now
@@ -127,7 +133,7 @@ class Census:
     def _expire(self, now: float) -> None:
         while self._left:
             key, counted = next(iter(self._left.items()))
-            if now < counted.left_at + GRACE:
+            if now < counted.left_at + self.grace:
                 return
             self._end(key)
 

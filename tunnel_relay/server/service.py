@@ -17,7 +17,7 @@ from tunnel_relay.protocol.greetings import GoAway, write
 from tunnel_relay.protocol.tokens import Claims, TokenError, Verifier, check_claims
 from tunnel_relay.protocol.upgrade import SUBPROTOCOL, UNAUTHORIZED
 from tunnel_relay.server.admission import AdmissionError, Asking, check_scope
-from tunnel_relay.server.census import Census
+from tunnel_relay.server.census import GRACE, Census
 from tunnel_relay.server.events import (
     CAUSES,
     Cause,
@@ -70,6 +70,7 @@ class RelayService:
       access: What users may do.
       rates: How often they may ask for something.
       stay: Keeps an agent known to other servers until cancelled; returns where it is not to have this link.
+      grace: Seconds that a session which is without a connection is counted for.
 
     """
 
@@ -86,8 +87,9 @@ class RelayService:
         )
     )
     stay: Callable[[Port], Awaitable[None]] | None = None
+    grace: float = GRACE
     census: Census = attrs.field(
-        default=attrs.Factory(lambda self: Census(self.access), takes_self=True), init=False
+        default=attrs.Factory(lambda self: Census(self.access, self.grace), takes_self=True), init=False
     )
     _links: dict[_Admitted, None] = attrs.field(factory=dict["_Admitted", None], init=False)
     _left: trio.Event = attrs.field(factory=trio.Event, init=False)

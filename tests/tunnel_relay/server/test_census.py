@@ -11,9 +11,9 @@ from tunnel_relay.server.census import GRACE, Census, Counted, Side
 NOW = 1000.0
 
 
-def census(sessions: int = 2, streams: int = 3) -> Census:
+def census(sessions: int = 2, streams: int = 3, grace: float = GRACE) -> Census:
     tier = attrs.evolve(FREE, most={Held.SESSIONS: sessions, Held.STREAMS: streams})
-    return Census(Access((tier,)))
+    return Census(Access((tier,)), grace)
 
 
 def enter(where: Census, token: str = "a", user: str = "alice", now: float = NOW) -> Counted:
@@ -58,9 +58,21 @@ def test_a_stream_ends_with_both_its_halves_or_at_once() -> None:
     assert where.open(counted, 7, "free", NOW) is None
 
 
-@pytest.mark.parametrize(("seconds", "kept"), [(GRACE - 1, True), (GRACE, False)])
-def test_streams_are_counted_while_their_session_may_come_back(seconds: float, kept: bool) -> None:
-    where = census(streams=1)
+def test_a_stream_is_not_opened_twice() -> None:
+    where = census(streams=3)
+    counted = enter(where)
+    assert where.open(counted, 1, "free", NOW) is None
+    denial = where.open(counted, 1, "free", NOW)
+    assert denial is not None
+    assert denial.detail == "there is a stream 1 already"
+    where.leave(counted, NOW, lost=True)
+    assert where.access.held("alice", Held.STREAMS) == 0
+
+
+@pytest.mark.parametrize("grace", [GRACE, 7.0])
+@pytest.mark.parametrize("kept", [True, False])
+def test_streams_are_counted_while_their_session_may_come_back(grace: float, kept: bool) -> None:
+    where, seconds = census(streams=1, grace=grace), grace - 1 if kept else grace
     counted = enter(where)
     where.open(counted, 1, "free", NOW)
     where.leave(counted, NOW)
