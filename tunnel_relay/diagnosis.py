@@ -13,8 +13,7 @@ from tunnel_relay.approach import Server, approach
 from tunnel_relay.background import open_background
 from tunnel_relay.category import Category, category_of
 from tunnel_relay.client.reaching import Reaching
-from tunnel_relay.dial_settings import DialSettings, connect_url
-from tunnel_relay.dialing import TokenSource
+from tunnel_relay.dial_settings import DialSettings, TokenSource, connect_url
 from tunnel_relay.errors import LinkLostError, WebSocketRejectedError
 from tunnel_relay.link import Link
 from tunnel_relay.protocol.frames import LINK, Frame, FrameType

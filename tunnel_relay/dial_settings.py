@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Callable, Sequence
+from typing import Protocol
 from urllib.parse import urlencode, urlsplit
 
 import attrs
@@ -15,6 +16,19 @@ from tunnel_relay.protocol.upgrade import CONNECT_PATH
 
 def no_proxy(_url: str) -> None:
     """Be a `DialSettings.proxy` for where there is none."""
+
+
+class TokenSource(Protocol):
+    """Where tokens come from."""
+
+    async def __call__(self, *, anew: bool) -> str:
+        """Return the token; with *anew*, look for another one than was returned last.
+
+        Raises:
+          TokenUnavailableError: there is none.
+
+        """
+        ...
 
 
 @attrs.frozen(kw_only=True)

@@ -24,7 +24,7 @@ from tunnel_relay.dial_events import (
     LinkLost,
     TokenRefreshed,
 )
-from tunnel_relay.dial_settings import DialSettings, connect_url
+from tunnel_relay.dial_settings import DialSettings, TokenSource, connect_url
 from tunnel_relay.errors import (
     LinkLostError,
     TokenUnavailableError,
@@ -82,19 +82,6 @@ class End(Protocol):
 
     def heed(self, frame: Frame) -> None:
         """Heed what came over the link."""
-        ...
-
-
-class TokenSource(Protocol):
-    """Where tokens come from."""
-
-    async def __call__(self, *, anew: bool) -> str:
-        """Return the token; with *anew*, look for another one than was returned last.
-
-        Raises:
-          TokenUnavailableError: there is none.
-
-        """
         ...
 
 

@@ -52,7 +52,7 @@ class SecretTokens:
         self._token = self._secret.reveal()
 
     async def __call__(self, *, anew: bool) -> str:
-        """See `tunnel_relay.dialing.TokenSource`."""
+        """See `tunnel_relay.dial_settings.TokenSource`."""
         if anew:
             try:
                 # A command may ask a person; whoever has not the time does not wait for it.

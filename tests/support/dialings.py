@@ -13,8 +13,8 @@ import trio
 
 from tunnel_relay.background import open_background
 from tunnel_relay.dial_events import DialEvent
-from tunnel_relay.dial_settings import DialSettings
-from tunnel_relay.dialing import Dialing, TokenSource
+from tunnel_relay.dial_settings import DialSettings, TokenSource
+from tunnel_relay.dialing import Dialing
 from tunnel_relay.errors import LinkLostError, TokenUnavailableError, WebSocketError
 from tunnel_relay.link import Link
 from tunnel_relay.policy.backoff import BackoffSettings

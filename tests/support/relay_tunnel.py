@@ -15,8 +15,7 @@ from tests.support.cable import Cable, serve_cable
 from tests.support.relay_tokens import AUDIENCE, KEYS, make_token
 from tunnel_relay.agent.running import Agent, AgentSettings, open_agent
 from tunnel_relay.background import open_background
-from tunnel_relay.dial_settings import DialSettings
-from tunnel_relay.dialing import TokenSource
+from tunnel_relay.dial_settings import DialSettings, TokenSource
 from tunnel_relay.policy.selector import Endpoint
 from tunnel_relay.protocol.tokens import Verifier
 from tunnel_relay.server.port import PublicPort

@@ -14,8 +14,8 @@ from tunnel_relay.agent.offering import Offering
 from tunnel_relay.answering import Answering
 from tunnel_relay.background import open_background, wait_first
 from tunnel_relay.dial_events import DialEvent
-from tunnel_relay.dial_settings import DialSettings
-from tunnel_relay.dialing import Dialing, TokenSource
+from tunnel_relay.dial_settings import DialSettings, TokenSource
+from tunnel_relay.dialing import Dialing
 from tunnel_relay.far_end import CONNECT_LIMIT
 from tunnel_relay.performing import to_services
 from tunnel_relay.protocol.session import SessionSettings

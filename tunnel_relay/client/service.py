@@ -29,8 +29,8 @@ from tunnel_relay.client.forwarding import Forwarding, ForwardingEvent, open_for
 from tunnel_relay.client.outbox_store import open_outbox_store
 from tunnel_relay.client.reaching import Reaching
 from tunnel_relay.dial_events import DialEvent, DialFailed, LinkLost
-from tunnel_relay.dial_settings import DialSettings
-from tunnel_relay.dialing import Dialing, TokenSource
+from tunnel_relay.dial_settings import DialSettings, TokenSource
+from tunnel_relay.dialing import Dialing
 from tunnel_relay.errors import RequestLostError, TunnelUnavailableError
 from tunnel_relay.policy.outbox import OutboxSettings, Priority
 from tunnel_relay.protocol.greetings import Mode
@@ -169,13 +169,14 @@ class TunnelService:
         most: int = DEFAULT_MOST,
         seconds: float = DEFAULT_TIME,
         accepted: Callable[[], None] | None = None,
+        sent: Callable[[bool], None] | None = None,
     ) -> Response:
         """Send *payload* to *target*, and the end; return all that it says until its end, or why it was not done.
 
         What is lost on the way is asked for again, and still done once: that is what *identity* is for, which is made
         up where it is None. *seconds* are the target's; how long the way takes is up to the caller's time limit. Where
         this is cancelled, a request of high priority is made all the same, now or after the next start, from when
-        *accepted* was called.
+        *accepted* was called; *sent* is called with whether it has been sent, and may have been done.
 
         Raises:
           OutboxFullError: too many wait; this one was not accepted.
@@ -188,7 +189,7 @@ class TunnelService:
         request = Request(id=name, target=target, payload=payload, most=most, time=seconds)
         began = trio.current_time()
         try:
-            response = await self._forwarding.forward(request, priority, accepted=accepted)
+            response = await self._forwarding.forward(request, priority, accepted=accepted, sent=sent)
         except RequestLostError:
             self._figures.lost(Category.NETWORK)
             raise
