@@ -1,6 +1,7 @@
 """The file of an audit log: appended to off the event loop, by one process at a time, and never left half written.
 
-What cannot be written waits, up to a bound, and is tried again; meanwhile `AuditFile.trouble` says what is wrong.
+What cannot be written waits, up to a bound, and is tried again; meanwhile `AuditFile.trouble` says what is wrong. Where
+more came than can wait, an entry in its place tells how many are lost.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import attrs
 import trio
 
 from session_proxy.errors import ExitCode, SessionProxyError
-from tunnel_relay.protocol.audit_chain import AuditEntry, Head, append, head_after
+from tunnel_relay.protocol.audit_chain import Action, AuditEntry, Head, Result, append, head_after
 
 # Entries that may wait for room on the disk: some megabytes.
 MOST_WAITING = 10_000
@@ -61,6 +62,9 @@ class AuditFile:
     trouble: str = attrs.field(default="", init=False)
     # Whether there may be more in the file than what was written.
     _torn: bool = attrs.field(default=False, init=False)
+    # What was lost since there was no room, and when the last of it was.
+    _missing: int = attrs.field(default=0, init=False)
+    _missed_at: float = attrs.field(default=0.0, init=False)
     _waiting: deque[AuditEntry] = attrs.field(factory=deque[AuditEntry], init=False)
     _news: trio.Event = attrs.field(factory=trio.Event, init=False)
 
@@ -68,6 +72,8 @@ class AuditFile:
         """Have *entry* written; does not wait."""
         if len(self._waiting) >= MOST_WAITING:
             self.lost += 1
+            self._missing += 1
+            self._missed_at = entry.time
             return
         self._waiting.append(entry)
         self._news.set()
@@ -104,10 +110,24 @@ class AuditFile:
             self.written += len(entries)
             for _ in entries:
                 self._waiting.popleft()
+            self._add_missing()
         if trouble != self.trouble:
             self.trouble = trouble
             tell(trouble or f"{self.path}: can be written to again")
         return not trouble
+
+    def _add_missing(self) -> None:
+        """Have it written how many entries were lost, in their place: nothing else was added since there is room."""
+        if not self._missing:
+            return
+        lost = AuditEntry(
+            time=self._missed_at,
+            action=Action.ERROR,
+            result=Result.FAILURE,
+            details={"detail": "entries of the audit log are lost: too many waited", "lost": self._missing},
+        )
+        self._missing = 0
+        self._waiting.append(lost)
 
     def _write_now(self, entries: tuple[AuditEntry, ...]) -> None:
         lines: list[bytes] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from trio.testing import MockClock
 
 from session_proxy.observability import audit_file
 from session_proxy.observability.audit_file import AuditError, AuditFile, open_audit
+from tests.support.tunnels import eventually
 from tunnel_relay.background import open_background
 from tunnel_relay.protocol.audit_chain import Action, AuditEntry, Head, Intact, Result, verify
 
@@ -98,11 +100,22 @@ async def test_what_cannot_be_written_waits(
 async def test_what_waits_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(audit_file, "MOST_WAITING", 2)
     with open_audit(tmp_path / "audit.jsonl") as audit:
-        for _ in range(5):
-            audit.add(entry())
+        for number in range(5):
+            audit.add(entry(str(number)))
         assert audit.lost == 3
-        await write(audit)
-        assert audit.written == 2
+        async with open_background() as nursery:
+            nursery.start_soon(audit.run, print)
+            await eventually(lambda: audit.written >= 3)
+            audit.add(entry("5"))
+        assert (audit.written, audit.lost) == (4, 3)
+    assert check(tmp_path / "audit.jsonl") == 4
+    lines = [json.loads(line) for line in (tmp_path / "audit.jsonl").read_text().splitlines()]
+    assert [(line["action"], line["resource"], line["details"].get("lost")) for line in lines] == [
+        ("connect", "0", None),
+        ("connect", "1", None),
+        ("error", "", 3),
+        ("connect", "5", None),
+    ]
 
 
 async def test_a_full_disk_at_the_end_leaves_no_half_entry(
