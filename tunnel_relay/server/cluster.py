@@ -48,6 +48,8 @@ class Cluster:
     switch: Switch
     peers: Peers
     length: float = LENGTH
+    # What is wanted last in each session of a client that is looked up.
+    _wanted: dict[tuple[Port, int], Wanted] = attrs.field(factory=dict[tuple[Port, int], Wanted], init=False)
     # What the store has said last, by user.
     _known: dict[str, list[Lease]] = attrs.field(factory=dict[str, list[Lease]], init=False)
 
@@ -74,12 +76,25 @@ class Cluster:
                     await self.store.unregister(lease)
 
     def look_up(self, wanted: Wanted) -> None:
-        """See `Elsewhere.look_up`."""
-        self.nursery.start_soon(self._settle, wanted)
+        """See `Elsewhere.look_up`; of what a client wants in one session, the store is asked one by one."""
+        key = wanted.client, wanted.label
+        under_way = key in self._wanted
+        self._wanted[key] = wanted
+        if not under_way:
+            self.nursery.start_soon(self._settle_last, key)
 
     def names_of(self, user: str) -> Collection[str]:
         """See `Elsewhere.names_of`."""
         return {lease.key.name for lease in self._known.get(user, ())}
+
+    async def _settle_last(self, key: tuple[Port, int]) -> None:
+        wanted: Wanted | None = None
+        try:
+            while wanted is not self._wanted[key]:
+                wanted = self._wanted[key]
+                await self._settle(wanted)
+        finally:
+            del self._wanted[key]
 
     async def _settle(self, wanted: Wanted) -> None:
         client = wanted.client

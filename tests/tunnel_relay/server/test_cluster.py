@@ -17,6 +17,8 @@ from tests.support.tunnels import eventually
 from tunnel_relay.background import open_background
 from tunnel_relay.client import reaching
 from tunnel_relay.policy.lease import AgentKey, Lease, Leases
+from tunnel_relay.protocol.frames import Frame, FrameType
+from tunnel_relay.protocol.greetings import Hello, read_go_away, write
 from tunnel_relay.server import cluster as cluster_module
 from tunnel_relay.server.redis_store import open_redis_store
 from tunnel_relay.server.store import Memory, MemoryStore, Store, StoreAwayError
@@ -207,3 +209,40 @@ async def test_without_its_store_a_server_serves_what_it_knows() -> None:
             await wait_registered(stores[0], world.servers[1].cluster.address)
             world.client.move(world.servers[0])
             assert await world.exchange(b"again") == b"again"
+
+
+class SlowStore(MemoryStore):
+    """A store that says nothing before it may."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked, self.may = 0, trio.Event()
+
+    async def agents(self, user: str) -> list[Lease]:
+        self.asked += 1
+        await self.may.wait()
+        return await super().agents(user)
+
+
+async def test_a_client_that_asks_again_and_again_is_looked_up_for_once() -> None:
+    """What it has asked for last is what it gets."""
+    store = SlowStore()
+    with trio.fail_after(SECONDS):
+        async with open_cluster_world([store]) as world:
+            await trio.testing.wait_all_tasks_blocked()
+            [server] = world.servers
+            store.asked = 0
+            client, near = Port(server.switch, "alice"), Carrier()
+            client.link = near
+            for number in range(100):
+                for label in (1, 2):
+                    hello = Hello(agent=f"none{number}", token=f"{label:032}", fence=number + 1)
+                    client.heed(Frame(FrameType.HELLO, label, payload=write(hello)))
+            await trio.testing.wait_all_tasks_blocked()
+            assert store.asked == 2
+            store.may.set()
+            await eventually(lambda: len(near.own) == 2)
+            assert {frame.session for frame in near.own} == {1, 2}
+            for frame in near.own:
+                assert read_go_away(frame.payload).detail.startswith("no agent 'none99' is connected")
+            assert store.asked <= 4
