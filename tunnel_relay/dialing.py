@@ -133,6 +133,8 @@ class Dialing:
     """Since the last link."""
     _refused: bool = attrs.field(default=False, init=False)
     """Whether the relay did not accept the last token."""
+    _attempt: trio.CancelScope | None = attrs.field(default=None, init=False)
+    """Ends the attempt to get a link that is under way."""
 
     def __attrs_post_init__(self) -> None:
         self._selector = Selector(self.settings.endpoints, self.rng, self.settings.selector)
@@ -216,6 +218,7 @@ class Dialing:
 
         def linked(link: Link) -> None:
             nonlocal held
+            self._attempt = None
             if self._held is not None and self.end.stays:
                 # Streams have begun meanwhile that would end.
                 scope.cancel()
@@ -227,6 +230,7 @@ class Dialing:
 
         failure: Exception = LinkLostError(f"no answer within {self.settings.connect:g} s")
         with trio.CancelScope() as scope:
+            self._attempt = scope
             try:
                 # A person may be asked for it, and has more time.
                 token = await self.token(anew=self._refused)
@@ -238,9 +242,13 @@ class Dialing:
         if held is not None:
             self._ended(held, failure)
             return
-        if not (scope.cancelled_caught and trio.current_time() < scope.deadline):
-            # We have not given it up ourselves.
+        self._attempt = None
+        now = trio.current_time()
+        if not (scope.cancelled_caught and now < scope.deadline):
             self._failed(endpoint, failure)
+        elif self._held is None:
+            # We have given it up: what was used until now may answer sooner.
+            self._selector.failed(endpoint, "it had not answered when the other link was lost", now)
         task_status.started()
 
     async def _link(self, endpoint: Endpoint, token: str, linked: Callable[[Link], None]) -> None:
@@ -297,6 +305,9 @@ class Dialing:
             return
         self._held = None
         self.end.detach()
+        if self._attempt is not None:
+            # It was to go back: while it is waited for, nothing is dialled that may answer sooner.
+            self._attempt.cancel()
         reason, category = held.why or str(failure), Category.SERVER if held.why else category_of(failure)
         cause = failure.__cause__
         if isinstance(cause, WebSocketClosedError) and cause.code == UNAUTHORIZED:

@@ -70,3 +70,19 @@ async def test_streams_that_begin_meanwhile_are_not_cut_either(monkeypatch: pyte
         assert len(world.it.end.attached) == 1
         world.it.end.stays = False
         await world.go_back()
+
+
+async def test_a_link_that_is_lost_meanwhile_is_dialled_again_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with open_world(monkeypatch) as world:
+        world.first.hold, world.first.status = trio.Event(), b""
+        await world.first.tried.wait()
+        # From now on it answers nothing at all.
+        with trio.fail_after(3):
+            await world.second.websockets[0].aclose(1001, "upgraded")
+            await world.it.wait_for(LinkLost)
+            linked = await world.it.wait_for(Linked, 2)
+        assert isinstance(linked, Linked)
+        assert linked.url == world.second.url
+        assert world.it.end.detached == 1
