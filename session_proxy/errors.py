@@ -11,6 +11,7 @@ SessionProxyError
         SeveralRunningError     more than one could be meant
     ReloadError                 a running sproxy goes on as it was, instead of taking over its file
     UpstreamStartError          an upstream that must work at the start does not
+    OutcomeUnknownError         a request was sent, and nobody knows whether it was done
     DialError                   a destination could not be reached; the subclass says why
         RefusedError            the destination refused the connection             (final)
         NotAllowedError         a rule or the far end forbids it                   (final)
@@ -144,6 +145,10 @@ class UpstreamStartError(SessionProxyError):
         self.upstream = upstream
         self.exit_code = exit_code
         super().__init__(f"upstream {upstream}: {reason}")
+
+
+class OutcomeUnknownError(SessionProxyError):
+    """A request was sent, and no response came: nobody knows whether it was done."""
 
 
 class DialError(SessionProxyError):

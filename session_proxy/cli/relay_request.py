@@ -111,7 +111,7 @@ def relay_request(
     The target is connected to, gets the payload and its end, and is heard out. What is lost on the way is asked for
     again, and still done once. With --priority high the request is on disk before it is sent: what is not done when
     the time is up, or this process ends, is made by the next one. Exit codes: 0 done, 69 the target or the agent was
-    not reached, 77 not allowed, 1 anything else.
+    not reached, 77 not allowed, 1 anything else: it may have been done, then, and you are told what to ask again with.
     """
     options = RelayOptions(profile, upstream, endpoint, token_file, ca)
     options.check()

@@ -9,13 +9,19 @@ from pathlib import Path
 import attrs
 import trio
 
-from session_proxy.errors import SessionProxyError, TransportDownError, UpstreamStartError
+from session_proxy.errors import (
+    OutcomeUnknownError,
+    SessionProxyError,
+    TransportDownError,
+    UpstreamStartError,
+)
 from session_proxy.outbound.relay_tunnel import RelayTunnel, open_relay_tunnel
 from session_proxy.profile.relay_choice import RelayChoice
 from session_proxy.supervision.places import service_name, state_dir
 from tunnel_relay.background import open_background
 from tunnel_relay.client.forwarding import AnsweredLate, UnknownOutcome
 from tunnel_relay.client.service import TunnelEvent
+from tunnel_relay.errors import RequestLostError
 from tunnel_relay.policy.outbox import Priority
 from tunnel_relay.protocol.greetings import Mode
 from tunnel_relay.protocol.requests import Request, Response
@@ -30,6 +36,31 @@ MARGIN = 1.0
 LINGER = 2.0
 
 KEPT = 'it is kept, and made by the next "sproxy relay-request" or with --flush'
+UNKNOWN = "it may have been done"
+
+
+@attrs.define(eq=False)
+class _Progress:
+    """How far a request has got; *kept* says whether it outlives the program once it is accepted."""
+
+    request: Request
+    kept: bool = attrs.field(kw_only=True)
+    accepted: trio.Event = attrs.field(factory=trio.Event, init=False)
+    sent: bool = attrs.field(default=False, init=False)
+
+    def set_sent(self, sent: bool) -> None:
+        """It has been sent, or certainly not been done."""
+        self.sent = sent
+
+    @property
+    def outlook(self) -> str:
+        """What becomes of it without a response."""
+        parts = [UNKNOWN] if self.sent else []
+        if self.kept and self.accepted.is_set():
+            parts.append(KEPT)
+        elif self.sent:
+            parts.append(f"ask again with --id {self.request.id}")
+        return "".join(f"; {part}" for part in parts)
 
 
 @attrs.define(eq=False)
@@ -77,10 +108,10 @@ async def make_request(
 
     Raises:
       UpstreamStartError: there is no way to the agent before a person does something.
-      TransportDownError: there was no response in time.
+      TransportDownError: it could not be sent in time.
+      OutcomeUnknownError: it was sent, and there was no response in time; or it must not be sent again.
       StoreError: the request could not be kept.
       OutboxFullError: too many wait.
-      RequestLostError: it was sent and never answered, and must not be sent again.
 
     """
     kept = priority is Priority.HIGH
@@ -95,12 +126,12 @@ async def make_request(
         ) as tunnel,
         open_background() as nursery,
     ):
-        accepted, trouble = trio.Event(), list[UpstreamStartError]()
+        progress, trouble = _Progress(request, kept=kept), list[UpstreamStartError]()
         response: Response | None = None
         with trio.move_on_after(request.time + MARGIN) as waiting:
 
             async def connect() -> None:
-                await accepted.wait()
+                await progress.accepted.wait()
                 try:
                     await tunnel.connect(patient=True)
                 except UpstreamStartError as exc:
@@ -108,20 +139,24 @@ async def make_request(
                     waiting.cancel()
 
             nursery.start_soon(connect)
-            response = await tunnel.service.forward_request(
-                request.target,
-                bytes(request.payload),
-                priority=priority,
-                identity=request.id,
-                most=request.most,
-                seconds=request.time,
-                accepted=accepted.set,
-            )
+            try:
+                response = await tunnel.service.forward_request(
+                    request.target,
+                    bytes(request.payload),
+                    priority=priority,
+                    identity=request.id,
+                    most=request.most,
+                    seconds=request.time,
+                    accepted=progress.accepted.set,
+                    sent=progress.set_sent,
+                )
+            except RequestLostError as exc:
+                raise OutcomeUnknownError(f"request {request.id}: {exc}") from exc
             with trio.move_on_after(LINGER):
                 await tunnel.service.flush()
         if response is not None:
             return response
-        raise _not_answered(tunnel, trouble, request.time, kept=kept)
+        raise _not_answered(tunnel, trouble, progress)
 
 
 async def flush_requests(
@@ -151,13 +186,18 @@ async def flush_requests(
 
 
 def _not_answered(
-    tunnel: RelayTunnel, trouble: list[UpstreamStartError], patience: float, *, kept: bool
+    tunnel: RelayTunnel, trouble: list[UpstreamStartError], progress: _Progress
 ) -> SessionProxyError:
-    behind = f"; {KEPT}" if kept else ""
+    why = f"no response within {progress.request.time:g} s{_why(tunnel)}"
+    code = None
     for exc in trouble:
-        reason = str(exc).removeprefix(f"upstream {tunnel.name}: ")
-        return UpstreamStartError(tunnel.name, reason + behind, exc.exit_code)
-    return TransportDownError(f"no response within {patience:g} s{_why(tunnel)}{behind}")
+        why, code = str(exc), exc.exit_code
+    if progress.sent:
+        return OutcomeUnknownError(f"request {progress.request.id}: {why}{progress.outlook}")
+    if code is not None:
+        reason = why.removeprefix(f"upstream {tunnel.name}: ")
+        return UpstreamStartError(tunnel.name, reason + progress.outlook, code)
+    return TransportDownError(why + progress.outlook)
 
 
 def _why(tunnel: RelayTunnel) -> str:

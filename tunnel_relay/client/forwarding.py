@@ -96,6 +96,7 @@ class _Entry:
     done: trio.Event = attrs.field(factory=trio.Event)
     waited_for: bool = True
     sent: Sent | None = None
+    tell_sent: Callable[[bool], None] = lambda _: None
     response: Response | None = None
     lost: str = ""
 
@@ -127,9 +128,11 @@ class Forwarding:
         priority: Priority = Priority.NORMAL,
         *,
         accepted: Callable[[], None] | None = None,
+        sent: Callable[[bool], None] | None = None,
     ) -> Response:
         """Return what has become of *request*, however long that takes; *accepted* is called once it waits.
 
+        *sent* is called with whether it has been sent, and may have been done, when that is another matter than before.
         Where this is cancelled, a request of high priority that has been accepted is made all the same.
 
         Raises:
@@ -143,8 +146,9 @@ class Forwarding:
         store = self._store if priority is Priority.HIGH else None
         earlier = None if store is None else await store.keep(request)
         # What was sent before may have been done, whoever asks for it now.
-        sent = None if earlier is None else earlier.sent
-        entry = _Entry(request, store is not None, sent=sent)
+        entry = _Entry(request, store is not None, sent=None if earlier is None else earlier.sent)
+        if sent is not None:
+            entry.tell_sent = sent
         try:
             ticket = self._outbox.put(entry, size, priority)
         except OutboxFullError:
@@ -156,6 +160,8 @@ class Forwarding:
         self._change()
         if accepted is not None:
             accepted()
+        if entry.sent is not None:
+            entry.tell_sent(True)
         try:
             await entry.done.wait()
         finally:
@@ -222,6 +228,7 @@ class Forwarding:
             if not await self._mark_sent(entry, sent):
                 return
             entry.sent = sent
+            entry.tell_sent(True)
         elif self._has_expired(entry.sent):
             entry.lost = EXPIRED
             return
@@ -257,6 +264,7 @@ class Forwarding:
             except StoreError:
                 return
         entry.sent = None
+        entry.tell_sent(False)
 
     async def _end(self, ticket: int, entry: _Entry) -> None:
         if entry.stored and self._store is not None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import attrs
 import pytest
 import trio
 
-from session_proxy.errors import ExitCode, TransportDownError, UpstreamStartError
+from session_proxy.errors import ExitCode, OutcomeUnknownError, TransportDownError, UpstreamStartError
 from session_proxy.profile.model import RelayEndpoint, RelayUpstream
 from session_proxy.profile.relay_choice import RelayChoice
 from session_proxy.profile.secret import Secret
@@ -16,6 +17,8 @@ from session_proxy.supervision import relay_request
 from session_proxy.supervision.relay_request import Leftovers, flush_requests, make_request, outbox_file
 from tests.support.relay_tokens import make_token
 from tests.support.relay_tunnel import open_world
+from tunnel_relay.client.forwarding import ELSEWHERE, UnknownOutcome
+from tunnel_relay.client.outbox_store import OutboxStore, Sent, open_outbox_store
 from tunnel_relay.policy.outbox import Priority
 from tunnel_relay.protocol.requests import Request, Status
 
@@ -94,6 +97,64 @@ async def test_a_token_that_is_not_accepted_is_told_at_once_and_the_request_kept
             with pytest.raises(UpstreamStartError, match=r"upstream home: .*401.*; it is kept") as caught:
                 await make_request(here, environ, request(), Priority.HIGH, Leftovers())
             assert caught.value.exit_code is ExitCode.NOT_PERMITTED
+
+
+@pytest.mark.parametrize(
+    ("priority", "outlook"),
+    [
+        (Priority.NORMAL, "it may have been done; ask again with --id mute$"),
+        (Priority.HIGH, "it may have been done; it is kept, and made by the next"),
+    ],
+)
+async def test_what_was_sent_and_not_answered_may_have_been_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, priority: Priority, outlook: str
+) -> None:
+    # The target would have longer.
+    monkeypatch.setattr(relay_request, "MARGIN", -25.0)
+    environ = {"HOME": str(tmp_path)}
+    with trio.fail_after(30):
+        async with open_world(tmp_path / "record") as world:
+            world.target.held = trio.Event()
+            here = choice(f"ws://{world.address}")
+            with pytest.raises(OutcomeUnknownError, match=rf"^request mute: no .*; {outlook}") as caught:
+                await make_request(here, environ, request("mute", 30.0), priority, Leftovers())
+            assert caught.value.exit_code is ExitCode.FAILURE
+            assert world.target.heard == [b"hello"]
+
+
+async def test_what_was_not_accepted_is_not_said_to_be_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def keep_for_ever(_store: OutboxStore, _request: Request) -> None:
+        await trio.sleep_forever()
+
+    monkeypatch.setattr(relay_request, "MARGIN", 0.0)
+    monkeypatch.setattr(OutboxStore, "keep", keep_for_ever)
+    with trio.fail_after(30), pytest.raises(TransportDownError) as caught:
+        await make_request(
+            choice(NOWHERE), {"HOME": str(tmp_path)}, request("slow", 0.1), Priority.HIGH, Leftovers()
+        )
+    assert "it is kept" not in str(caught.value)
+
+
+async def test_what_must_not_be_sent_again_is_told_with_its_id(tmp_path: Path) -> None:
+    environ = {"HOME": str(tmp_path)}
+    with trio.fail_after(30):
+        async with open_world(tmp_path / "record") as world:
+            here = choice(f"ws://{world.address}")
+            file = outbox_file(here, environ)
+            async with open_outbox_store(file) as store:
+                await store.keep(request("old"))
+                await store.mark_sent("old", Sent(time.time(), "another"))
+            leftovers = Leftovers()
+            await flush_requests(here, environ, 20, leftovers)
+            assert leftovers.unknown == [UnknownOutcome("old", ELSEWHERE)]
+            async with open_outbox_store(file) as store:
+                await store.keep(request("old"))
+                await store.mark_sent("old", Sent(time.time(), "another"))
+            with pytest.raises(OutcomeUnknownError, match=r"^request old: it was sent to another agent"):
+                await make_request(here, environ, request("old"), Priority.HIGH, Leftovers())
+            assert world.target.heard == []
 
 
 async def test_the_target_s_own_delay_is_told_as_such(tmp_path: Path) -> None:

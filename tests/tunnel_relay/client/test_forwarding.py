@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import attrs
@@ -203,10 +204,13 @@ async def test_what_was_sent_is_not_sent_to_whoever_has_another_record(autojump_
 async def test_where_nothing_was_done_another_may_do_it(autojump_clock: MockClock) -> None:
     async with open_world() as world, trio.open_nursery() as nursery:
         world.way.fates["id"] = [Status.BUSY, Status.DONE]
-        nursery.start_soon(world.forwarding.forward, request())
+        told: list[bool] = []
+        nursery.start_soon(partial(world.forwarding.forward, request(), sent=told.append))
         await wait_all_tasks_blocked()
+        assert told == [True, False]
         world.way.record = "another"
     assert world.way.asked == ["id"] * 2
+    assert told == [True, False, True]
 
 
 async def test_who_was_busy_may_have_done_it_before(autojump_clock: MockClock) -> None:
