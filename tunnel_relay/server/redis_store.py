@@ -33,9 +33,11 @@ LIMIT = 2.0
 REST = 1.0
 
 # Connections to Redis, and how many calls are under way. Others wait for their turn, for so many seconds: when a server
-# has been started anew, all agents come at once.
+# has been started anew, all agents come at once. Look-ups, which clients cause, have turns of their own, and leave
+# connections to what has to be said in time.
 CONNECTIONS = 8
-TURNS = 16
+TURNS = 12
+LOOK_UPS = 4
 QUEUE = 10.0
 
 # Seconds for which a user's last fencing number is remembered: much longer than any lease.
@@ -207,6 +209,7 @@ class RedisStore:
     tell: Callable[[str], None]
     trouble: str = attrs.field(default="", init=False)
     _turns: trio.CapacityLimiter = attrs.field(factory=lambda: trio.CapacityLimiter(TURNS), init=False)
+    _look_ups: trio.CapacityLimiter = attrs.field(factory=lambda: trio.CapacityLimiter(LOOK_UPS), init=False)
     _rests_until: float = attrs.field(default=-math.inf, init=False)
     _scripts: dict[str, Script[str]] = attrs.field(factory=dict[str, Script[str]], init=False)
     # The revoked tokens that are known, and which version of them.
@@ -240,7 +243,9 @@ class RedisStore:
 
     async def agents(self, user: str) -> list[Lease]:
         """See `Store.agents`."""
-        flat = cast("list[str]", await self._ask(_AGENTS, [self._key(user, "agents")]))
+        async with self._turn(self._look_ups):
+            answer = await self._ask_now(_AGENTS, [self._key(user, "agents")], ())
+        flat = cast("list[str]", answer)
         found: list[Lease] = []
         for agent, value in zip(flat[::2], flat[1::2], strict=True):
             ends, fence, holder = value.split(" ", 2)
@@ -278,11 +283,20 @@ class RedisStore:
 
     async def _ask(self, script: str, keys: Sequence[str], *arguments: str) -> object:
         """Run *script* when it is our turn; raises `StoreAwayError`."""
+        async with self._turn(self._turns):
+            return await self._ask_now(script, keys, arguments)
+
+    @asynccontextmanager
+    async def _turn(self, turns: trio.CapacityLimiter) -> AsyncGenerator[None]:
+        """Have one of *turns* for the length of a block; raises `StoreAwayError`."""
         with trio.move_on_after(QUEUE) as waiting:
-            async with self._turns:
-                waiting.deadline = math.inf
-                return await self._ask_now(script, keys, arguments)
-        raise StoreAwayError(f"Redis is asked too much: there was no turn in {QUEUE:g} s")
+            await turns.acquire()
+        if waiting.cancelled_caught:
+            raise StoreAwayError(f"Redis is asked too much: there was no turn in {QUEUE:g} s")
+        try:
+            yield
+        finally:
+            turns.release()
 
     async def _ask_now(self, script: str, keys: Sequence[str], arguments: Sequence[str]) -> object:
         if trio.current_time() < self._rests_until:

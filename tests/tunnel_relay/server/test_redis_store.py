@@ -133,8 +133,27 @@ async def test_who_comes_with_many_waits_for_its_turn(monkeypatch: pytest.Monkey
     assert told == []
 
 
+async def test_who_looks_up_much_delays_no_agent() -> None:
+    left = 500
+
+    async def look_up(store: Store, number: int) -> None:
+        nonlocal left
+        await store.agents(f"user {number}")
+        left -= 1
+
+    async with open_redis() as redis, open_redis_store(redis.url, "one", tell=lambda _trouble: None) as store:
+        await store.agents("alice")
+        with trio.fail_after(60):
+            async with trio.open_nursery() as nursery:
+                for number in range(left):
+                    nursery.start_soon(look_up, store, number)
+                await trio.testing.wait_all_tasks_blocked()
+                assert await store.register(NAS, "wss://one:1")
+                assert left > 100
+
+
 async def test_nobody_waits_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(redis_store, "TURNS", 1)
+    monkeypatch.setattr(redis_store, "LOOK_UPS", 1)
     monkeypatch.setattr(redis_store, "QUEUE", 0.05)
     async with open_redis() as redis, open_redis_store(redis.url, "one", tell=lambda _trouble: None) as store:
         await store.agents("alice")
