@@ -117,9 +117,13 @@ class TunnelService:
           TunnelUnavailableError: there is no way, or where *patient* none before a person does something.
 
         """
-        dialing = self._dial()
-        dialing.demand()
+        asked: Dialing | None = None
         while True:
+            # Somebody may disconnect meanwhile.
+            dialing = self._dial()
+            if dialing is not asked:
+                asked = dialing
+                dialing.demand()
             self._reaching.begin()
             if self._reaching.attached:
                 return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -115,6 +116,19 @@ async def test_a_token_that_is_not_accepted_is_told_at_once(tmp_path: Path, pati
         with pytest.raises(TunnelUnavailableError, match="401") as caught:
             await tunnel.connect(patient=patient)
         assert caught.value.category is Category.AUTHENTICATION
+
+
+async def test_who_connects_while_another_disconnects_is_connected_then(tmp_path: Path) -> None:
+    async with world(tmp_path) as there:
+        cable = await there.lay()
+        cable.cut()
+        settings = TunnelSettings(dial=dial(cable), agent="nas")
+        async with open_tunnel_service(settings, give_token()) as tunnel, trio.open_nursery() as nursery:
+            nursery.start_soon(partial(tunnel.connect, patient=True))
+            await eventually(lambda: "refused" in tunnel.state.reason)
+            await tunnel.disconnect()
+            await there.lay(cable.port)
+            await eventually(lambda: tunnel.state.connected)
 
 
 async def test_why_there_is_no_way_is_told(tmp_path: Path) -> None:
