@@ -177,6 +177,8 @@ class Peers:
         await dialed.settled.wait()
         if dialed.failure:
             raise PeerAwayError(dialed.failure)
+        if self._dialed.get(address) is not dialed:
+            raise PeerAwayError(LOST)
         return dialed.port
 
     async def _run(self, address: str, dialed: _Dialed) -> None:

@@ -19,7 +19,16 @@ from tunnel_relay.policy.lease import AgentKey
 from tunnel_relay.protocol.frames import LINK, Frame, FrameType
 from tunnel_relay.protocol.greetings import GoAway, Hello, read_go_away, write
 from tunnel_relay.server import peering
-from tunnel_relay.server.peering import LOST, Entrance, Exit, PeerLinked, PeerLost, Route, read_route
+from tunnel_relay.server.peering import (
+    LOST,
+    Entrance,
+    Exit,
+    PeerAwayError,
+    PeerLinked,
+    PeerLost,
+    Route,
+    read_route,
+)
 from tunnel_relay.server.store import Memory, MemoryStore, Store
 from tunnel_relay.server.switch import Port, Switch
 
@@ -165,6 +174,25 @@ async def test_a_lost_link_is_news_to_both_ends() -> None:
             await stream.send_all(b"two")
             assert await stream.receive_some() == b"two"
             await stream.aclose()
+
+
+async def test_a_link_that_is_lost_at_once_carries_nothing() -> None:
+    """Who waited for it hears of that, and joins no session to what is gone."""
+    with trio.fail_after(SECONDS):
+        async with open_cluster_world(stores(1)) as world:
+            [server] = world.servers
+            peers = server.cluster.peers
+            tell = peers.notify
+
+            def lose(event: peering.PeerEvent) -> None:
+                tell(event)
+                if isinstance(event, PeerLinked) and event.address == server.cluster.address:
+                    # Those who wait are woken, and this goes before them.
+                    del peers._dialed[server.cluster.address]
+
+            peers.notify = lose
+            with pytest.raises(PeerAwayError, match=LOST):
+                await peers.reach(server.cluster.address)
 
 
 async def test_nothing_is_left_of_sessions_that_are_over() -> None:
