@@ -7,6 +7,7 @@ that moment. What relay servers hold for users themselves, SSH connections, is e
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 
@@ -15,7 +16,7 @@ import trio
 
 from tunnel_relay.policy.access import Access, Held
 from tunnel_relay.policy.lease import LENGTH
-from tunnel_relay.policy.rate import RateLimits
+from tunnel_relay.policy.rate import MOST_BUCKETS, Rate, RateLimits
 from tunnel_relay.server.store import Store, StoreAwayError
 
 # Seconds between two rounds; until a store that has not answered is asked again; and between two looks at which tokens
@@ -26,6 +27,9 @@ LOOK = 2.0
 
 # Seconds until our own revoked tokens are said again, should the store have forgotten them.
 SAID = 300.0
+
+# Buckets that are told of in one round; the others have to wait for the next.
+MOST_TOLD = 256
 
 SHARED = frozenset({Held.CONNECTIONS, Held.SESSIONS, Held.STREAMS})
 
@@ -50,6 +54,10 @@ class Sharing:
     length: float = LENGTH
     _own: frozenset[str] = attrs.field(default=frozenset[str](), init=False)
     _shared: frozenset[str] = attrs.field(default=frozenset[str](), init=False)
+    # The tokens that were taken out of buckets and are not told of, by what those are called.
+    _taken: dict[tuple[str, str], tuple[Rate, int]] = attrs.field(
+        factory=dict[tuple[str, str], tuple[Rate, int]], init=False
+    )
     _all_said_at: float = attrs.field(default=-math.inf, init=False)
     _looked_at: float = attrs.field(default=-math.inf, init=False)
     _own_said_at: float = attrs.field(default=-math.inf, init=False)
@@ -79,19 +87,27 @@ class Sharing:
 
     async def _share(self) -> None:
         now = trio.current_time()
-        for name, buckets in self.rates.buckets().items():
-            for key, (rate, tokens) in buckets.taken().items():
-                full = await self.store.take(name, key, rate, tokens)
-                now = trio.current_time()
-                buckets.agree(key, now + full, now)
+        if now >= self._looked_at + LOOK:
+            await self._share_revoked(now)
+        await self._share_buckets()
         everything = now >= self._all_said_at + self.length / 3
         if everything:
             self._all_said_at = now
         for user, held, count in self.access.changed(everything=everything):
             if held in SHARED:
                 self.access.agree(user, held, await self.store.hold(user, held, count))
-        if now >= self._looked_at + LOOK:
-            await self._share_revoked(now)
+
+    async def _share_buckets(self) -> None:
+        for name, buckets in self.rates.buckets().items():
+            for key, (rate, tokens) in buckets.taken().items():
+                before = self._taken.get((name, key), (rate, 0))[1]
+                if before or len(self._taken) < MOST_BUCKETS:
+                    self._taken[name, key] = rate, before + tokens
+        for name, key in list(itertools.islice(self._taken, MOST_TOLD)):
+            rate, tokens = self._taken.pop((name, key))
+            full = await self.store.take(name, key, rate, tokens)
+            now = trio.current_time()
+            self.rates.buckets()[name].agree(key, now + full, now)
 
     async def _share_revoked(self, now: float) -> None:
         if now >= self._own_said_at + SAID:

@@ -11,17 +11,24 @@ from trio.testing import MockClock
 
 from tunnel_relay.background import open_background
 from tunnel_relay.policy.access import Access, Held
-from tunnel_relay.policy.rate import RateLimits
-from tunnel_relay.server.sharing import AGAIN, LOOK, ROUND, Sharing
+from tunnel_relay.policy.rate import Rate, RateLimits
+from tunnel_relay.server.sharing import AGAIN, LOOK, MOST_TOLD, ROUND, Sharing
 from tunnel_relay.server.store import Memory, MemoryStore, StoreAwayError
 
 SOON = 2 * ROUND
 
 
 class FailingStore(MemoryStore):
-    """A store that is away when it should be."""
+    """A store that is away when it should be, and may be slow."""
 
     away = False
+    seconds = 0.0
+    taken = 0
+
+    async def take(self, bucket: str, key: str, rate: Rate, tokens: int = 1) -> float:
+        await trio.sleep(self.seconds)
+        self.taken += tokens
+        return await super().take(bucket, key, rate, tokens)
 
     async def hold(self, user: str, held: Held, count: int) -> int:
         if self.away:
@@ -138,6 +145,22 @@ async def test_tokens_are_revoked_everywhere(autojump_clock: MockClock) -> None:
         assert other.revoked == {"a", "b"}
         await trio.sleep(LOOK + SOON)
         assert one.revoked == {"a", "b"}
+
+
+async def test_many_buckets_do_not_delay_what_is_revoked(autojump_clock: MockClock) -> None:
+    seconds = 0.01
+    count = 3 * MOST_TOLD
+    async with open_sides() as (one, other):
+        one.store.seconds = seconds
+        for number in range(count):
+            one.rates.upgrade(f"user {number}", "", trio.current_time())
+        await trio.sleep(SOON)
+        other.sharing.revoke_here(frozenset({"a"}))
+        await trio.sleep(LOOK + MOST_TOLD * seconds + SOON)
+        assert one.revoked == {"a"}
+        # All are told in the end.
+        await trio.sleep(count * seconds + 4 * ROUND)
+        assert one.store.taken == count
 
 
 async def test_without_a_store_a_server_counts_what_it_has(autojump_clock: MockClock) -> None:
