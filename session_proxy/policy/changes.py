@@ -116,8 +116,8 @@ def changed_keys(old: object, new: object) -> Iterator[str]:
 
 def _is_from_same_source(one: object, other: object) -> bool:
     """Return whether two secrets that are renewed while they are used stand for one."""
-    reference: object = getattr(one, "reference", "")
-    return bool(reference) and reference == getattr(other, "reference", "")
+    origins = [(getattr(each, "source", ""), getattr(each, "reference", "")) for each in (one, other)]
+    return bool(origins[0][1]) and origins[0] == origins[1]
 
 
 def _is_table(cls: type) -> bool:

@@ -108,6 +108,7 @@ def test_a_secret_that_is_renewed_is_the_same_while_its_source_is() -> None:
     old = home(Secret("command", "print-token", "one"))
     assert not compare(old, home(Secret("command", "print-token", "two")))
     assert compare(old, home(Secret("command", "print-another", "two"))).changed == {"home": ("token",)}
+    assert compare(old, home(Secret("file", "print-token", "two"))).changed == {"home": ("token",)}
     assert compare(home(Secret("literal", "", "one")), home(Secret("literal", "", "two")))
 
 
