@@ -3,6 +3,7 @@
 SessionProxyError
     InvalidTargetError          a text is no HOST:PORT, or a part of it none (a ValueError too)
     ProfileError                a file that a person wrote has faults (all of them, with key paths)
+    UnreadableFileError         a file that a command is given cannot be read
     ListenError                 an address cannot be listened on
         NameTakenError          a process of this name runs already
     ClientProtocolError         a client of the front door spoke nonsense, or asks for what there is not
@@ -94,6 +95,12 @@ class ProfileError(SessionProxyError):
             return str(problem)
         where = self.file if problem.line is None else f"{self.file}:{problem.line}"
         return f"{where}: {problem}"
+
+
+class UnreadableFileError(SessionProxyError):
+    """A file that a command is given cannot be read; says which, and why."""
+
+    exit_code = ExitCode.CONFIGURATION
 
 
 class ListenError(SessionProxyError):

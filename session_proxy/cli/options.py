@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, BinaryIO
 
 import typer
 
-from session_proxy.errors import InvalidTargetError
+from session_proxy.errors import InvalidTargetError, UnreadableFileError
 from session_proxy.observability.log_settings import LogFormat, LogLevel
 
 # Every path is readable=False: whoever opens the file says in one line what is wrong with it, and what to do; Typer's
@@ -32,6 +34,23 @@ LogFormatOption = Annotated[LogFormat, typer.Option(help="Log as lines of text o
 def wrong_target(error: InvalidTargetError, option: str) -> typer.BadParameter:
     """Return what is said of an *option*, or argument, that should be a ``HOST:PORT``."""
     return typer.BadParameter(f"{error.reason}; {error.fix or 'write HOST:PORT'}", param_hint=option)
+
+
+@contextmanager
+def open_given(file: Path) -> Generator[BinaryIO]:
+    """Have *file* open for a block that reads it, and does nothing else that could fail so.
+
+    Raises:
+      UnreadableFileError: that cannot be done.
+
+    """
+    try:
+        with file.open("rb") as source:
+            yield source
+    except OSError as exc:
+        fix = "make it readable for you" if isinstance(exc, PermissionError) else "check the path"
+        reason = (exc.strerror or str(exc)).lower()
+        raise UnreadableFileError(f"{file}: cannot be read: {reason}; {fix}") from exc
 
 
 def read_level(text: str) -> LogLevel:

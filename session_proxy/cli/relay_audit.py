@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, BinaryIO
 
 import typer
 
-from session_proxy.cli.options import JsonOption
+from session_proxy.cli.options import JsonOption, open_given
 from session_proxy.errors import ExitCode
 
 if TYPE_CHECKING:
@@ -38,7 +38,8 @@ def verify(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Verify that no line of an audit log was altered, removed, moved or added: exit 0 if so, 1 if not.
+    """Verify that no line of an audit log was altered, removed, moved or added: exit 0 if so, 1 if not, 78 if
+    it cannot be read.
 
     Printed is the first line where that shows, or else the log's head. Note the head where whoever writes the log
     cannot change it: without a noted one, a log whose end was cut off, or that was written anew, looks good.
@@ -46,7 +47,7 @@ def verify(
     from tunnel_relay.protocol import audit_chain
 
     heads = _read_head(noted, "--noted"), _read_head(after, "--after")
-    with file.open("rb") as log:
+    with open_given(file) as log:
         found = audit_chain.verify(_lines(log), noted=heads[0], after=heads[1])
     intact = isinstance(found, audit_chain.Intact)
     typer.echo(json.dumps(_report(file, found), indent=2) if as_json else _sentence(file, found))

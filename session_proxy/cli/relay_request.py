@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from session_proxy.cli.options import JsonOption, wrong_target
+from session_proxy.cli.options import JsonOption, open_given, wrong_target
 from session_proxy.cli.relay_options import (
     CaOption,
     EndpointOption,
@@ -148,7 +148,7 @@ def _payload(data: str | None, file: Path | None) -> bytes:
         return data.encode("utf-8", "surrogateescape")
     if file is None:
         return sys.stdin.buffer.read(MAX_REQUEST + 1)
-    with file.open("rb") as source:
+    with open_given(file) as source:
         return source.read(MAX_REQUEST + 1)
 
 

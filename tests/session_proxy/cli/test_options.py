@@ -24,6 +24,7 @@ READERS = (
     ("awg-server", (), ()),
     ("awg-import", (), ()),
     ("awg-import", ("--export",), ()),
+    ("relay-audit", ("verify",), ()),
 )
 
 

@@ -8,6 +8,7 @@ from typer.testing import CliRunner, Result
 
 from session_proxy.cli import relay_audit
 from session_proxy.cli.main import app
+from session_proxy.errors import UnreadableFileError
 from tunnel_relay.protocol.audit_chain import Action, AuditEntry, Head, append
 from tunnel_relay.protocol.audit_chain import Result as Outcome
 
@@ -140,4 +141,14 @@ def test_a_head_that_is_none_is_a_wrong_command_line(option: str, tmp_path: Path
 def test_a_log_that_is_not_there_is_told(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["relay-audit", "verify", str(tmp_path / "none")])
 
-    assert isinstance(result.exception, FileNotFoundError)
+    assert isinstance(result.exception, UnreadableFileError)
+    assert result.exception.exit_code == 78
+    assert (
+        str(result.exception) == f"{tmp_path}/none: cannot be read: no such file or directory; check the path"
+    )
+
+
+def test_a_folder_is_no_altered_log(tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["relay-audit", "verify", str(tmp_path)])
+
+    assert isinstance(result.exception, UnreadableFileError)

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from session_proxy.cli.main import app
 from session_proxy.cli.relay_request import exit_code, report
-from session_proxy.errors import ExitCode
+from session_proxy.errors import ExitCode, UnreadableFileError
 from tests.support.relay_command import Command
 from tests.support.relay_tokens import make_token
 from tests.support.relay_tunnel import open_world
@@ -117,6 +117,22 @@ def test_a_wrong_command_line_is_told(tmp_path: Path, arguments: list[str], said
     done = CliRunner().invoke(app, ["relay-request", *options, *arguments])
     assert done.exit_code == 2
     assert said in " ".join(done.output.replace("│", " ").split())
+
+
+def test_a_payload_that_cannot_be_read_is_told(tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_text(make_token("alice"))
+    options = [
+        "--endpoint",
+        "wss://a.example.com",
+        "--token-file",
+        str(token),
+        "--file",
+        str(tmp_path / "no"),
+    ]
+    done = CliRunner().invoke(app, ["relay-request", "target", *options])
+    assert isinstance(done.exception, UnreadableFileError)
+    assert str(done.exception) == f"{tmp_path}/no: cannot be read: no such file or directory; check the path"
 
 
 def test_every_status_has_an_exit_code() -> None:
