@@ -151,6 +151,9 @@ class FarEnd:
             # There may be another one to go to, or there will be.
             self._go_away(frame.session, self.draining, lost=False)
             return
+        if kept is None and len(self._sessions) >= self.settings.sessions:
+            self._go_away(frame.session, f"{len(self._sessions)} sessions are kept already", lost=False)
+            return
         if kept is None:
             live = LiveSession.new(
                 initiator=False, settings=self.settings, opened=self._opened, asked=self.asked

@@ -61,9 +61,9 @@ class World:
     wire: Wire
     asked: list[str]
 
-    def hello(self, label: int = 1, fence: int = 1) -> None:
+    def hello(self, label: int = 1, fence: int = 1, token: str = TOKEN) -> None:
         self.far.heed(
-            Frame(FrameType.HELLO, label, payload=write(Hello(agent="nas", token=TOKEN, fence=fence)))
+            Frame(FrameType.HELLO, label, payload=write(Hello(agent="nas", token=token, fence=fence)))
         )
 
     def resume(self, label: int, fence: int, received: int = 0) -> None:
@@ -111,7 +111,7 @@ async def open_world() -> AsyncGenerator[World]:
         return trio.StapledStream(near.send_stream, Breaking(near.receive_stream))
 
     async with open_background() as nursery:
-        far = FarEnd(nursery, connect, "one", SessionSettings(grace=100), record="two")
+        far = FarEnd(nursery, connect, "one", SessionSettings(grace=100, sessions=3), record="two")
         wire = Wire()
         far.attach(wire)
         yield World(far, wire, asked)
@@ -278,3 +278,21 @@ async def test_who_drains_begins_nothing_and_goes_on_with_what_there_is() -> Non
         frames = await world.said()
         assert FrameType.WELCOME in kinds(frames)
         assert world.far.sessions == 1
+
+
+async def test_so_many_sessions_are_kept_and_no_more(autojump_clock: MockClock) -> None:
+    async with open_world() as world:
+        for label in range(1, 5):
+            world.hello(label, token=f"{label:032}")
+        frames = await world.said()
+        assert kinds(frames) == [FrameType.WELCOME] * 3 + [FrameType.GOAWAY]
+        assert read_go_away(frames[-1].payload) == GoAway(lost=False, detail="3 sessions are kept already")
+        # One that nobody comes back to makes room in the end.
+        world.far.heed(Frame(FrameType.GOAWAY, 1, payload=write(GoAway(lost=False, detail="enough"))))
+        world.hello(5, fence=2, token=f"{1:032}")
+        world.hello(4, token=f"{4:032}")
+        assert kinds(await world.said()) == [FrameType.WELCOME, FrameType.GOAWAY]
+        world.far.heed(Frame(FrameType.GOAWAY, 5, payload=write(GoAway(lost=False, detail="enough"))))
+        await trio.sleep(101)
+        world.hello(4, token=f"{4:032}")
+        assert kinds(await world.said()) == [FrameType.WELCOME]

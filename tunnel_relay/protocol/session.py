@@ -27,6 +27,7 @@ class SessionSettings:
     Attributes:
       window: Bytes that may come on a stream before its reader has taken any.
       streams: How many streams the peer may have open.
+      sessions: How many sessions one far end keeps, with a connection or without.
       kept: Bytes of streams that are kept until the peer has acknowledged them; more wait with their writers.
       requests: How many requests may be under way, of each end.
       request_bytes: How many bytes they may come to, with the most that their responses may be long.
@@ -41,6 +42,7 @@ class SessionSettings:
 
     window: int = 1 * MIB
     streams: int = 1024
+    sessions: int = 1024
     kept: int = 8 * MIB
     requests: int = 64
     request_bytes: int = 64 * MIB
