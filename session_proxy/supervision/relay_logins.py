@@ -17,7 +17,7 @@ from session_proxy.profile.relay_policy import breaker_settings_of
 from tunnel_relay.background import open_background
 from tunnel_relay.errors import StoreError
 from tunnel_relay.policy.breaker import Breakers
-from tunnel_relay.protocol.session import SessionSettings
+from tunnel_relay.protocol.session import KIB, MIB, SessionSettings
 from tunnel_relay.record import Record, RecordSettings, open_record
 from tunnel_relay.server.relay_ssh import RelaySsh, RelaySshSettings
 from tunnel_relay.server.service import RelayService
@@ -39,6 +39,12 @@ RECORD = "requests.db"
 
 # Seconds that an SSH connection may be silent for longer than a session may be without a connection.
 PATIENCE = 30.0
+
+# What clients may have waiting here is the relay's memory, for all of them: bytes of a stream, and of requests; and
+# sessions with one agent.
+WINDOW = 256 * KIB
+REQUEST_BYTES = 8 * MIB
+SESSIONS = 256
 
 
 @attrs.frozen(eq=False)
@@ -78,6 +84,7 @@ def relay_ssh_settings_of(server: RelayServer) -> RelaySshSettings:
         login=LoginSettings(ssh=login_ssh_settings(keepalive=grace + PATIENCE, compression=pool.compression)),
         pool=PoolSettings(warm=pool.warm, idle=pool.idle, check=pool.check),
         session=SessionSettings(grace=grace),
+        clients=SessionSettings(grace=grace, window=WINDOW, request_bytes=REQUEST_BYTES, sessions=SESSIONS),
     )
 
 

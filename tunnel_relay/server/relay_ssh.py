@@ -47,7 +47,8 @@ class RelaySshSettings:
     Attributes:
       login: How to log in to agents.
       pool: How many connections there are to each.
-      session: The bounds of the sessions, with clients and with agents.
+      session: The bounds of the sessions with agents.
+      clients: Those of the sessions with clients: less, where the relay is to have memory for many.
       linger: Seconds after which to look whether a far end has anything to do, and to give it up otherwise.
 
     """
@@ -55,6 +56,7 @@ class RelaySshSettings:
     login: LoginSettings = attrs.field(factory=LoginSettings)
     pool: PoolSettings = attrs.field(factory=PoolSettings)
     session: SessionSettings = attrs.field(factory=SessionSettings)
+    clients: SessionSettings = attrs.field(default=attrs.Factory(lambda self: self.session, takes_self=True))
     linger: float = 60.0
 
 
@@ -194,7 +196,7 @@ class _Side:
             self._answering = Answering(relay.nursery, relay.record, owner, self._connect_for_request)
             asked = self._answering.asked
         self._far_end = FarEnd(
-            relay.nursery, self._connect, relay.instance, settings.session, asked, LIMIT, record
+            relay.nursery, self._connect, relay.instance, settings.clients, asked, LIMIT, record
         )
         self._reaching = Reaching(relay.nursery, self.agent, settings.session)
         self._login = SshLogin(

@@ -35,6 +35,7 @@ from tunnel_relay.dial_settings import DialSettings
 from tunnel_relay.policy.selector import Endpoint
 from tunnel_relay.protocol.greetings import Mode
 from tunnel_relay.protocol.requests import Response, Status
+from tunnel_relay.protocol.session import SessionSettings
 from tunnel_relay.protocol.tokens import Scope
 
 SECONDS = 30
@@ -215,6 +216,9 @@ def test_what_the_file_says_is_done(home: Home) -> None:
     more = "[pool]\nwarm = 2\nidle = 7\ncheck = 8\ncompression = true\n[limits]\ngrace = 50\n"
     settings = relay_ssh_settings_of(load_relay(home.folder, more=home.users(more)))
     assert (settings.pool.warm, settings.pool.idle, settings.pool.check) == (2, 7, 8)
-    assert settings.session.grace == 50
+    assert settings.session == SessionSettings(grace=50)
+    assert settings.clients == SessionSettings(
+        grace=50, window=256 * 1024, request_bytes=8 * 1024 * 1024, sessions=256
+    )
     assert settings.login.ssh.compression
     assert settings.login.ssh.keepalive_timeout > 50
