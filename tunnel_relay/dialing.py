@@ -145,6 +145,11 @@ class Dialing:
         return self._held is not None
 
     @property
+    def link(self) -> Link | None:
+        """The link that is in use."""
+        return None if self._held is None else self._held.link
+
+    @property
     def round_trip(self) -> float | None:
         """Seconds to the relay and back; None where there is no link, or it is not known yet."""
         return None if self._held is None else self._held.link.round_trip

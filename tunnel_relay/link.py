@@ -98,6 +98,7 @@ class Link:
     settings: LinkSettings = attrs.field(factory=LinkSettings)
     round_trip: float | None = attrs.field(default=None, init=False)
     _pinged_at: float | None = attrs.field(default=None, init=False)
+    _pong: trio.Event = attrs.field(factory=trio.Event, init=False)
     _sources: dict[Source, None] = attrs.field(factory=dict[Source, None], init=False)
     _own: deque[Frame] = attrs.field(factory=deque[Frame], init=False)
     _own_bytes: int = attrs.field(default=0, init=False)
@@ -138,10 +139,11 @@ class Link:
         self.poke()
         await self._all_sent.wait()
 
-    def ping(self) -> None:
-        """Ask for a sign of life."""
+    def ping(self) -> trio.Event:
+        """Ask for a sign of life; what is returned is set when there is one."""
         self._pinged_at = trio.current_time()
         self.send(Frame(FrameType.PING))
+        return self._pong
 
     def hold(self, seconds: float) -> None:
         """Hear nothing more for so long, from the next message on."""
@@ -211,6 +213,8 @@ class Link:
             self.send(attrs.evolve(frame, type=FrameType.PONG, payload=bytes(frame.payload)))
 
     def _answered(self) -> None:
+        self._pong.set()
+        self._pong = trio.Event()
         if self._pinged_at is not None:
             self.round_trip = trio.current_time() - self._pinged_at
             self._pinged_at = None

@@ -29,6 +29,7 @@ from tunnel_relay.client.reaching import Reaching
 from tunnel_relay.dial_events import AuthenticationNeeded, DialEvent, Linked
 from tunnel_relay.dialing import Dialing
 from tunnel_relay.errors import SshError
+from tunnel_relay.link import Link
 from tunnel_relay.protocol.greetings import Mode
 from tunnel_relay.protocol.multiplexer import Reason
 from tunnel_relay.protocol.session import SessionSettings
@@ -85,6 +86,17 @@ class Way:
                 raise LinkFailedError(self._why_not())
             await self._wait_change()
         return live
+
+    async def probe(self) -> float:
+        """Return how long a sign of life of the relay has taken; where the link is lost, the next one is asked."""
+        began, answer = trio.current_time(), trio.Event()
+        asked: Link | None = None
+        while not answer.is_set():
+            link = self.dialing.link
+            if link is not None and link is not asked:
+                asked, answer = link, link.ping()
+            await wait_first(answer, self.dialing.changed)
+        return trio.current_time() - began
 
     def details(self) -> tuple[tuple[str, str], ...]:
         """Return what ``sproxy status`` tells of it."""
@@ -159,9 +171,10 @@ class RelaySshLink:
         return await open_through_relay(self.live, target)
 
     async def probe(self) -> float:
-        """See `Link.probe`: that there is a session, the far end has said."""
-        await trio.lowlevel.checkpoint()
-        return 0.0
+        """See `Link.probe`; the far end is the relay, which speaks SSH from there on."""
+        if self.live.session.lost is not None:
+            raise LinkLostError(self.live.session.lost)
+        return await self.way.probe()
 
     async def wait_lost(self) -> str:
         """See `Link.wait_lost`."""

@@ -75,6 +75,17 @@ async def test_a_ping_is_answered_and_other_frames_are_heeded(autojump_clock: Mo
         assert [(frame.type, frame.number) for frame in heard] == [(FrameType.ACK, 7)]
 
 
+async def test_who_asks_for_a_sign_of_life_hears_when_it_comes(autojump_clock: MockClock) -> None:
+    async with open_link([]) as (link, far, _):
+        answer = link.ping()
+        assert [frame.type for frame in await frames(far)] == [FrameType.PING]
+        await trio.testing.wait_all_tasks_blocked()
+        assert not answer.is_set()
+        await far.send_binary(encode([Frame(FrameType.PONG)]))
+        await answer.wait()
+        assert not link.ping().is_set()
+
+
 @pytest.mark.parametrize("spoke_at", [0, 1, 14, 15, 16, 29, 44])
 async def test_a_silent_end_is_noticed(autojump_clock: MockClock, spoke_at: float) -> None:
     """Wherever its last word falls between two signs of life."""

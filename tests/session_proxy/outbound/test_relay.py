@@ -16,16 +16,22 @@ import trio
 from session_proxy.errors import ExitCode, RefusedError, TransportDownError, UdpUnsupportedError
 from session_proxy.events import Event, Notice, UpstreamUp
 from session_proxy.lab.relay import open_relay
-from session_proxy.outbound.links import LinkFailedError
-from session_proxy.outbound.relay import open_relay_transport
+from session_proxy.outbound.links import LinkFailedError, LinkLostError
+from session_proxy.outbound.relay import RelaySshLink, Way, open_relay_transport
 from session_proxy.outbound.transport import HealthState, Services
 from session_proxy.profile.model import RelayEndpoint, RelayUpstream, Ssh
 from session_proxy.profile.secret import Secret
 from session_proxy.target import Target
+from tests.support.dialings import Server, Tokens, serving, token, watching
 from tests.support.exchanges import exchange
 from tests.support.sshd import Sshd, generate_key, start_sshd
 from tests.support.tunnels import eventually
 from tunnel_relay.background import open_background
+from tunnel_relay.client.reaching import Reaching
+from tunnel_relay.dial_events import Linked
+from tunnel_relay.policy.selector import Endpoint
+from tunnel_relay.protocol.greetings import Mode
+from tunnel_relay.protocol.session import SessionSettings
 
 
 @attrs.define(eq=False)
@@ -188,3 +194,28 @@ async def test_a_relay_that_goes_away_is_told_and_streams_fail_over(nas: Nas) ->
                 assert "Connection refused" in transport.health().reason
                 with pytest.raises((TransportDownError, trio.TooSlowError)), trio.fail_after(0.5):
                     await transport.connect_tcp(target)
+
+
+async def test_a_silent_way_is_noticed_where_the_relay_speaks_ssh() -> None:
+    server = Server()
+    async with (
+        serving(server),
+        watching([Endpoint(url=server.url)], Tokens([token()])) as it,
+        open_background() as nursery,
+    ):
+        reaching = Reaching(nursery, "nas", SessionSettings(), Mode.RELAY_SSH)
+        link = RelaySshLink(Way(reaching, it.dialing), reaching.begin())
+        await it.wait_for(Linked)
+        assert await link.probe() > 0
+        # It hears nothing from the next message on.
+        server.links[0].hold(60)
+        with trio.move_on_after(0.2) as silent:
+            await link.probe()
+        assert silent.cancelled_caught
+        async with trio.open_nursery() as asking:
+            asking.start_soon(link.probe)
+            await server.websockets[0].abandon()
+            await it.wait_for(Linked, 2)
+        reaching.part("that was it")
+        with pytest.raises(LinkLostError, match="that was it"):
+            await link.probe()
