@@ -180,7 +180,7 @@ class RelayServerDaemon:
         service.access.change(access_of(server).tiers)
         service.rates.change(rate_limits_of(server))
         service.settings = LinkSettings(heartbeat=limits.heartbeat, silence=limits.silence)
-        service.switch.room.most = limits.memory
+        service.switch.room.most, service.census.grace = limits.memory, limits.grace
         port.settings = attrs.evolve(_port_settings(server), tls=port.settings.tls)
         port.pages = self._pages()
         if self._relay_ssh is not None:
@@ -200,6 +200,7 @@ class RelayServerDaemon:
             switch=Switch(room=Room(limits.memory)),
             access=access_of(config),
             rates=rate_limits_of(config),
+            grace=limits.grace,
         )
         path = config.jwt.revoked
         if path is not None:

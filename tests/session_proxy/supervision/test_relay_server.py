@@ -77,6 +77,13 @@ async def test_a_client_and_an_agent_are_joined(tmp_path: Path) -> None:
         ]
 
 
+async def test_sessions_are_counted_for_as_long_as_the_file_says(tmp_path: Path) -> None:
+    async with open_relay_daemon(load_relay(tmp_path, more="[limits]\ngrace = 7\n")) as served:
+        service = served.daemon._service
+        assert service is not None
+        assert service.census.grace == 7
+
+
 async def test_pages(tmp_path: Path) -> None:
     with trio.fail_after(SECONDS):
         async with open_relay_daemon(load_relay(tmp_path, top='metrics_token = "file:secret"')) as served:
