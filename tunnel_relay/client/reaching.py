@@ -174,7 +174,8 @@ class Reaching:
         begun = self._begun
         if begun is None or begun.live.session.lost is not None:
             return
-        if self._link is not None and begun.live.session.attached:
+        if self._link is not None:
+            # Whether there is an answer to our greeting yet or not.
             word = GoAway(lost=True, detail=detail)
             self._link.send(Frame(FrameType.GOAWAY, LABEL, payload=write(word)))
         begun.live.lose(detail)
@@ -208,6 +209,9 @@ class Reaching:
 
     def _welcome(self, begun: _Begun, frame: Frame) -> None:
         welcome = read_welcome(frame.payload)
+        if begun.live.session.lost is not None:
+            # It has crossed our farewell.
+            return
         assert self._link is not None
         begun.instance, begun.record = welcome.instance, welcome.record
         self.why_not = None

@@ -15,7 +15,15 @@ from tunnel_relay.client.reaching import LABEL, PAUSE, Reaching
 from tunnel_relay.errors import RelayProtocolError, RequestLostError
 from tunnel_relay.link import Source
 from tunnel_relay.protocol.frames import Frame, FrameType
-from tunnel_relay.protocol.greetings import GoAway, Mode, Welcome, read_hello, read_resume, write
+from tunnel_relay.protocol.greetings import (
+    GoAway,
+    Mode,
+    Welcome,
+    read_go_away,
+    read_hello,
+    read_resume,
+    write,
+)
 from tunnel_relay.protocol.requests import Request
 from tunnel_relay.protocol.session import SessionSettings
 from tunnel_relay.relay_stream import StreamResetError
@@ -155,3 +163,21 @@ async def test_frames_of_sessions_that_there_are_not_end_the_link() -> None:
         it.attach(Wire())
         with pytest.raises(RelayProtocolError, match="session 7"):
             it.heed(Frame(FrameType.ACK, 7))
+
+
+@pytest.mark.parametrize("welcomed", [False, True])
+async def test_who_parts_says_so_though_there_was_no_answer_yet(welcomed: bool) -> None:
+    async with reaching() as it:
+        wire = Wire()
+        it.attach(wire)
+        live = it.begin()
+        if welcomed:
+            it.heed(welcome())
+        it.part("that was it")
+        assert live.session.lost == "that was it"
+        word = wire.sent[-1]
+        assert (word.type, word.session) == (FrameType.GOAWAY, LABEL)
+        assert read_go_away(word.payload) == GoAway(lost=True, detail="that was it")
+        # An answer that has crossed it changes nothing.
+        it.heed(welcome())
+        assert not it.attached
