@@ -17,6 +17,10 @@ from tests.support.udp_relay import open_udp_relay
 # Seconds for which a better upstream has to be ready in these tests.
 BACK_AFTER = 1.0
 
+# Seconds that somebody may wait who does not wait for a dead path, however busy this machine is: that is known to be
+# dead, or given up, much later.
+PROMPT = 5.0
+
 
 def three_ways(world: World, names: tuple[str, ...], **changes: str) -> Path:
     """Write a profile whose connections go by the lab's upstreams of those *names*; *changes* are the first one's."""
@@ -65,7 +69,7 @@ async def test_the_second_takes_over_at_once_and_the_first_is_gone_back_to(tmp_p
             for _ in range(5):
                 upstream, seconds = await browse(sproxy, proxy, url)
                 assert upstream == "awg"
-                assert seconds < 1
+                assert seconds < PROMPT
 
             await sproxy.wait_for("upstream down", upstream="ssh")
             await nursery.start(serve_cable, world.sshd, cable.port)
@@ -92,10 +96,10 @@ async def test_a_path_that_falls_silent_is_left_before_it_is_known_to_be_dead(tm
                 for _ in range(3):
                     upstream, seconds = await browse(sproxy, proxy, url)
                     assert upstream == "relay"
-                    assert seconds < 1
+                    assert seconds < PROMPT
 
                 path.blackout(False)
                 upstream = ""
                 while upstream != "awg":
                     upstream, seconds = await browse(sproxy, proxy, url)
-                    assert seconds < 1
+                    assert seconds < PROMPT
