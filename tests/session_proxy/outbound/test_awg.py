@@ -425,8 +425,7 @@ async def test_the_next_upstream_of_a_route_takes_over() -> None:
 async def test_a_server_that_is_there_says_so_when_asked() -> None:
     async with open_watched() as watched, watched.open() as transport:
         assert isinstance(transport, ProvableTransport)
-        with trio.fail_after(5):
-            await transport.prove()
+        await transport.prove()
         watched.world.relay.blackout(True)
         with trio.move_on_after(0.5) as waiting:
             await transport.prove()
@@ -444,10 +443,9 @@ async def test_a_connection_leaves_a_tunnel_that_has_just_died() -> None:
             connected = await dialer.connect(target, await dialer.decide(target))
             assert connected.upstream == "edge"
             watched.world.relay.blackout(True)
-            began = trio.current_time()
             again = await dialer.connect(target, await dialer.decide(target))
             assert again.upstream == "direct"
-            assert trio.current_time() - began < 1
+            assert dialer.transports["edge"].health().state is HealthState.READY
             await again.stream.aclose()
 
 
