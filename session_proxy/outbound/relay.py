@@ -43,6 +43,9 @@ SESSIONS = 1
 # SSH must not give up while the session below it goes on over another WebSocket; that has its own liveness check.
 PATIENCE = 30.0
 
+# Seconds for saying goodbye.
+PARTING = 1.0
+
 # Trouble that goes away only where a person does something.
 _FOR_PEOPLE = (Category.AUTHENTICATION, Category.CONFIGURATION)
 
@@ -280,19 +283,33 @@ async def open_relay_transport(
             unix_time=time.time,
             notify=Reporter(name, services.notify),
         )
-        nursery.start_soon(dialing.run)
+        running = trio.CancelScope(shield=True)
+        nursery.start_soon(_run, dialing, running)
         login = ServiceLogin(name, upstream, SshLogin(name, upstream.ssh, services))
         way = Way(reaching, dialing)
         source = RelaySource(upstream, login, way)
-        async with open_pool(
-            name,
-            source,
-            sessions=SESSIONS,
-            required=upstream.startup != "background",
-            services=services,
-            details=way.details,
-        ) as transport:
-            yield transport
+        try:
+            async with open_pool(
+                name,
+                source,
+                sessions=SESSIONS,
+                required=upstream.startup != "background",
+                services=services,
+                details=way.details,
+            ) as transport:
+                yield transport
+        finally:
+            # Else the agent would keep the session, and what it leads to, for whoever does not come back.
+            reaching.part("the client has ended")
+            with trio.move_on_after(PARTING, shield=True):
+                await dialing.wait_sent()
+            running.cancel()
+
+
+async def _run(dialing: Dialing, running: trio.CancelScope) -> None:
+    """Keep a link until *running* is cancelled: a farewell needs it though all else has been cancelled."""
+    with running:
+        await dialing.run()
 
 
 @attrs.define(eq=False)

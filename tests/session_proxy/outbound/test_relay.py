@@ -24,6 +24,8 @@ from session_proxy.profile.secret import Secret
 from session_proxy.target import Target
 from tests.support.dialings import Server, Tokens, serving, token, watching
 from tests.support.exchanges import exchange
+from tests.support.relay_tokens import make_token
+from tests.support.relay_tunnel import open_world
 from tests.support.sshd import Sshd, generate_key, start_sshd
 from tests.support.tunnels import eventually
 from tunnel_relay.background import open_background
@@ -219,3 +221,22 @@ async def test_a_silent_way_is_noticed_where_the_relay_speaks_ssh() -> None:
         reaching.part("that was it")
         with pytest.raises(LinkLostError, match="that was it"):
             await link.probe()
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+async def test_who_ends_leaves_nothing_at_the_agent(tmp_path: Path, cancelled: bool) -> None:
+    with trio.fail_after(30):
+        async with open_world(tmp_path / "record.db") as there:
+            upstream = RelayUpstream(
+                endpoints=(RelayEndpoint(url=f"ws://{there.address}"),),
+                token=Secret("literal", "", make_token("alice")),
+                agent="nas",
+                startup="background",
+            )
+            services = Services(rng=random.Random(1), environ={"HOME": str(tmp_path)})
+            with trio.CancelScope() as scope:
+                async with open_relay_transport("home", upstream, services):
+                    await eventually(lambda: there.agent.offering.sessions == 1)
+                    if cancelled:
+                        scope.cancel()
+            await eventually(lambda: there.agent.offering.sessions == 0)
