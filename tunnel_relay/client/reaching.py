@@ -228,13 +228,14 @@ class Reaching:
         if word.lost:
             begun.live.lose(word.detail)
         else:
-            self.nursery.start_soon(self._greet_later, self._link, self._pause)
+            self.nursery.start_soon(self._greet_later, begun, begun.fence, self._pause)
             self._pause = min(2 * self._pause, PAUSE)
         self._change()
 
-    async def _greet_later(self, link: FrameCarrier | None, pause: float) -> None:
+    async def _greet_later(self, begun: _Begun, fence: int, pause: float) -> None:
         await trio.sleep(pause)
-        if link is self._link:
+        # What was greeted meanwhile, over this link or another one, has an answer, or will have.
+        if begun is self._begun and begun.fence == fence and not self.attached:
             self._greet()
 
 

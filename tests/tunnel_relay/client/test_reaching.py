@@ -134,6 +134,27 @@ async def test_an_agent_that_is_away_is_asked_for_again(autojump_clock: MockCloc
         assert it.why_not is None
 
 
+async def test_nobody_is_greeted_twice(autojump_clock: MockClock) -> None:
+    """A relay does not go on with a session at an agent while its client begins anew."""
+    async with reaching() as it:
+        wire = Wire()
+        it.attach(wire)
+        it.begin()
+        for _ in range(2):
+            it.heed(go_away("no agent 'nas' is connected", lost=False))
+        await trio.sleep(PAUSE)
+        assert len(wire.sent) == 2
+        it.heed(go_away("no agent 'nas' is connected", lost=False))
+        it.heed(welcome())
+        await trio.sleep(PAUSE)
+        it.heed(go_away("no agent 'nas' is connected", lost=False))
+        it.begin().lose("anew")
+        it.begin()
+        assert len(wire.sent) == 3
+        await trio.sleep(PAUSE)
+        assert len(wire.sent) == 3
+
+
 async def test_a_session_that_is_lost_is_followed_by_another(autojump_clock: MockClock) -> None:
     async with reaching() as it:
         wire = Wire()
