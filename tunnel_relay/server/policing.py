@@ -122,13 +122,14 @@ class Policing:
             return self._greeted(frame)
         entered = self._entered.get(frame.session)
         if entered is None:
-            # Nobody is to hear that.
+            # Nobody waits for that.
             return None
         if frame.type is FrameType.ACK:
             return frame
         due = entered.next_number
         if due is None:
-            raise RelayProtocolError(f"{frame.type.name} came before a WELCOME")
+            # Before a WELCOME nobody does.
+            return None
         if frame.number != due:
             raise RelayProtocolError(f"frame {frame.number} came where {due} was due")
         entered.next_number = due + 1
