@@ -84,7 +84,7 @@ async def test_what_is_left_is_flushed(tmp_path: Path) -> None:
             cable = await world.lay()
             command = Command(tmp_path, cable.address)
             cable.cut()
-            arguments = ["--data", "hello", "--id", "left", "--priority", "high", "--timeout", "0.5"]
+            arguments = ["--data", "hello", "--id", "left", "--priority", "high", "--timeout", "3"]
             done = await command.run("relay-request", "target", *arguments, environ=environ)
             assert (done.returncode, done.stdout) == (69, b"")
             assert done.stderr.count(b"\n") == 1
