@@ -7,7 +7,7 @@ it runs SSH, or each connection is a stream of it.
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 
 import attrs
@@ -89,6 +89,15 @@ class Way:
                 raise LinkFailedError(self._why_not())
             await self._wait_change()
         return live
+
+    async def keep_telling(self, back: Callable[[], None]) -> None:
+        """Call *back* whenever the link is back, or the agent, until cancelled."""
+        linked = attached = False
+        while True:
+            before, linked, attached = (linked, attached), self.dialing.linked, self.reaching.attached
+            if (linked and not before[0]) or (attached and not before[1]):
+                back()
+            await self._wait_change()
 
     async def probe(self) -> float:
         """Return how long a sign of life of the relay has taken; where the link is lost, the next one is asked."""
@@ -297,6 +306,7 @@ async def open_relay_transport(
                 services=services,
                 details=way.details,
             ) as transport:
+                nursery.start_soon(way.keep_telling, transport.hurry)
                 yield transport
         finally:
             # Else the agent would keep the session, and what it leads to, for whoever does not come back.

@@ -88,6 +88,11 @@ class PoolTransport(RotatingTransport):
         health, more = self._health, self._details()
         return attrs.evolve(health, details=(*health.details, *more)) if more else health
 
+    def hurry(self) -> None:
+        """Something has changed for the better: have the next attempt made soon, however long the rest is."""
+        self._rotation.demand(trio.current_time())
+        self._poked.set()
+
     async def prove(self) -> None:
         """Ask for a sign of life on every link, and return when all have given one; data is one, too."""
         async with trio.open_nursery() as nursery:

@@ -29,10 +29,11 @@ from tests.support.relay_tunnel import open_world
 from tests.support.sshd import Sshd, generate_key, start_sshd
 from tests.support.tunnels import eventually
 from tunnel_relay.background import open_background
-from tunnel_relay.client.reaching import Reaching
+from tunnel_relay.client.reaching import LABEL, Reaching
 from tunnel_relay.dial_events import Linked
 from tunnel_relay.policy.selector import Endpoint
-from tunnel_relay.protocol.greetings import Mode
+from tunnel_relay.protocol.frames import Frame, FrameType
+from tunnel_relay.protocol.greetings import Mode, Welcome, write
 from tunnel_relay.protocol.session import SessionSettings
 
 
@@ -240,3 +241,29 @@ async def test_who_ends_leaves_nothing_at_the_agent(tmp_path: Path, cancelled: b
                     if cancelled:
                         scope.cancel()
             await eventually(lambda: there.agent.offering.sessions == 0)
+
+
+async def test_the_pool_hears_when_the_link_and_the_agent_are_back() -> None:
+    server, back = Server(), [0]
+
+    def note() -> None:
+        back[0] += 1
+
+    async with (
+        serving(server),
+        watching([Endpoint(url=server.url)], Tokens([token()])) as it,
+        open_background() as nursery,
+    ):
+        reaching = Reaching(nursery, "nas", SessionSettings())
+        nursery.start_soon(Way(reaching, it.dialing).keep_telling, note)
+        await eventually(lambda: back == [1])
+        reaching.begin()
+        link = it.dialing.link
+        assert link is not None
+        reaching.attach(link)
+        reaching.heed(Frame(FrameType.WELCOME, LABEL, payload=write(Welcome(instance="one", received=0))))
+        await eventually(lambda: back == [2])
+        reaching.detach()
+        await server.websockets[0].aclose(1001, "upgraded")
+        await it.wait_for(Linked, 2)
+        await eventually(lambda: back == [3])

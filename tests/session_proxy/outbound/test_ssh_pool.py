@@ -100,6 +100,24 @@ async def test_a_stream_goes_over_the_first_link(autojump_clock: MockClock) -> N
     assert watched.source.closed == 1
 
 
+async def test_a_long_rest_ends_where_something_has_changed(autojump_clock: MockClock) -> None:
+    watched = Watched(FakeSource(("i-1",), broken={"i-1": LinkFailedError("no agent")}))
+    async with watched.open(required=False) as transport:
+        await trio.sleep(300)
+        attempts = watched.source.attempts
+        # The next attempt is far away, and the last one was made a while ago.
+        before = len(attempts)
+        while len(attempts) == before:  # noqa: ASYNC110  # virtual time
+            await trio.sleep(1)
+        await trio.sleep(10)
+        assert len(attempts) == before + 1
+        watched.source.broken.clear()
+        transport.hurry()
+        with trio.fail_after(2):
+            while transport.health().state is not HealthState.READY:
+                await transport.wait_changed()
+
+
 async def test_in_the_background_it_yields_at_once_and_streams_wait(autojump_clock: MockClock) -> None:
     watched = Watched()
     began = trio.current_time()
