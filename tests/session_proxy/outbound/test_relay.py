@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import AsyncGenerator, Generator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from session_proxy.profile.secret import Secret
 from session_proxy.target import Target
 from tests.support.dialings import Server, Tokens, serving, token, watching
 from tests.support.exchanges import exchange
-from tests.support.relay_tokens import make_token
+from tests.support.relay_tokens import make_certificate, make_token
 from tests.support.relay_tunnel import open_world
 from tests.support.sshd import Sshd, generate_key, start_sshd
 from tests.support.tunnels import eventually
@@ -35,6 +35,7 @@ from tunnel_relay.policy.selector import Endpoint
 from tunnel_relay.protocol.frames import Frame, FrameType
 from tunnel_relay.protocol.greetings import Mode, Welcome, write
 from tunnel_relay.protocol.session import SessionSettings
+from tunnel_relay.tls import server_tls
 
 
 @attrs.define(eq=False)
@@ -267,3 +268,26 @@ async def test_the_pool_hears_when_the_link_and_the_agent_are_back() -> None:
         await server.websockets[0].aclose(1001, "upgraded")
         await it.wait_for(Linked, 2)
         await eventually(lambda: back == [3])
+
+
+async def test_a_certificate_that_is_not_believed_is_for_people(tmp_path: Path) -> None:
+    context = make_certificate().server_context()
+
+    async def shake(stream: trio.SocketStream) -> None:
+        with suppress(trio.BrokenResourceError):
+            await server_tls(stream, context).do_handshake()
+
+    with trio.fail_after(30):
+        async with open_background() as nursery:
+            listeners = await nursery.start(partial(trio.serve_tcp, shake, 0, host="127.0.0.1"))
+            upstream = RelayUpstream(
+                endpoints=(RelayEndpoint(url=f"wss://127.0.0.1:{listeners[0].socket.getsockname()[1]}"),),
+                token=Secret("literal", "", make_token("alice")),
+            )
+            services = Services(rng=random.Random(1), environ={"HOME": str(tmp_path)})
+            with pytest.raises(
+                LinkFailedError, match="its certificate is not believed: self-signed"
+            ) as caught:
+                async with open_relay_transport("home", upstream, services):
+                    pass
+    assert caught.value.exit_code is ExitCode.CONFIGURATION
