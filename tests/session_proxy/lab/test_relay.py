@@ -36,7 +36,7 @@ async def reach(nursery: trio.Nursery, upstream: RelayUpstream) -> Reaching:
 
 
 async def test_the_agent_offers_the_ssh_server_and_nothing_else() -> None:
-    with trio.fail_after(20):
+    with trio.fail_after(90):
         async with open_background() as nursery:
             listeners = await nursery.start(partial(trio.serve_tcp, greet, 0, host="127.0.0.1"))
             port: int = listeners[0].socket.getsockname()[1]

@@ -109,7 +109,7 @@ async def test_a_collector_that_is_away_is_told_of_once(monkeypatch: pytest.Monk
     kept = Kept(away=True)
     tracer = RelayTracer(kept)
     tell, told = trio.open_memory_channel[str](10)
-    with trio.fail_after(20):
+    with trio.fail_after(90):
         async with open_background() as nursery:
             nursery.start_soon(tracer.run, tell.send_nowait)
             tracer(ANSWERED)
@@ -127,7 +127,7 @@ async def test_an_exporter_that_raises_is_told_of_once(monkeypatch: pytest.Monke
     kept = Kept(error=ValueError("no such header"))
     tracer = RelayTracer(kept)
     tell, told = trio.open_memory_channel[str](10)
-    with trio.fail_after(20):
+    with trio.fail_after(90):
         async with open_background() as nursery:
             nursery.start_soon(tracer.run, tell.send_nowait)
             tracer(ANSWERED)

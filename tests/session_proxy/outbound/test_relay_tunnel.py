@@ -30,7 +30,7 @@ def choice(world: World, **changes: object) -> RelayChoice:
 
 async def test_it_leads_to_the_agent(tmp_path: Path) -> None:
     told: list[TunnelEvent] = []
-    with trio.fail_after(20):
+    with trio.fail_after(90):
         async with (
             open_world(tmp_path / "record") as world,
             open_relay_tunnel(choice(world), {}, mode=Mode.END_TO_END, notify=told.append) as tunnel,
@@ -59,7 +59,7 @@ async def test_it_leads_to_the_agent(tmp_path: Path) -> None:
     ],
 )
 async def test_what_is_wrong_has_its_exit_code(changes: dict[str, object], said: str, code: ExitCode) -> None:
-    with trio.fail_after(20):
+    with trio.fail_after(90):
         async with open_world() as world:
             with pytest.raises(UpstreamStartError, match=said) as caught:
                 async with open_relay_tunnel(choice(world, **changes), {}, mode=Mode.END_TO_END) as tunnel:

@@ -29,7 +29,7 @@ from tests.support.tunnels import eventually
 from tunnel_relay.background import open_background
 from tunnel_relay.relay_stream import StreamRefusedError
 
-SECONDS = 20
+SECONDS = 90
 
 
 def config(url: str, state: Path, **changes: object) -> RelayAgent:

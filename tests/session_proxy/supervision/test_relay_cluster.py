@@ -28,7 +28,7 @@ from tunnel_relay.errors import LinkLostError, WebSocketClosedError, WebSocketRe
 from tunnel_relay.link import Link
 from tunnel_relay.server import redis_store, sharing
 
-SECONDS = 30
+SECONDS = 90
 
 
 def cluster_text(url: str) -> str:

@@ -23,7 +23,7 @@ async def test_a_file_is_read_again_when_it_changes(tmp_path: Path, monkeypatch:
     path.write_text("one\n")
     taken_send, taken = trio.open_memory_channel[frozenset[str]](10)
     failed_send, failed = trio.open_memory_channel[str](10)
-    with trio.fail_after(10):
+    with trio.fail_after(90):
         async with trio.open_nursery() as nursery:
             await nursery.start(
                 follow, [path], lambda: read_revoked(path), taken_send.send_nowait, failed_send.send_nowait

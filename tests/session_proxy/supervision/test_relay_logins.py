@@ -38,7 +38,7 @@ from tunnel_relay.protocol.requests import Response, Status
 from tunnel_relay.protocol.session import SessionSettings
 from tunnel_relay.protocol.tokens import Scope
 
-SECONDS = 30
+SECONDS = 90
 TIER = '[tiers.gold]\nmodes = ["end-to-end", "relay-ssh"]\n'
 
 

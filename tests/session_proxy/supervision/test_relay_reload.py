@@ -17,7 +17,7 @@ from tests.support.relay_tokens import SECRET, make_token
 from tunnel_relay.errors import WebSocketClosedError, WebSocketRejectedError
 from tunnel_relay.policy.access import Held
 
-SECONDS = 20
+SECONDS = 90
 OTHER = SECRET[::-1]
 
 

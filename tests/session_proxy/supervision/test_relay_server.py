@@ -31,7 +31,7 @@ from tunnel_relay.protocol.upgrade import CONNECT_PATH
 from tunnel_relay.server.service import GOING_AWAY
 from tunnel_relay.websocket import WebSocket
 
-SECONDS = 20
+SECONDS = 90
 AGENT = "?agent=nas&instance=1"
 
 
