@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -13,11 +14,12 @@ import trio
 import tunnel_relay
 from tests.support.relay_tunnel import World, dial, give_token, open_world
 from tests.support.tunnels import eventually
+from tunnel_relay.agent.running import AgentSettings, open_agent
 from tunnel_relay.category import Category
 from tunnel_relay.client.service import TunnelEvent, TunnelService, TunnelSettings, open_tunnel_service
 from tunnel_relay.dial_events import Linked
 from tunnel_relay.dial_settings import DialSettings
-from tunnel_relay.errors import OutboxFullError, TunnelUnavailableError
+from tunnel_relay.errors import OutboxFullError, RequestLostError, TunnelUnavailableError
 from tunnel_relay.policy.outbox import OutboxSettings, Priority
 from tunnel_relay.policy.selector import Endpoint
 from tunnel_relay.protocol.requests import Status
@@ -65,6 +67,31 @@ async def test_streams_and_requests_go_through(tmp_path: Path) -> None:
             assert metrics.round_trip is not None
             assert 0 < metrics.round_trip < 10
         assert [type(event) for event in told] == [Linked]
+
+
+async def test_an_agent_that_takes_another_s_place_does_not_do_its_requests_again(tmp_path: Path) -> None:
+    async with world(tmp_path) as there:
+        there.target.held = trio.Event()
+        settings = TunnelSettings(dial=there.dial, agent="nas")
+        services = there.agent.offering.services
+        other = AgentSettings(name="nas", services=services, dial=there.dial, record=tmp_path / "other.db")
+        async with open_tunnel_service(settings, give_token()) as tunnel, trio.open_nursery() as nursery:
+            await tunnel.connect()
+
+            async def ask() -> None:
+                with pytest.raises(RequestLostError, match="it was sent to another agent"):
+                    await tunnel.forward_request("target", b"once")
+                nursery.cancel_scope.cancel()
+
+            nursery.start_soon(ask)
+            await eventually(lambda: there.target.heard)
+            await there.agent.part("it is being moved")
+            there.agent_cable.cut()
+            async with open_agent(
+                other, give_token(), rng=lambda: 0.5, unix_time=time.time, notify=lambda _event: None
+            ):
+                await trio.sleep_forever()
+        assert there.target.heard == [b"once"]
 
 
 async def test_a_cut_is_mended_and_counted(tmp_path: Path) -> None:
