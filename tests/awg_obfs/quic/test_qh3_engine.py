@@ -107,6 +107,30 @@ def test_a_dead_path_is_probed_less_and_less(milliseconds: int) -> None:
     assert PingAcknowledged(2) in pair.at_client
 
 
+def test_a_pause_of_all_is_not_taken_for_a_tie() -> None:
+    """What was sent before it is acknowledged after it, piece by piece: the round trip is its length, for a while."""
+    settings = QuicSettings()
+    pair = EnginePair(Qh3Engine(settings, DATAGRAM, None), Qh3Engine(settings, DATAGRAM, CERTIFICATE))
+    pair.connect()
+    data = random.Random(1).randbytes(500_000)
+    stream = pair.client.open_stream()
+    pair.client.send_stream(stream, data, end=True)
+    on_their_way = pair.client.datagrams_to_send(pair.now)
+    pair.now += 30
+    for datagram in on_their_way:
+        pair.server.receive([datagram], pair.now)
+        pair.now += 0.002
+        pair.server.handle_timer(pair.now)
+        answers = pair.server.datagrams_to_send(pair.now)
+        if answers:
+            pair.client.receive(answers, pair.now)
+    pair.at_server += pair.server.take_events()
+    # qh3 paces what it sends by that round trip, until it is forgotten.
+    pair.run(20)
+    assert content(pair.at_server, stream) == data
+    assert not [event for event in pair.at_client + pair.at_server if isinstance(event, Terminated)]
+
+
 @pytest.mark.parametrize("seed", range(4))
 async def test_two_that_tie_each_other_up_give_up(autojump_clock: MockClock, seed: int) -> None:
     """Much to send both ways, and losses: it gets through, or the connection ends, and the next one is aioquic's.
