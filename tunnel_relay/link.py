@@ -37,12 +37,13 @@ class LinkSettings:
 
     Attributes:
       heartbeat: Seconds between two PINGs.
-      silence: Seconds in which nothing was heard, after which the link counts as lost.
+      silence: Seconds in which nothing was heard, after which the link counts as lost. So others, who are told of it,
+        know within 45 s, too.
 
     """
 
     heartbeat: float = 30.0
-    silence: float = 45.0
+    silence: float = 40.0
 
 
 class Source(Protocol):

@@ -227,7 +227,7 @@ class RelayLimits:
     upgrade_burst: int = attrs.field(default=100, metadata={"minimum": 1, "maximum": 1_000_000})
     handshake: float = attrs.field(default=10.0, metadata={"minimum": 0.1, "maximum": DAY})
     heartbeat: float = attrs.field(default=30.0, metadata={"minimum": 0.1, "maximum": DAY})
-    silence: float = attrs.field(default=45.0, metadata={"minimum": 0.1, "maximum": DAY})
+    silence: float = attrs.field(default=40.0, metadata={"minimum": 0.1, "maximum": DAY})
     grace: float = attrs.field(default=120.0, metadata={"minimum": 0, "maximum": DAY})
     drain: float = attrs.field(default=10.0, metadata={"minimum": 0, "maximum": DAY})
 
@@ -304,7 +304,7 @@ class RelayAgentLimits:
     connect: float = attrs.field(default=10.0, metadata={"minimum": 0.1, "maximum": DAY})
     grace: float = attrs.field(default=120.0, metadata={"minimum": 0, "maximum": DAY})
     heartbeat: float = attrs.field(default=30.0, metadata={"minimum": 0.1, "maximum": DAY})
-    silence: float = attrs.field(default=45.0, metadata={"minimum": 0.1, "maximum": DAY})
+    silence: float = attrs.field(default=40.0, metadata={"minimum": 0.1, "maximum": DAY})
     drain: float = attrs.field(default=10.0, metadata={"minimum": 0, "maximum": DAY})
 
 

@@ -213,7 +213,7 @@ BAD = [
     ),
     Bad(more('[users.""]\nssh.user = "a"\nssh.key = "b"'), 'users.""', "is no user's", "as tokens do"),
     # Bounds.
-    Bad(more("[limits]\nheartbeat = 60"), "limits.silence", "45 leaves no time", "write more than 60"),
+    Bad(more("[limits]\nheartbeat = 60"), "limits.silence", "40 leaves no time", "write more than 60"),
     Bad(more("[limits]\nsilence = 30"), "limits.silence", "30 leaves no time", "a smaller heartbeat"),
     Bad(more("[limits]\nheartbeat = 0\nsilence = 1"), "limits.heartbeat", "0 is out of range", "from 0.1"),
     Bad(more("[limits]\nmemory = 1"), "limits.memory", "1 is out of range", "1048576"),
