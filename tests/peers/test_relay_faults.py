@@ -34,7 +34,7 @@ def logins(site: RelaySite) -> int:
 
 @pytest.mark.timeout(900)
 def test_a_gibibyte_and_a_shell_outlive_everything(lab: Lab, site: RelaySite) -> None:
-    """In one download: the client's connection cut, the agent's, the server restarted, and 20 s of blackout."""
+    """In one download: the client's and the agent's connection cut, the server restarted, a blackout, a move."""
     url = f"http://{lab.target('direct').http}/bytes/{GIB}"
     with (
         connect(site.proxy.address, lab.target("direct").echo) as shell,
@@ -55,7 +55,10 @@ def test_a_gibibyte_and_a_shell_outlive_everything(lab: Lab, site: RelaySite) ->
             site.client_cable.cut()
             site.agent_cable.cut()
 
-        deeds = (site.client_cable.cut, site.agent_cable.cut, site.restart_server, blackout, cut_both)
+        def move() -> None:
+            site.client_cable.move("127.0.0.3")
+
+        deeds = (site.client_cable.cut, site.agent_cable.cut, site.restart_server, blackout, cut_both, move)
         for number, deed in enumerate(deeds, 1):
             download.wait_for(number * GIB // (len(deeds) + 2), PATIENCE)
             deed()
@@ -63,6 +66,7 @@ def test_a_gibibyte_and_a_shell_outlive_everything(lab: Lab, site: RelaySite) ->
         assert download.digest(PATIENCE) == digest_of_pattern(GIB)
         chat(b"still here")
     assert logins(site) == 1
+    assert "127.0.0.3" in site.server.text()
 
 
 @contextmanager
@@ -82,6 +86,8 @@ def test_a_download_goes_on_where_a_connection_is_cut(lab: Lab, site: RelaySite,
     with quick_download(lab, site) as download:
         for part in (1, 2, 3):
             download.wait_for(part * LENGTH // 5)
+            # It may take a moment to come back from the last one.
+            cable.wait_joined()
             assert cable.cut() == 1
 
 

@@ -51,6 +51,8 @@ def test_a_download_goes_on_where_a_connection_is_cut(lab: Lab, site: RelaySite,
     with quick_download(lab, site) as download:
         for part in (1, 2, 3):
             download.wait_for(part * LENGTH // 5)
+            # It may take a moment to come back from the last one.
+            cable.wait_joined()
             assert cable.cut() == 1
 
 

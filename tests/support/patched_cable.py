@@ -1,4 +1,4 @@
-"""A way to a TCP port for tests that run programs: it can be cut, or let nothing through for a while."""
+"""A way to a TCP port for tests that run programs: it can be cut, moved, or let nothing through for a while."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from contextlib import contextmanager
 import attrs
 
 _READ = 65536
+PATIENCE = 60.0
 
 
 @attrs.define(eq=False)
@@ -21,11 +22,23 @@ class PatchedCable:
     listener: socket.socket
     _open: set[socket.socket] = attrs.field(factory=set[socket.socket])
     _flows: threading.Event = attrs.field(factory=threading.Event)
+    # What the connections that were left behind wait for.
+    _left: list[threading.Event] = attrs.field(factory=list[threading.Event])
+    _source: str = "127.0.0.1"
     _lock: threading.Lock = attrs.field(factory=threading.Lock)
+    _joined: threading.Condition = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._joined = threading.Condition(self._lock)
 
     @property
     def port(self) -> int:
         return int(self.listener.getsockname()[1])
+
+    def wait_joined(self) -> None:
+        """Wait until there is a connection."""
+        with self._joined:
+            assert self._joined.wait_for(lambda: self._open, PATIENCE), "nobody came"
 
     def cut(self) -> int:
         """Reset all connections; return how many there were. New ones are let through."""
@@ -39,13 +52,27 @@ class PatchedCable:
             each.close()
         return len(cut) // 2
 
+    def move(self, source: str) -> None:
+        """Come from the address *source* from now on; nothing passes over what there is, and nothing is closed."""
+        with self._lock:
+            self._flows.clear()
+            self._left.append(self._flows)
+            self._flows, self._source = threading.Event(), source
+            self._flows.set()
+
     def stall(self) -> None:
         """Let nothing through, and close nothing."""
         self._flows.clear()
 
     def flow(self) -> None:
-        """Let everything through (again)."""
+        """Let everything through (again), but for what was left behind."""
         self._flows.set()
+
+    def end(self) -> None:
+        """Forward nothing any more."""
+        for flows in (self._flows, *self._left):
+            flows.set()
+        self.cut()
 
     def accept(self) -> None:
         """Forward connections until the listener is closed."""
@@ -53,20 +80,25 @@ class PatchedCable:
             while True:
                 near, _ = self.listener.accept()
                 try:
-                    far = socket.create_connection(("127.0.0.1", self.far), timeout=5)
+                    far = socket.create_connection(
+                        ("127.0.0.1", self.far), timeout=5, source_address=(self._source, 0)
+                    )
                 except OSError:
                     near.close()
                     continue
                 far.settimeout(None)
                 with self._lock:
                     self._open |= {near, far}
-                for source, sink in ((near, far), (far, near)):
-                    threading.Thread(target=self._copy, args=(source, sink), daemon=True).start()  # noqa: TID251
+                    flows = self._flows
+                    self._joined.notify_all()
+                for ends in ((near, far), (far, near)):
+                    threading.Thread(target=self._copy, args=(*ends, flows), daemon=True).start()  # noqa: TID251
 
-    def _copy(self, source: socket.socket, sink: socket.socket) -> None:
+    @staticmethod
+    def _copy(source: socket.socket, sink: socket.socket, flows: threading.Event) -> None:
         with contextlib.suppress(OSError):
             while data := source.recv(_READ):
-                self._flows.wait()
+                flows.wait()
                 sink.sendall(data)
         for each in (source, sink):
             with contextlib.suppress(OSError):
@@ -87,6 +119,5 @@ def open_cable(far: int) -> Generator[PatchedCable]:
         with contextlib.suppress(OSError):
             listener.shutdown(socket.SHUT_RDWR)
         listener.close()
-        cable.flow()
-        cable.cut()
+        cable.end()
         accepting.join(5)
