@@ -74,7 +74,9 @@ def test_both_end_at_once_when_told_twice(site: Site) -> None:
         for daemon in (client, server):
             daemon.process.send_signal(signal.SIGINT)
             daemon.wait_for(lambda daemon=daemon: daemon.find("draining"))
-        assert (client.stop(signal.SIGINT), server.stop(signal.SIGINT)) == (130, 130)
+        assert client.stop(signal.SIGINT) == 130
+        # With its last client gone it may be past its own handlers; a shell says 130 of that as well.
+        assert server.stop(signal.SIGINT) in (130, -signal.SIGINT)
 
 
 def test_both_say_how_they_are(site: Site) -> None:

