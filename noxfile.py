@@ -40,7 +40,7 @@ def types(session: nox.Session) -> None:
 @nox.session
 def tests(session: nox.Session) -> None:
     """Run the suite, on two cores."""
-    run_module(session, "pytest", "-q", "-n", "2", "--dist", "loadfile", *session.posargs)
+    run_module(session, "pytest", "-q", "-n", "2", "--dist", "loadfile", "--durations=15", *session.posargs)
 
 
 @nox.session
