@@ -35,3 +35,11 @@ def test_a_unit_runs_a_command_as_it_wants_to_be_run(unit: Path) -> None:
     assert all(option in shown for option in options if option.startswith("--"))
     assert int(settings["RestartPreventExitStatus"]) == ExitCode.CONFIGURATION
     assert settings["Restart"] == "always"
+
+
+@pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.stem)
+def test_a_unit_that_stops_leaves_the_others_control_socket(unit: Path) -> None:
+    settings = settings_of(unit)
+    assert settings["RuntimeDirectory"] == "session-proxy"
+    assert settings["RuntimeDirectoryMode"] == "0700"
+    assert settings["RuntimeDirectoryPreserve"] == "yes"
