@@ -73,6 +73,9 @@ def relay_token(
             readable=False, metavar="FILE", help="Make a key instead, and print what the relay verifies with."
         ),
     ] = None,
+    public: Annotated[
+        bool, typer.Option("--public", help="Print what the relay verifies --key's tokens with, instead.")
+    ] = False,
     algorithm: Annotated[
         KeyAlgorithm, typer.Option(help="What the new key signs with.")
     ] = KeyAlgorithm.EDDSA,
@@ -89,8 +92,13 @@ def relay_token(
     if new_key is not None:
         if user is not None:
             raise typer.BadParameter("a key is nobody's; issue the token with --key", param_hint="--user")
+        if public:
+            raise typer.BadParameter("--new-key prints it already", param_hint="--public")
         _make_key(new_key, algorithm)
     elif key is not None:
+        if public:
+            _print_public(key)
+            return
         if user is None:
             raise typer.BadParameter("write --user USER: whose token it is", param_hint="--user")
         _issue(key, kid, user, tier, scope, expires, audience)
@@ -99,9 +107,13 @@ def relay_token(
 def _make_key(file: Path, algorithm: KeyAlgorithm) -> None:
     import os
 
-    from session_proxy.profile.private_files import write_new
+    from session_proxy.profile.private_files import OutputError, write_new
     from session_proxy.profile.relay_tokens import new_key
 
+    if file.exists():
+        # The shell may have emptied what was printed the last time.
+        again = f"sproxy relay-token --key {shlex.quote(str(file))} --public"
+        raise OutputError(f"{file}: is there already; name another file, or print its JWKS again: {again}")
     made = new_key(algorithm.value, os.urandom)
     write_new({file: made.private})
     if made.public is None:
@@ -111,6 +123,12 @@ def _make_key(file: Path, algorithm: KeyAlgorithm) -> None:
         said = f'signs tokens: keep it; the relay gets what is printed: algorithms = "{algorithm}"'
     typer.echo(f"{file}: {said}", err=True)
     typer.echo(f"issue tokens with: sproxy relay-token --key {shlex.quote(str(file))} --user USER", err=True)
+
+
+def _print_public(file: Path) -> None:
+    from session_proxy.profile.relay_tokens import public_keys
+
+    typer.echo(public_keys(file), nl=False)
 
 
 def _issue(

@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import attrs
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key as new_rsa_key
 from jwt.algorithms import OKPAlgorithm, RSAAlgorithm
 
@@ -85,6 +85,34 @@ def read_signing_key(path: Path, key_id: str | None) -> Key:
             path, [Problem("", "is a public key, which signs nothing", "name the private one")]
         )
     return key
+
+
+def public_keys(path: Path) -> str:
+    """Return the JWKS that verifies what the keys in the file at *path* sign.
+
+    Raises:
+      ProfileError: there are none that have a public half.
+
+    """
+    try:
+        keys = read_jwt_keys(read_text(path, "signing.json"), ALGORITHMS)
+    except TokenKeyError as exc:
+        raise ProfileError(path, [Problem("", str(exc), NEW_KEY)]) from None
+    members = [_public_members(key) for key in keys.values() if not isinstance(key.verifying, bytes)]
+    if not members:
+        fix = "give the relay the same file"
+        raise ProfileError(path, [Problem("", "is the secret of HS256, which verifies as well", fix)])
+    return _json({"keys": members})
+
+
+def _public_members(key: Key) -> dict[str, object]:
+    if isinstance(key.verifying, RSAPublicKey):
+        members = RSAAlgorithm.to_jwk(key.verifying, as_dict=True)
+    else:
+        assert isinstance(key.verifying, Ed25519PublicKey)
+        members = OKPAlgorithm.to_jwk(key.verifying, as_dict=True)
+    named = {"use": "sig", "alg": key.algorithm, **({"kid": key.key_id} if key.key_id else {})}
+    return {**_plain(members), **named}
 
 
 def _chosen(path: Path, keys: Mapping[str, Key], key_id: str | None) -> Key:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import stat
 import time
 from pathlib import Path
@@ -70,8 +71,11 @@ def test_a_key_is_for_its_owner_and_stays_what_it_is(key: Path) -> None:
     result = invoke("--new-key", key)
 
     assert isinstance(result.exception, OutputError)
+    # What the shell has emptied then can be had again.
+    assert str(result.exception).endswith(f"sproxy relay-token --key {key} --public")
     assert key.read_text() == before
     assert result.stdout == ""
+    assert json.loads(invoke("--key", key, "--public").stdout)["keys"][0]["kid"] == json.loads(before)["kid"]
 
 
 def test_what_is_printed_is_no_secret(tmp_path: Path) -> None:
@@ -108,6 +112,7 @@ def test_a_key_in_pem_can_be_named(tmp_path: Path) -> None:
         (["--key", "k", "--new-key", "n"], "--key: write --key FILE to issue a token, or"),
         (["--key", "k"], "--user: write --user USER: whose token it is"),
         (["--new-key", "n", "--user", "a"], "--user: a key is nobody's"),
+        (["--new-key", "n", "--public"], "--public: --new-key prints it already"),
         (["--key", "k", "--user", ""], "--user: '' is no user; write up to 128"),
         (["--key", "k", "--user", "a\nb"], "--user: 'a\\nb' is no user"),
         (["--key", "k", "--user", "a", "--tier", "a b"], "--tier: the name 'a b' cannot be used; use up to"),

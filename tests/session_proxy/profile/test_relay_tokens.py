@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from session_proxy.errors import ProfileError
 from session_proxy.profile.relay_keys import read_jwt_keys
 from session_proxy.profile.relay_model import Algorithm
-from session_proxy.profile.relay_tokens import NewKey, new_key, read_duration, read_signing_key
+from session_proxy.profile.relay_tokens import NewKey, new_key, public_keys, read_duration, read_signing_key
 from tests.support.relay_files import JWKS, SIGNING_PEM, VERIFYING_PEM
 from tunnel_relay.protocol.tokens import Claims, Scope, Verifier, issue
 
@@ -49,6 +49,27 @@ def test_what_is_published_signs_nothing(algorithm: Algorithm, tmp_path: Path) -
         assert secret not in json.loads(pair.public)["keys"][0]
     with pytest.raises(ProfileError, match="is a public key, which signs nothing; name the private one"):
         read_signing_key(written(tmp_path, pair.public), None)
+
+
+@pytest.mark.parametrize("algorithm", ["EdDSA", "RS256"])
+def test_what_is_published_can_be_had_again(algorithm: Algorithm, tmp_path: Path) -> None:
+    pair = made(algorithm)
+
+    assert public_keys(written(tmp_path, pair.private)) == pair.public
+
+
+def test_a_key_without_a_name_is_published_without_one(tmp_path: Path) -> None:
+    file = written(tmp_path, SIGNING_PEM)
+    token = issue(CLAIMS, read_signing_key(file, None), audience=None, now=1_800_000_000.0)
+
+    assert Verifier(read_jwt_keys(public_keys(file), ["EdDSA"])).verify(token, 1_800_000_000.0) == CLAIMS
+
+
+def test_a_secret_is_not_published(tmp_path: Path) -> None:
+    file = written(tmp_path, made("HS256").private)
+
+    with pytest.raises(ProfileError, match="is the secret of HS256, which verifies as well"):
+        public_keys(file)
 
 
 def test_a_key_is_called_by_its_thumbprint() -> None:
