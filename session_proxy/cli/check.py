@@ -21,7 +21,7 @@ from session_proxy.profile.model import Profile
 from session_proxy.profile.relay_loading import load_relay_file
 from session_proxy.profile.relay_model import RelayAgent, RelayServer
 from session_proxy.supervision.places import state_dir
-from session_proxy.supervision.state_folder import find_problem
+from session_proxy.supervision.state_folder import find_audit_problem, find_problem
 
 Loaded = Profile | AwgServer | AwgClient | RelayServer | RelayAgent
 
@@ -54,7 +54,8 @@ def check(profile: ProfileArgument = None, as_json: JsonOption = False) -> None:
 
 
 def load_any(file: Path | None, warn: Callable[[str], None]) -> Loaded:
-    """Return what *file* says, of whichever kind it is; the state folder of a server, or an agent, is tried, too.
+    """Return what *file* says, of whichever kind it is; what a server, or an agent, is to
+    write to is tried, too.
 
     Raises:
       ProfileError: it cannot be used.
@@ -66,9 +67,13 @@ def load_any(file: Path | None, warn: Callable[[str], None]) -> Loaded:
     if loaded is None:
         loaded = load_relay_file(file, environ=os.environ, warn=warn)
     if isinstance(loaded, AwgServer | RelayServer | RelayAgent):
-        problem = find_problem(loaded.state or state_dir(os.environ))
-        if problem is not None:
-            raise ProfileError(file, [problem])
+        audit = loaded.audit if isinstance(loaded, RelayServer) else None
+        problems = [
+            find_problem(loaded.state or state_dir(os.environ)),
+            None if audit is None else find_audit_problem(audit.file),
+        ]
+        if any(problems):
+            raise ProfileError(file, [problem for problem in problems if problem is not None])
     return load_profile(file, environ=os.environ, warn=warn) if loaded is None else loaded
 
 

@@ -157,7 +157,8 @@ def open_audit(path: Path) -> Generator[AuditFile]:
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     except OSError as exc:
-        raise AuditError(f"{path}: {(exc.strerror or str(exc)).lower()}") from exc
+        reason = (exc.strerror or str(exc)).lower()
+        raise AuditError(f"{path}: {reason}; name a file in a folder that is yours as audit.file") from exc
     try:
         yield _continue(path, descriptor)
     finally:

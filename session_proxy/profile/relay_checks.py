@@ -131,7 +131,8 @@ def _check_pair(prefix: str, tls: RelayTls | RelayCluster, notes: Structurer) ->
         if not notes.sound(path):
             wrong = True
         elif reason := _why_unreadable(file):
-            notes.note(path, f"cannot read {file}: {reason}", f"name the {key}'s file, in PEM")
+            fix = "make it readable for you" if file.exists() else f"name the {key}'s file, in PEM"
+            notes.note(path, f"cannot read {file}: {reason}", fix)
             wrong = True
     if wrong:
         return

@@ -110,7 +110,11 @@ class SecretSources:
             with path.open("rb") as file:
                 content = file.read(MAX_SECRET_FILE + 1)
         except OSError as exc:
-            fix = f"put the secret into {path}, or write another path"
+            fix = (
+                "make it readable for you"
+                if isinstance(exc, PermissionError)
+                else "name the file that holds it"
+            )
             raise InvalidValueError(f"cannot read {path}: {(exc.strerror or str(exc)).lower()}", fix) from exc
         if len(content) > MAX_SECRET_FILE:
             raise InvalidValueError(
@@ -122,7 +126,7 @@ class SecretSources:
             # Not chained: the exception carries the bytes.
             raise InvalidValueError(f"{path} is not text", "store the secret as UTF-8 text") from None
         if not secret:
-            raise InvalidValueError(f"{path} is empty", "put the secret into it")
+            raise InvalidValueError(f"{path} is empty", "name the file that holds it")
         return secret
 
     def _command(self, command: str) -> str:

@@ -1,4 +1,4 @@
-"""Why a server of kind awg cannot use its state folder: found out without leaving anything there, or by trying."""
+"""Why a daemon cannot use its state folder or audit log: found out without leaving anything there, or by trying."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from session_proxy.errors import Problem
 
 FIX = "make room or a folder that is yours, name another one as state, or do this as the user who runs the server"
 
+AUDIT_FIX = "name a file in a folder that is yours, or do this as the user who runs the server"
+
 
 def find_problem(folder: Path) -> Problem | None:
     """Return why the server could not keep its file in *folder*, which it makes if need be; None where it could."""
@@ -19,6 +21,21 @@ def find_problem(folder: Path) -> Problem | None:
             file.write(b"\n")
     except OSError as exc:
         return problem_of(folder, exc)
+    return None
+
+
+def find_audit_problem(file: Path) -> Problem | None:
+    """Return why no audit log could be kept in *file*; None where it could."""
+    try:
+        if file.exists():
+            with file.open("ab"):
+                pass
+        else:
+            with tempfile.TemporaryFile(dir=file.absolute().parent):
+                pass
+    except OSError as exc:
+        reason = (exc.strerror or str(exc)).lower()
+        return Problem("audit.file", f"{file} cannot be written: {reason}", AUDIT_FIX)
     return None
 
 

@@ -80,9 +80,19 @@ BAD = [
     ),
     Bad("variable unnamed", '[auth]\nuser = "u"\npass = "env:"', "auth.pass", "names no var", '"env:NAME"'),
     Bad(
-        "secret file missing", '[auth]\nuser = "u"\npass = "file:no"', "auth.pass", "no such file", "put the"
+        "secret file missing",
+        '[auth]\nuser = "u"\npass = "file:no"',
+        "auth.pass",
+        "no such file",
+        "name the file",
     ),
-    Bad("secret file a folder", '[auth]\nuser = "u"\npass = "file:."', "auth.pass", "directory", "put the"),
+    Bad(
+        "secret file a folder",
+        '[auth]\nuser = "u"\npass = "file:."',
+        "auth.pass",
+        "directory",
+        "name the file",
+    ),
     Bad("secret file unnamed", '[auth]\nuser = "u"\npass = "file:"', "auth.pass", "no file", '"file:PATH"'),
     Bad(
         "command fails", '[auth]\nuser = "u"\npass = "command:exit 3"', "auth.pass", "status 3", "in a shell"

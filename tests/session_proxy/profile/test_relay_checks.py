@@ -106,7 +106,7 @@ BAD = [
     # Which tokens are believed.
     Bad(RelayText(jwt=""), "jwt", "is missing", 'write jwt = { keys = "file:jwks.json" }'),
     Bad(jwt(""), "jwt.keys", "is missing", 'write keys = "file:jwks.json"'),
-    Bad(jwt('keys = "file:none.json"'), "jwt.keys", "cannot read", "none.json"),
+    Bad(jwt('keys = "file:none.json"'), "jwt.keys", "cannot read", "name the file"),
     Bad(
         jwt('keys = "jwks.json"'),
         "jwt.keys",

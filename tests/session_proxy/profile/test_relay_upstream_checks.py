@@ -136,7 +136,7 @@ BAD = [
     Bad(RelayUpstreamText(keys='token = "hunter2"\n'), "token", "is no JWT", "sproxy relay-token"),
     Bad(RelayUpstreamText(keys=f'token = "{TOKEN}\\n{TOKEN}"\n'), "token", "is no JWT", "sproxy relay-token"),
     Bad(RelayUpstreamText(keys=f'token = "{TOKEN}\\n# it"\n'), "token", "is no JWT", "sproxy relay-token"),
-    Bad(RelayUpstreamText(keys='token = "file:none"\n'), "token", "cannot read", "put the secret"),
+    Bad(RelayUpstreamText(keys='token = "file:none"\n'), "token", "cannot read", "name the file"),
     Bad(
         RelayUpstreamText(keys=f'token = "{TOKEN}"\nmode = "relay_ssh"\n'),
         "mode",

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from session_proxy.supervision.state_folder import FIX, find_problem
+from session_proxy.supervision.state_folder import AUDIT_FIX, FIX, find_audit_problem, find_problem
 
 
 def test_a_folder_that_is_there_or_can_be_made_is_good_and_stays_as_it_is(tmp_path: Path) -> None:
@@ -51,3 +51,19 @@ def test_a_link_that_leads_nowhere(tmp_path: Path) -> None:
 
     assert problem is not None
     assert "cannot be written: no such file or directory" in problem.message
+
+
+def test_an_audit_log_that_is_there_or_can_be_made_stays_as_it_is(tmp_path: Path) -> None:
+    assert find_audit_problem(tmp_path / "new.jsonl") is None
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "old.jsonl").write_text("entry\n")
+    assert find_audit_problem(tmp_path / "old.jsonl") is None
+    assert (tmp_path / "old.jsonl").read_text() == "entry\n"
+
+
+def test_an_audit_log_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    for file, reason in (("none/log", "no such file or directory"), ("folder", "is a directory")):
+        problem = find_audit_problem(tmp_path / file)
+
+        assert str(problem) == f"audit.file: {tmp_path / file} cannot be written: {reason}; {AUDIT_FIX}"
