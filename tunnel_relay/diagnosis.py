@@ -22,7 +22,7 @@ from tunnel_relay.protocol.session import SessionSettings
 from tunnel_relay.protocol.unverified import read_token
 from tunnel_relay.protocol.upgrade import SUBPROTOCOL
 from tunnel_relay.sessions import LiveSession
-from tunnel_relay.stages import Course, Notes, Stage, Step, Trouble, TroubleError
+from tunnel_relay.stages import Course, Notes, Stage, Step, Trouble, TroubleError, split_advice
 from tunnel_relay.websocket import WebSocket, request_websocket
 
 STEPS = (Step.CREDENTIALS, Step.NAMES, Step.REACH, Step.TLS, Step.HANDSHAKE)
@@ -62,7 +62,7 @@ async def diagnose(
 async def check_token(course: Course, source: TokenSource, scope: str) -> str:
     """Make the step CREDENTIALS: see what the token says of itself. Returns it."""
     with course.stage(Step.CREDENTIALS) as notes:
-        token = await source(anew=True)
+        token = (await source(anew=True)).strip()
         judge_token(notes, token, scope, course.unix_time())
         return token
 
@@ -257,6 +257,8 @@ async def _greet(nursery: trio.Nursery, link: Link, agent: str, mode: Mode) -> L
     reaching.attach(link)
     while not reaching.attached:
         if reaching.why_not is not None:
+            if reaching.denied:
+                raise TroubleError(Trouble(*split_advice(reaching.why_not), Category.AUTHENTICATION))
             raise TroubleError(_no_agent(reaching.why_not))
         if live.session.lost is not None:
             raise LinkLostError(live.session.lost)

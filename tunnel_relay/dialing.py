@@ -238,7 +238,8 @@ class Dialing:
             self._attempt = scope
             try:
                 # A person may be asked for it, and has more time.
-                token = await self.token(anew=self._refused)
+                # Whoever reads it from a file has the line's end, too.
+                token = (await self.token(anew=self._refused)).strip()
                 began = trio.current_time()
                 scope.deadline = began + self.settings.connect
                 await self._link(endpoint, token, linked)
@@ -371,7 +372,7 @@ class Dialing:
         """Return a token that holds for longer than *token*, whenever there is one."""
         while True:
             try:
-                newer = await self.token(anew=True)
+                newer = (await self.token(anew=True)).strip()
             except TokenUnavailableError as exc:
                 self._ask_for_authentication(str(exc))
             else:

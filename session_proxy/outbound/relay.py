@@ -86,7 +86,9 @@ class Way:
                 }.get(self.dialing.category, ExitCode.UNREACHABLE)
                 raise LinkFailedError(self._why_not(), needs_person=needs_person, exit_code=code)
             if self.reaching.why_not is not None:
-                raise LinkFailedError(self._why_not())
+                denied = self.reaching.denied
+                code = ExitCode.NOT_PERMITTED if denied else ExitCode.UNREACHABLE
+                raise LinkFailedError(self._why_not(), needs_person=denied, exit_code=code)
             await self._wait_change()
         return live
 

@@ -299,7 +299,7 @@ async def test_a_session_that_is_replayed(tmp_path: Path) -> None:
             assert (await greet(first, hello)).type is FrameType.WELCOME
             for user, detail in (
                 ("bob", "a later connection has the session"),
-                ("mallory", "no agent 'nas' is connected"),
+                ("mallory", "no agent 'nas' is connected, nor any other of 'mallory'"),
                 ("alice", "the session is not known here (any more)"),
             ):
                 async with world.served.link(make_token(user)) as second:

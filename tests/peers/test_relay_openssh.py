@@ -183,7 +183,10 @@ async def test_users_do_not_see_each_other(sshd: Sshd, tmp_path: Path) -> None:
         assert await there.ssh("echo", "mine") == b"mine\n"
         done = await there.command("mallory").run("relay-ssh", "me@nas")
         assert (done.returncode, done.stdout) == (69, b"")
-        assert done.stderr == b"sproxy: upstream relay: no agent 'nas' is connected\n"
+        assert (
+            done.stderr
+            == b"sproxy: upstream relay: no agent 'nas' is connected, nor any other of 'mallory'\n"
+        )
         done = await there.run("ssh", *there.options("mallory"), there.destination, "echo theirs")
         assert done.returncode == 255
         assert b"no agent 'nas' is connected" in done.stderr

@@ -180,7 +180,7 @@ async def test_nobody_reaches_another_user_s_agent() -> None:
             with trio.move_on_after(0.5):
                 await stream.wait_accepted()
                 pytest.fail("reached")
-            assert world.client.why_not == "no agent 'nas' is connected"
+            assert world.client.why_not == "no agent 'nas' is connected, nor any other of 'mallory'"
 
 
 async def test_a_session_that_the_agent_has_forgotten_is_lost_at_once() -> None:

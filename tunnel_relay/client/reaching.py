@@ -83,6 +83,8 @@ class Reaching:
     _link: FrameCarrier | None = attrs.field(default=None, init=False)
     why_not: str | None = attrs.field(default=None, init=False)
     """Why there is no way to the agent now, in the relay's or the agent's word."""
+    denied: bool = attrs.field(default=False, init=False)
+    """Whether that is because it is not allowed, which only a person can change."""
     _pause: float = attrs.field(default=FIRST_PAUSE, init=False)
     _changed: trio.Event = attrs.field(factory=trio.Event, init=False)
 
@@ -223,7 +225,7 @@ class Reaching:
         self._change()
 
     def _gone(self, begun: _Begun, word: GoAway) -> None:
-        self.why_not = word.detail
+        self.why_not, self.denied = word.detail, word.denied
         begun.live.detach()
         if word.lost:
             begun.live.lose(word.detail)

@@ -76,7 +76,8 @@ class Tier:
         """Return why *mode* may not be used; None where it may."""
         if mode in self.modes:
             return None
-        return Denial(Reason.NOT_ALLOWED, f"the tier {self.name!r} has no mode {mode.value!r}")
+        fix = f"issue the token for another tier, or allow it in [tiers.{self.name}] modes at the relay"
+        return Denial(Reason.NOT_ALLOWED, f"the tier {self.name!r} has no mode {mode.value!r}; {fix}")
 
     def refuse_feature(self, feature: Feature) -> Denial | None:
         """Return why *feature* may not be used; None where it may."""

@@ -79,11 +79,13 @@ class GoAway:
     Attributes:
       lost: Whether that is for good; else try again.
       detail: Why, for people.
+      denied: Whether it is not allowed: until somebody changes that, there is no use in trying again.
 
     """
 
     lost: bool
     detail: str
+    denied: bool = False
 
 
 def write(greeting: Hello | Resume | Welcome | GoAway) -> bytes:
@@ -93,6 +95,8 @@ def write(greeting: Hello | Resume | Welcome | GoAway) -> bytes:
     if mode is not Mode.END_TO_END:
         # Agents know nothing of modes: what reaches them is end to end.
         fields["mode"] = mode.value
+    if not fields.get("denied", True):
+        del fields["denied"]
     return json.dumps(fields, separators=(",", ":")).encode()
 
 
@@ -136,7 +140,7 @@ def read_go_away(payload: Buffer) -> GoAway:
     lost = fields.get("lost", lambda value: isinstance(value, bool))
     detail = fields.get("detail", lambda value: isinstance(value, str))
     shown = "".join(char if char.isprintable() else "?" for char in str(detail)[:MAX_DETAIL])
-    return GoAway(lost=bool(lost), detail=shown)
+    return GoAway(lost=bool(lost), detail=shown, denied=fields.values.get("denied") is True)
 
 
 @attrs.frozen

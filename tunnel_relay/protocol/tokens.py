@@ -43,6 +43,7 @@ class Fault(enum.Enum):
 
     MALFORMED = "malformed"
     FORGED = "forged"
+    UNKNOWN_KEY = "signed with a key that the relay does not know"
     AUDIENCE = "for another audience"
     EXPIRED = "expired"
     NOT_YET = "not valid yet"
@@ -142,7 +143,9 @@ class Verifier:
         except (PyJWTError, ValueError, RecursionError) as exc:
             raise TokenError(Fault.MALFORMED) from exc
         key = self.keys.get(str(header.get("kid", "")))
-        if key is None or header.get("alg") != key.algorithm:
+        if key is None:
+            raise TokenError(Fault.UNKNOWN_KEY)
+        if header.get("alg") != key.algorithm:
             raise TokenError(Fault.FORGED)
         try:
             values = jwt.decode(

@@ -53,6 +53,7 @@ class Cause(enum.Enum):
 CAUSES = {
     Fault.MALFORMED: Cause.MALFORMED,
     Fault.FORGED: Cause.FORGED,
+    Fault.UNKNOWN_KEY: Cause.FORGED,
     Fault.AUDIENCE: Cause.AUDIENCE,
     Fault.EXPIRED: Cause.EXPIRED,
     Fault.NOT_YET: Cause.NOT_YET,

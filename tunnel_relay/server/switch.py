@@ -179,9 +179,10 @@ class Port:
             way = self._part(label)
             way.port.go_away(way.label, detail, lost=lost)
 
-    def go_away(self, label: int, detail: str, *, lost: bool = False) -> None:
+    def go_away(self, label: int, detail: str, *, lost: bool = False, denied: bool = False) -> None:
         """Tell the end of this link that its session leads nowhere: for now, or for good where it is *lost*."""
-        self.link.send(Frame(FrameType.GOAWAY, label, payload=write(GoAway(lost=lost, detail=detail))))
+        word = GoAway(lost=lost, detail=detail, denied=denied)
+        self.link.send(Frame(FrameType.GOAWAY, label, payload=write(word)))
 
     def lose(self, detail: str) -> None:
         """The link is lost: tell the other ends."""
@@ -239,7 +240,8 @@ class Port:
             far = self.switch.keep(self, name, wanted.instance)
             if isinstance(far, Denial):
                 if self._wanted.pop(wanted.label, None) is wanted:
-                    self.go_away(wanted.label, far.detail, lost=True)
+                    denied = far.reason is Reason.NOT_ALLOWED
+                    self.go_away(wanted.label, far.detail, lost=True, denied=denied)
                 return
         else:
             far = self.switch.find(self.user, name, wanted.instance, without)
@@ -362,11 +364,13 @@ class Switch:
         others = sorted(each for each in self.agents_of(user) if each != name)
         names = ", ".join(map(repr, others[:MOST_NAMED]))
         if name:
-            return f"no agent {name!r} is connected" + (f"; there is {names}" if names else "")
-        return f"say which agent: there is {names}" if names else "no agent is connected"
+            rest = f"; there is {names}" if names else f", nor any other of {user!r}"
+            return f"no agent {name!r} is connected{rest}"
+        return f"say which agent: there is {names}" if names else f"no agent of {user!r} is connected"
 
     def keep(self, client: Port, name: str, instance: str | None) -> Port | Denial | None:
         """Return the relay's own far end for *client*'s sessions behind the agent of that name (see `keeper`)."""
         if self.keeper is None:
-            return Denial(Reason.NOT_ALLOWED, f"this relay has no mode {Mode.RELAY_SSH.value!r}")
+            detail = f"this relay has no mode {Mode.RELAY_SSH.value!r}; it needs [users.{client.user}.ssh] in its file"
+            return Denial(Reason.NOT_ALLOWED, detail)
         return self.keeper(client, name, instance)

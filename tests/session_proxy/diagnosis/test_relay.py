@@ -103,7 +103,7 @@ async def test_each_relay_server_has_its_own_stages(nas: Nas) -> None:
     ("changes", "step", "cause", "exit_code"),
     [
         ({"agent": "pi"}, Step.HANDSHAKE, "no agent 'pi' is connected", 69),
-        ({"mode": "relay-ssh"}, Step.HANDSHAKE, "this relay has no mode 'relay-ssh'", 69),
+        ({"mode": "relay-ssh"}, Step.HANDSHAKE, "this relay has no mode 'relay-ssh'", 77),
         ({"service": "sshd"}, Step.SSH, "the agent's service 'sshd': no service 'sshd' is offered", 69),
         ({"ca": Path("/nowhere/ca.pem")}, Step.CREDENTIALS, "ca: /nowhere/ca.pem cannot be used", 78),
         ({"ssh": Ssh(key="/nowhere/key")}, Step.CREDENTIALS, "/nowhere/key does not exist", 78),
@@ -185,7 +185,7 @@ async def test_tls_and_who_is_believed_about_it(nas: Nas, tmp_path: Path) -> Non
         )
         found = await examined_upstream(upstream, nas.environ)
         assert stage_of(found.stages, Step.TLS).found == "TLS 1.3, certificate good for 29 days"
-        assert failure_of(found.stages).cause == "no agent is connected"
+        assert failure_of(found.stages).cause == "no agent of 'alice' is connected"
 
         found = await examined_upstream(attrs.evolve(upstream, ca=None), nas.environ)
         stage = failure_of(found.stages)

@@ -149,9 +149,8 @@ class Wrong:
         ),
         Wrong(
             {"mode": "relay-ssh"},
-            r"this relay has no mode 'relay-ssh'",
-            ExitCode.UNREACHABLE,
-            needs_person=False,
+            r"this relay has no mode 'relay-ssh'; it needs \[users.lab.ssh\] in its file",
+            ExitCode.NOT_PERMITTED,
         ),
         Wrong({"ca": Path("/nowhere/ca.pem")}, r"ca: /nowhere/ca.pem cannot be used", ExitCode.CONFIGURATION),
         Wrong(

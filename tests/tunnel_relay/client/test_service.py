@@ -170,7 +170,7 @@ async def test_why_there_is_no_way_is_told(tmp_path: Path) -> None:
                 await tunnel.connect()
             assert tunnel.state.reason == "no agent 'pi' is connected; there is 'nas'"
         async with open_tunnel_service(TunnelSettings(dial=there.dial), give_token("mallory")) as tunnel:
-            with pytest.raises(TunnelUnavailableError, match=r"^no agent is connected$"):
+            with pytest.raises(TunnelUnavailableError, match=r"^no agent of 'mallory' is connected$"):
                 await tunnel.connect()
 
 

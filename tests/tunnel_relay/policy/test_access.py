@@ -19,7 +19,9 @@ SMALL = Tier(name="small", most={Held.SESSIONS: 2})
 def test_free_users_run_ssh_themselves_and_others_may_let_the_relay() -> None:
     assert FREE.refuse_mode(Mode.END_TO_END) is None
     assert FREE.refuse_mode(Mode.RELAY_SSH) == Denial(
-        Reason.NOT_ALLOWED, "the tier 'free' has no mode 'relay-ssh'"
+        Reason.NOT_ALLOWED,
+        "the tier 'free' has no mode 'relay-ssh'; "
+        "issue the token for another tier, or allow it in [tiers.free] modes at the relay",
     )
     assert PREMIUM.refuse_mode(Mode.RELAY_SSH) is None
 

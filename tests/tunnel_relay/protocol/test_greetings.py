@@ -61,6 +61,8 @@ def test_tokens_do_not_show() -> None:
 
 
 def test_a_detail_is_fit_for_a_terminal() -> None:
+    assert read_go_away(write(GoAway(lost=True, detail="no", denied=True))).denied
+    assert b"denied" not in write(GoAway(lost=True, detail="no"))
     assert read_go_away(write(GoAway(lost=False, detail="a\x1b[31m\nb"))).detail == "a?[31m?b"
 
 

@@ -115,7 +115,7 @@ async def test_nobody_reaches_another_user_s_agent(open_stores: Open) -> None:
             with trio.move_on_after(0.5):
                 await stream.wait_accepted()
                 pytest.fail("reached")
-            assert world.reaching.why_not == "no agent 'nas' is connected"
+            assert world.reaching.why_not == "no agent 'nas' is connected, nor any other of 'mallory'"
             assert world.servers[1].told == []
 
 

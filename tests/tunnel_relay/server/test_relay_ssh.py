@@ -160,7 +160,7 @@ async def test_nobody_reaches_another_user_s_agent(sshd: Sshd, tmp_path: Path) -
             with trio.move_on_after(0.5):
                 await stream.wait_accepted()
                 pytest.fail("reached")
-            assert world.client.why_not == "no agent 'nas' is connected"
+            assert world.client.why_not == "no agent 'nas' is connected, nor any other of 'mallory'"
             assert world.agent.sessions == 0
 
 
@@ -210,7 +210,8 @@ async def test_an_agent_that_is_away_is_waited_for_a_little(
                 await trio.testing.wait_all_tasks_blocked()
             for held in world.relay._sides["alice", "nas"].pool._held:  # pyright: ignore[reportPrivateUsage]
                 held.well = False
-            await refused(world.client, echo, Reason.UNREACHABLE, "no agent 'nas' is connected")
+            why = "no agent 'nas' is connected, nor any other of 'alice'"
+            await refused(world.client, echo, Reason.UNREACHABLE, why)
             assert world.relay.breaker_state() == 0
             world.back.set()
             assert await world.exchange(echo, b"again") == b"again"

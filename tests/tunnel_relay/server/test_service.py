@@ -268,7 +268,7 @@ async def test_users_do_not_see_each_other(autojump_clock: MockClock) -> None:
         await websocket.send_binary(encode([Frame(FrameType.HELLO, LABEL, payload=hello)]))
         [frame] = decode(await _binary(websocket))
         assert (frame.type, frame.session) == (FrameType.GOAWAY, LABEL)
-        assert read_go_away(frame.payload).detail == "no agent 'nas' is connected"
+        assert read_go_away(frame.payload).detail == "no agent 'nas' is connected, nor any other of 'mallory'"
 
 
 async def test_a_link_of_an_agent_that_has_another_one_is_closed(autojump_clock: MockClock) -> None:

@@ -25,7 +25,7 @@ def test_an_agent_is_found_by_its_name() -> None:
     assert switch.find("alice", "pi", "2") is other
     assert switch.find("alice", "pi", "1") is None
     assert switch.find("bob", "nas", None) is None
-    assert switch.why_none("bob", "nas") == "no agent 'nas' is connected"
+    assert switch.why_none("bob", "nas") == "no agent 'nas' is connected, nor any other of 'bob'"
     assert switch.why_none("alice", "x") == "no agent 'x' is connected; there is 'nas', 'pi'"
     switch.unregister(nas)
     assert switch.find("alice", "nas", None) is None
@@ -34,7 +34,7 @@ def test_an_agent_is_found_by_its_name() -> None:
 def test_the_only_one_needs_no_name() -> None:
     switch = Switch()
     assert switch.only_agent("alice") == ""
-    assert switch.why_none("alice", "") == "no agent is connected"
+    assert switch.why_none("alice", "") == "no agent of 'alice' is connected"
     nas = agent(switch, "nas", "1")
     agent(switch, "nas", "2")
     agent(switch, "box", "3", user="bob")
