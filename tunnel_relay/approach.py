@@ -19,7 +19,7 @@ from tunnel_relay.category import Category
 from tunnel_relay.errors import WebSocketError
 from tunnel_relay.http_tunnel import open_http_stream, split_proxy
 from tunnel_relay.stages import Course, Notes, Step, Trouble, TroubleError
-from tunnel_relay.tls import UNKNOWN_AUTHORITY, client_tls
+from tunnel_relay.tls import NOT_TLS, UNKNOWN_AUTHORITY, client_tls
 
 # Seconds in a day, and how many of them a certificate should have left: those who renew by themselves do it earlier.
 DAY = 86400
@@ -33,7 +33,6 @@ NOT_YET_VALID, EXPIRED = 9, 10
 OTHER_NAME = (62, 64)
 
 # Parts of OpenSSL's reasons (`ssl.SSLError.reason`).
-NOT_TLS = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE", "UNEXPECTED_MESSAGE")
 OTHER_VERSION = ("PROTOCOL_VERSION", "UNSUPPORTED_PROTOCOL")
 
 

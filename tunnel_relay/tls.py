@@ -23,6 +23,9 @@ READ = 256 * 1024
 # OpenSSL's numbers for a certificate that nobody vouches for whom we know (X509_V_ERR_…).
 UNKNOWN_AUTHORITY = (2, 18, 19, 20, 21)
 
+# What OpenSSL says of what comes from who does not speak TLS.
+NOT_TLS = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE", "UNEXPECTED_MESSAGE")
+
 
 class RecordGatherer(ssl.SSLObject):
     """An `ssl.SSLObject` whose reads do not end with the first record."""
@@ -86,7 +89,10 @@ async def shake_hands(tls: trio.SSLStream[trio.abc.Stream], host: str) -> None:
                 said = f"{host}: its certificate is not believed: {cause.verify_message}{fix}"
                 raise WebSocketError(said) from cause
             case ssl.SSLError(reason=str(reason)) as cause if reason and "EOF" not in reason:
-                raise WebSocketError(f"{host}: TLS failed: {reason.replace('_', ' ').lower()}") from cause
+                said = f"TLS failed: {reason.replace('_', ' ').lower()}"
+                if any(part in reason for part in NOT_TLS):
+                    said = "what listens there does not speak TLS; correct the port, or what is in between"
+                raise WebSocketError(f"{host}: {said}") from cause
             case _:
                 raise WebSocketError(f"{host} hung up during the TLS handshake") from None
 

@@ -117,7 +117,11 @@ async def test_why_a_certificate_is_not_believed_is_said(
     ("answer", "said", "category"),
     [
         (b"", "127.0.0.1 hung up during the TLS handshake", Category.NETWORK),
-        (b"SSH-2.0-OpenSSH", "127.0.0.1: TLS failed: wrong version number", Category.PROTOCOL),
+        (
+            b"SSH-2.0-OpenSSH",
+            "127.0.0.1: what listens there does not speak TLS; correct the port, or what is in between",
+            Category.PROTOCOL,
+        ),
     ],
 )
 async def test_what_is_no_tls_is_told(answer: bytes, said: str, category: Category) -> None:

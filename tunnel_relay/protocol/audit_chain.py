@@ -193,6 +193,8 @@ def verify(
             detail = (
                 f"line {position} was cut short"
                 if entry is Damage.TRUNCATED
+                else f"line {position} was altered, or this is no audit log"
+                if position == 1
                 else f"line {position} was altered"
             )
             return Damaged(line=position, damage=entry, detail=detail, head=head)
