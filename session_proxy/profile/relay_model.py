@@ -241,6 +241,7 @@ class RelayServer:
     Attributes:
       listen: Where clients and agents come in: one port for WebSockets, health and readiness; one or a list.
       profile: Which defaults `limits`, `tiers` and `pool` have; what this file says overrides them, key by key.
+      workers: Processes that serve together, each on a core of its own. More than one need `store.redis`.
       trusted_proxies: Networks of the balancers that are believed about whose connection it is (`X-Forwarded-For`);
           one or a list.
       proxy_protocol: Those balancers begin each connection with a header of the PROXY protocol (version 1 or 2).
@@ -266,6 +267,7 @@ class RelayServer:
         metadata={"example": '"0.0.0.0:3001"'},
     )
     profile: PresetName = "production"
+    workers: int = attrs.field(default=1, metadata={"minimum": 1, "maximum": 64})
     trusted_proxies: tuple[Network, ...] = attrs.field(default=(), metadata={"empty": True})
     proxy_protocol: bool = False
     tls: RelayTls | None = None

@@ -5,8 +5,8 @@ have labels on it as on any other; what a client says first goes with a line bef
 So each of the two is a switch and nothing more, and where the link is lost, both ends hear that their session leads
 nowhere for now, and go on with it over another one.
 
-Who may come is told by TLS: both ends show certificates of the relay's own authority. What the other server says of a
-user is believed.
+Who may come is told by TLS: both ends show certificates of the relay's own authority. Processes on one machine have
+sockets that are theirs alone instead. What the other server says of a user is believed.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from __future__ import annotations
 import json
 import math
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import asynccontextmanager
 from typing import cast
 
 import attrs
@@ -25,11 +26,15 @@ from tunnel_relay.errors import LinkLostError, RelayError, RelayProtocolError, W
 from tunnel_relay.link import Link, LinkSettings
 from tunnel_relay.protocol.frames import LINK, Frame
 from tunnel_relay.server.switch import Port, Switch
-from tunnel_relay.websocket import accept_websocket, open_websocket
+from tunnel_relay.websocket import WebSocket, accept_websocket, open_websocket, request_websocket
 
 # The version of all that travels between servers.
 SUBPROTOCOL = "sproxy-relay-peer.v1"
 PATH = "/api/tunnel/peer"
+
+# What the address of a server begins with that is another process of the same user on this machine, behind a socket
+# that nobody else can reach: there is nothing to prove.
+UNIX = "unix:"
 
 # Seconds until a link is up, and after which one that carries nothing is closed.
 CONNECT = 5.0
@@ -37,6 +42,9 @@ IDLE = 60.0
 
 # Servers are near each other: what is silent for so long is gone.
 PEER_LINK = LinkSettings(heartbeat=5.0, silence=15.0)
+
+# What a process of this machine is called, which has no address.
+NEIGHBOUR = "another worker"
 
 LOST = "the connection between the relay's servers is lost"
 
@@ -144,7 +152,7 @@ class Peers:
     Attributes:
       nursery: Runs them.
       switch: Has the clients.
-      context: Proves who we are, and knows whom to believe; None for no TLS, for tests.
+      context: Proves who we are, and knows whom to believe; None for no TLS, where addresses begin with `UNIX`.
       notify: Called with what happens.
       settings: How to notice that a link is dead.
 
@@ -163,7 +171,7 @@ class Peers:
         return sum(dialed.settled.is_set() for dialed in self._dialed.values())
 
     async def reach(self, address: str) -> Exit:
-        """Return the link to the server at *address* (HOST:PORT); joins have to be made at once.
+        """Return the link to the server at *address* (HOST:PORT, or `UNIX` and a path); joins have to be made at once.
 
         Raises:
           PeerAwayError: there is none.
@@ -198,8 +206,7 @@ class Peers:
         self.notify(PeerLost(address, reason or "it was not needed any more"))
 
     async def _carry(self, address: str, dialed: _Dialed, scope: trio.CancelScope) -> None:
-        url = f"{'ws' if self.context is None else 'wss'}://{address}{PATH}"
-        async with open_websocket(url, ssl_context=self.context, subprotocol=SUBPROTOCOL) as websocket:
+        async with _dial(address, self.context) as websocket:
             scope.deadline = math.inf
             link = dialed.port.link = Link(websocket, dialed.port.heed, self.settings)
             dialed.settled.set()
@@ -221,6 +228,25 @@ class Peers:
                 scope.cancel()
 
 
+@asynccontextmanager
+async def _dial(address: str, context: ssl.SSLContext | None) -> AsyncGenerator[WebSocket]:
+    # The store says where servers are; where there are certificates, it does not lead around them.
+    if context is not None or not address.startswith(UNIX):
+        url = f"{'ws' if context is None else 'wss'}://{address}{PATH}"
+        async with open_websocket(url, ssl_context=context, subprotocol=SUBPROTOCOL) as websocket:
+            yield websocket
+        return
+    try:
+        stream = await trio.open_unix_socket(address.removeprefix(UNIX))
+    except OSError as exc:
+        raise WebSocketError((exc.strerror or str(exc)).lower()) from exc
+    try:
+        async with request_websocket(stream, "localhost", PATH, subprotocol=SUBPROTOCOL) as websocket:
+            yield websocket
+    finally:
+        await trio.aclose_forcefully(stream)
+
+
 async def serve_peer(
     stream: trio.SocketStream,
     switch: Switch,
@@ -231,7 +257,8 @@ async def serve_peer(
     """Carry the sessions that another server leads here over *stream*, until that ends."""
     name, reason = "?", ""
     try:
-        name = str(stream.socket.getpeername()[0])
+        # One that dials a Unix socket has no address.
+        name = str((stream.socket.getpeername() or (NEIGHBOUR,))[0])
         with trio.CancelScope(deadline=trio.current_time() + CONNECT) as scope:
             secured: trio.abc.Stream = stream
             if context is not None:
