@@ -16,6 +16,7 @@ from http import HTTPStatus
 from pathlib import Path
 
 import attrs
+import cattrs
 import trio
 
 from session_proxy.errors import ControlError, ListenError
@@ -33,6 +34,7 @@ from session_proxy.supervision.fleet_view import WorkerView, fleet_status, read_
 from session_proxy.supervision.relay_pages import METRICS_PATH, Routes, health
 from session_proxy.supervision.relay_reload import RelayChange, RelayFile, read_relay
 from session_proxy.supervision.relay_worker import FLEET, METRICS, ORDERS, Orders, Post
+from session_proxy.supervision.reload import ReloadReport
 from session_proxy.supervision.worker_process import WorkerProcess
 from tunnel_relay.background import open_background
 from tunnel_relay.protocol.upgrade import HEALTH_PATH
@@ -155,9 +157,10 @@ class RelayFleet:
         with trio.move_on_after(TAKING_OVER):
             try:
                 answer = await ask_object(Post(self.folder, worker.number).control, "POST", "/reload")
-                if answer.get("done") is True:
+                report = cattrs.Converter().structure(answer, ReloadReport)
+                if report.done:
                     return
-                reason = str(answer.get("problems"))
+                reason = "; ".join(report.problems)
             except ControlError as exc:
                 reason = str(exc)
         if worker.pid is not None:
@@ -217,11 +220,12 @@ def _private_folder(folder: Path) -> Generator[trio.SocketListener]:
 
     """
     with contextlib.ExitStack() as stack:
-        stack.callback(shutil.rmtree, folder, ignore_errors=True)
         try:
             listener = stack.enter_context(open_control_socket(folder / FLEET))
         except OSError as exc:
             reason = (exc.strerror or str(exc)).lower()
             fix = "workers need a folder for their sockets: set XDG_RUNTIME_DIR to one of your own"
             raise ListenError(f"{folder}: {reason}; {fix}") from exc
+        # Workers that were killed have left theirs.
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
         yield listener
