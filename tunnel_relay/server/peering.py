@@ -230,12 +230,14 @@ class Peers:
 
 @asynccontextmanager
 async def _dial(address: str, context: ssl.SSLContext | None) -> AsyncGenerator[WebSocket]:
-    # The store says where servers are; where there are certificates, it does not lead around them.
-    if context is not None or not address.startswith(UNIX):
+    if not address.startswith(UNIX):
         url = f"{'ws' if context is None else 'wss'}://{address}{PATH}"
         async with open_websocket(url, ssl_context=context, subprotocol=SUBPROTOCOL) as websocket:
             yield websocket
         return
+    if context is not None:
+        # The store says where servers are; it is not to lead around certificates.
+        raise WebSocketError("it proves nothing, and is to be on the machine that it runs on")
     try:
         stream = await trio.open_unix_socket(address.removeprefix(UNIX))
     except OSError as exc:

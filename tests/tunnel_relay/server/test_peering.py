@@ -9,6 +9,7 @@ import pytest
 import trio
 import trio.testing
 
+from tests.support.folders import runtime_folder
 from tests.support.relay_cluster import Contexts, open_cluster_world
 from tests.support.relay_ports import Carrier
 from tests.support.relay_tokens import Certificate, make_certificate
@@ -21,6 +22,8 @@ from tunnel_relay.protocol.greetings import GoAway, Hello, read_go_away, write
 from tunnel_relay.server import peering
 from tunnel_relay.server.peering import (
     LOST,
+    NEIGHBOUR,
+    UNIX,
     Entrance,
     Exit,
     PeerAwayError,
@@ -249,3 +252,31 @@ async def test_who_only_knocks_is_not_waited_for(monkeypatch: pytest.MonkeyPatch
                 assert not await stream.receive_some()
             await eventually(lambda: server.told)
             assert "has not said in" in str(server.told[-1])
+
+
+async def test_workers_of_one_machine_have_sockets_of_their_own() -> None:
+    with trio.fail_after(SECONDS):
+        async with open_cluster_world(stores(2), folder=Path(runtime_folder())) as world:
+            there, here = world.servers
+            assert await world.exchange(b"x" * 100_000) == b"x" * 100_000
+            assert PeerLinked(there.cluster.address) in here.told
+            assert PeerLinked(NEIGHBOUR) in there.told
+
+
+async def test_a_worker_that_is_not_there() -> None:
+    with trio.fail_after(SECONDS):
+        async with open_cluster_world(stores(1)) as world:
+            nobody = f"{UNIX}{runtime_folder()}/nobody"
+            with pytest.raises(PeerAwayError, match="no such file or directory"):
+                await world.servers[0].cluster.peers.reach(nobody)
+
+
+async def test_where_there_are_certificates_nothing_leads_around_them(tmp_path: Path) -> None:
+    certificate, folder = make_certificate(), Path(runtime_folder())
+    both = contexts(tmp_path, certificate, certificate)
+    with trio.fail_after(SECONDS):
+        async with open_cluster_world(stores(2), folder=folder) as open_to_all:
+            address = open_to_all.servers[0].cluster.address
+            async with open_cluster_world(stores(1), contexts=both) as world:
+                with pytest.raises(PeerAwayError, match="it proves nothing"):
+                    await world.servers[0].cluster.peers.reach(address)
