@@ -26,8 +26,8 @@ def metrics_page() -> Iterator[str]:
         yield f"| `{spec.name}` | {spec.kind} | {labels} | {spec.help} |"
     yield ""
     yield "With several [workers](../relay.md#more-than-one-core), a page shows all of them, whichever is asked: each"
-    yield "sample has the label `worker`, a number from 1 on, and there are these, too. The process that keeps them running is"
-    yield '`worker="0"`: of it there is `sproxy_process_*`.'
+    yield "sample has the label `worker`, a number from 1 on, and there are these, too. The process that keeps them"
+    yield 'running is `worker="0"`: of it there is `sproxy_process_*`.'
     yield ""
     yield "| name | kind | labels | meaning |"
     yield "|---|---|---|---|"
