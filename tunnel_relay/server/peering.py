@@ -24,6 +24,7 @@ import trio
 from tunnel_relay.background import open_background
 from tunnel_relay.errors import LinkLostError, RelayError, RelayProtocolError, WebSocketError
 from tunnel_relay.link import Link, LinkSettings
+from tunnel_relay.policy.access import Denial
 from tunnel_relay.protocol.frames import LINK, Frame
 from tunnel_relay.server.switch import Port, Switch
 from tunnel_relay.websocket import WebSocket, accept_websocket, open_websocket, request_websocket
@@ -76,11 +77,16 @@ PeerEvent = PeerLinked | PeerLost
 
 @attrs.frozen
 class Route:
-    """Which agent a session is to be joined to."""
+    """Which agent a session is to be joined to.
+
+    Where there is a *tier*, the user's, that is what the server itself has for the agent (`Mode.RELAY_SSH`), and
+    *instance* is the server's.
+    """
 
     user: str
     agent: str
     instance: str
+    tier: str | None = None
 
     def encode(self) -> bytes:
         """Return the line that goes before what the client has said."""
@@ -100,8 +106,13 @@ def read_route(payload: bytes) -> tuple[Route, bytes]:
     except (ValueError, RecursionError) as exc:
         raise RelayProtocolError("a session comes without its route") from exc
     match said:
-        case {"user": str(user), "agent": str(agent), "instance": str(instance)}:
-            return Route(user, agent, instance), greeting
+        case {
+            "user": str(user),
+            "agent": str(agent),
+            "instance": str(instance),
+            "tier": str() | None as tier,
+        }:
+            return Route(user, agent, instance, tier), greeting
         case _:
             raise RelayProtocolError("a session comes without its route")
 
@@ -131,11 +142,19 @@ class Entrance(_PeerPort):
     def _begin(self, frame: Frame) -> None:
         self.part(frame.session, "the client comes another way")
         route, greeting = read_route(bytes(frame.payload))
-        agent = self.switch.find(route.user, route.agent, route.instance)
-        if agent is None:
+        far = self._find(route)
+        if isinstance(far, Denial):
+            self.go_away(frame.session, far.detail, lost=True)
+        elif far is None:
             self.go_away(frame.session, f"the agent {route.agent!r} has just left the server that it was at")
-            return
-        self._lead(attrs.evolve(frame, payload=greeting), agent)
+        else:
+            self._lead(attrs.evolve(frame, payload=greeting), far)
+
+    def _find(self, route: Route) -> Port | Denial | None:
+        if route.tier is None:
+            return self.switch.find(route.user, route.agent, route.instance)
+        client = Port(self.switch, route.user, tier=route.tier)
+        return self.switch.keep(client, route.agent, route.instance)
 
 
 @attrs.define(eq=False)
