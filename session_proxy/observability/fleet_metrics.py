@@ -61,6 +61,11 @@ class FleetMetrics:
         return encode(registry), content_type
 
 
+def content_type_of(accept: str) -> str:
+    """Return what metrics come as that an ``Accept`` header prefers."""
+    return choose_encoder(accept)[1]
+
+
 def join(texts: Mapping[str, str]) -> Iterable[Metric]:
     """Return the families of *texts*, which have Prometheus' format, by what ``worker`` is to say of their samples."""
     families: dict[str, Metric] = {}

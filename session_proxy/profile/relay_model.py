@@ -71,7 +71,8 @@ class RelayStore:
     """Where servers keep what they have to agree about: limits, revocations, sessions, and which agents there are.
 
     Attributes:
-      redis: The Redis that servers behind one balancer share. Absent, there is one server, and its memory does.
+      redis: The Redis that servers behind one balancer share, and workers. Absent, there is one server, and its memory
+          does.
       prefix: What all our keys in it begin with.
 
     """
@@ -85,7 +86,8 @@ class RelayCluster:
     """How the servers that share a `store` reach each other, for clients whose agent is linked to another server.
 
     They speak TLS 1.3, and both ends show a certificate. Whoever has one of `ca` is believed about users: it should be
-    an authority for these servers alone.
+    an authority for these servers alone. With several `workers`, each has a port of its own in `listen` and `address`:
+    the first has that which is written, and each other one the next.
 
     Attributes:
       listen: Where the other servers come in: not through a balancer, and from nowhere else.

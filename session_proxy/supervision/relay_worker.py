@@ -13,9 +13,9 @@ from pathlib import Path
 
 import attrs
 import trio
-from prometheus_client.exposition import choose_encoder
 
 from session_proxy.errors import ControlError
+from session_proxy.observability.fleet_metrics import content_type_of
 from session_proxy.observability.http import HttpAnswer, HttpRequest
 from session_proxy.observability.log_settings import LogSettings
 from session_proxy.observability.logging import Log
@@ -79,7 +79,7 @@ class Post:
             body = await ask(self.folder / FLEET, "GET", METRICS, accept=accept)
         except ControlError as exc:
             return HttpAnswer.text(str(exc), HTTPStatus.SERVICE_UNAVAILABLE)
-        return HttpAnswer(HTTPStatus.OK, body, choose_encoder(accept)[1])
+        return HttpAnswer(HTTPStatus.OK, body, content_type_of(accept))
 
 
 async def outlive_nobody(stdin: int, lifecycle: Lifecycle, log: Log) -> None:

@@ -112,14 +112,21 @@ class WorkerProcess:
     async def _live(self, stop: trio.Event) -> int:
         """Run it once; return its exit status."""
         self._ready_at, self._problems = None, []
-        process = self._process = await trio.lowlevel.open_process(
-            self.argv,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            pass_fds=self.descriptors,
-            # What a terminal says goes to us, and we pass it on.
-            start_new_session=True,
-        )
+        try:
+            process = self._process = await trio.lowlevel.open_process(
+                self.argv,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                pass_fds=self.descriptors,
+                # What a terminal says goes to us, and we pass it on.
+                start_new_session=True,
+            )
+        except OSError as exc:
+            # There may be too many processes, or too little memory.
+            self._problems = [
+                f"worker {self.number} has got no process: {(exc.strerror or str(exc)).lower()}"
+            ]
+            return ExitCode.FAILURE
         self.pid = process.pid
         read = trio.Event()
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import attrs
 import pytest
+import structlog
 import trio
 
 from session_proxy.errors import ExitCode
@@ -153,6 +154,12 @@ async def test_it_cannot_start(program: str, code: ExitCode, said: str) -> None:
         failure = kept.worker.failure
         assert failure is not None
         assert (str(failure), failure.exit_code, kept.lines) == (said, code, [])
+
+
+async def test_there_is_no_program() -> None:
+    worker, stop = WorkerProcess(2, ["/nowhere"], (), structlog.get_logger()), trio.Event()
+    await worker.run(stop)
+    assert str(worker.failure) == "worker 2 has got no process: no such file or directory"
 
 
 async def test_what_is_wrong_later_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
