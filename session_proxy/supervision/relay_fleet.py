@@ -43,9 +43,9 @@ from tunnel_relay.protocol.upgrade import HEALTH_PATH
 # the folder that somebody happens to be in.
 PROGRAM = (sys.executable, "-P", "-m", "session_proxy.cli.relay_worker")
 
-# Seconds that a worker may take to say how it is, and to take over a file.
+# Seconds that a worker may take to say how it is, and to take over a file; who asks for that waits for a minute or so.
 PATIENCE = 2.0
-TAKING_OVER = 30.0
+TAKING_OVER = 8.0
 
 
 @attrs.define(eq=False)
