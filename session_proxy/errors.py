@@ -11,6 +11,7 @@ SessionProxyError
     ControlError                no running sproxy answers on the control socket
         SeveralRunningError     more than one could be meant
     ReloadError                 a running sproxy goes on as it was, instead of taking over its file
+    WorkerStartError            one of a relay server's processes does not start
     UpstreamStartError          an upstream that must work at the start does not
     OutcomeUnknownError         a request was sent, and nobody knows whether it was done
     DialError                   a destination could not be reached; the subclass says why
@@ -141,6 +142,14 @@ class ReloadError(SessionProxyError):
     """A running ``sproxy`` has not taken over its file, and goes on as it was; a line for each reason."""
 
     def __init__(self, reason: str, exit_code: ExitCode = ExitCode.FAILURE) -> None:
+        self.exit_code = exit_code
+        super().__init__(reason)
+
+
+class WorkerStartError(SessionProxyError):
+    """One of the processes that are to serve together does not start; says why as it would itself."""
+
+    def __init__(self, reason: str, exit_code: ExitCode) -> None:
         self.exit_code = exit_code
         super().__init__(reason)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import attrs
 import trio
@@ -25,11 +25,16 @@ PARTING = 1.0
 
 @attrs.frozen(kw_only=True)
 class Composition:
-    """A daemon and how it is to be run."""
+    """A daemon and how it is to be run.
+
+    *beside* runs for as long as it does; *on_ready* is called when it accepts clients.
+    """
 
     daemon: Daemon
     settings: ServiceSettings
     lifecycle: Lifecycle
+    beside: Callable[[], Awaitable[None]] | None = None
+    on_ready: Callable[[], None] = lambda: None
 
 
 def log_settings(log_format: LogFormat, level: LogLevel) -> LogSettings:
@@ -38,13 +43,18 @@ def log_settings(log_format: LogFormat, level: LogLevel) -> LogSettings:
     return LogSettings(log_format=log_format, level=level, colour=not plain and os.isatty(STDERR))
 
 
-def run_daemon(compose: Callable[[Log, LineSink], Composition], settings: LogSettings) -> ExitCode:
+def run_daemon(
+    compose: Callable[[Log, LineSink], Composition],
+    settings: LogSettings,
+    fields: Mapping[str, str | int] | None = None,
+) -> ExitCode:
     """Run what *compose* returns until it has drained, logging to stderr; returns what to exit with.
 
-    *compose* is called before the event loop runs, so it may read files and run commands.
+    *fields* are in every line of the log. *compose* is called before the event loop runs, so it may read files and run
+    commands.
     """
     sink = LineSink(STDERR)
-    log = make_logger(sink.write, settings)
+    log = make_logger(sink.write, settings).bind(**(fields or {}))
     try:
         composition = compose(log, sink)
         # Here, where nobody waits for an answer: it takes some 40 ms.
@@ -59,8 +69,14 @@ async def _serve(composition: Composition, sink: LineSink, log: Log) -> ExitCode
         for line in lines:
             sink.write(line)
 
+    def on_ready() -> None:
+        settle_heap()
+        composition.on_ready()
+
     async with open_background() as background:
         background.start_soon(sink.run)
+        if composition.beside is not None:
+            background.start_soon(composition.beside)
         with adopt_foreign_logs(log):
             return await run_service(
                 composition.daemon,
@@ -68,7 +84,7 @@ async def _serve(composition: Composition, sink: LineSink, log: Log) -> ExitCode
                 composition.lifecycle,
                 log=log,
                 dump=dump,
-                on_ready=settle_heap,
+                on_ready=on_ready,
             )
 
 

@@ -25,7 +25,14 @@ relay_audit = typer.Typer(
 
 @relay_audit.command(short_help="Find the first line of a log that was altered.")
 def verify(
-    file: Annotated[Path, typer.Argument(readable=False, metavar="FILE", help="The audit log.")],
+    file: Annotated[
+        Path,
+        typer.Argument(
+            readable=False,
+            metavar="FILE",
+            help="The audit log; each worker of a relay writes one of its own.",
+        ),
+    ],
     noted: Annotated[
         str | None,
         typer.Option(

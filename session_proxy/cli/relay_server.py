@@ -26,5 +26,6 @@ def relay_server(
     from session_proxy.cli.daemons import log_settings, run_daemon
     from session_proxy.cli.relay_server_composing import RelayServerComposer
 
-    composer = RelayServerComposer(file=file, name=name)
-    raise typer.Exit(run_daemon(composer, log_settings(log_format, log_level)))
+    settings = log_settings(log_format, log_level)
+    composer = RelayServerComposer(file=file, name=name, log_settings=settings)
+    raise typer.Exit(run_daemon(composer, settings))

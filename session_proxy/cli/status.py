@@ -19,8 +19,10 @@ if TYPE_CHECKING:
         RelayServerStatus,
         ServiceStatus,
         TrafficStatus,
+        WorkerStatus,
     )
 
+WORKER_COLUMNS = ("WORKER", "STATE", "FOR", "PROCESS", "RESTARTS", "CLIENTS", "AGENTS", "SESSIONS", "AUDIT")
 COLUMNS = ("UPSTREAM", "STATE", "FOR", "DETAIL")
 PEER_COLUMNS = ("PEER", "STATE", "FOR", "ADDRESS", "STREAMS", "SENT", "RECEIVED", "ROUND TRIP")
 
@@ -82,10 +84,12 @@ def render_relay_server(service: ServiceStatus, server: RelayServerStatus) -> li
     facts = {
         "connected": f"{server.clients} clients, {server.agents} agents",
         "sessions": str(server.sessions),
-        # To note down: `sproxy relay-audit verify --noted` takes it.
-        "audit": server.audit or "none",
     }
-    return _head(service, {"file": server.file}, facts)
+    if not server.workers:
+        # To note down: `sproxy relay-audit verify --noted` takes it.
+        return _head(service, {"file": server.file}, {**facts, "audit": server.audit or "none"})
+    rows = [_worker_row(worker) for worker in server.workers]
+    return [*_head(service, {"file": server.file}, facts), "", *align([WORKER_COLUMNS, *rows])]
 
 
 def render_relay_agent(service: ServiceStatus, agent: RelayAgentStatus) -> list[str]:
@@ -135,6 +139,20 @@ def _peer_row(name: str, peer: PeerStatus) -> tuple[str, ...]:
         human_bytes(peer.sent),
         human_bytes(peer.received),
         "" if peer.round_trip is None else f"{peer.round_trip * 1e3:.1f} ms",
+    )
+
+
+def _worker_row(worker: WorkerStatus) -> tuple[str, ...]:
+    return (
+        str(worker.worker),
+        worker.state,
+        human_seconds(worker.uptime),
+        "none" if worker.pid is None else str(worker.pid),
+        str(worker.restarts),
+        str(worker.clients),
+        str(worker.agents),
+        str(worker.sessions),
+        worker.audit or "none",
     )
 
 

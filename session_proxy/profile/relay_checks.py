@@ -24,6 +24,7 @@ from session_proxy.profile.relay_model import (
     RelayTls,
     RelayTracing,
 )
+from session_proxy.profile.relay_shares import cluster_of
 from session_proxy.profile.relay_upstream_checks import (
     check_authorities,
     check_dialing,
@@ -63,6 +64,7 @@ def check_relay_server(server: RelayServer, notes: Structurer) -> None:
         notes.note("trusted_proxies", "is empty, and so nobody is believed who speaks it", fix)
     _check_jwt(server.jwt, notes)
     _check_store(server.store, notes)
+    _check_workers(server, notes)
     _check_cluster(server, notes)
     if server.audit is not None and notes.sound("audit.file"):
         _check_audit(server.audit.file, notes)
@@ -236,10 +238,19 @@ def _check_tracing(tracing: RelayTracing, notes: Structurer) -> None:
         notes.note("tracing.endpoint", "is no URL", 'write it like "http://127.0.0.1:4318"')
 
 
+def _check_workers(server: RelayServer, notes: Structurer) -> None:
+    if server.workers == 1 or not notes.sound("workers"):
+        return
+    if server.store.redis is None and notes.sound("store") and notes.sound("store.redis"):
+        fix = 'write [store] with redis = "redis://127.0.0.1:6379/0", for example, or workers = 1'
+        notes.note("workers", f"{server.workers} processes have nothing to agree in", fix)
+
+
 def _check_cluster(server: RelayServer, notes: Structurer) -> None:
     cluster = server.cluster
     if cluster is None:
-        if server.store.redis is not None and notes.sound("store.redis") and notes.sound("cluster"):
+        alone = server.store.redis is None or server.workers > 1
+        if not alone and notes.sound("store.redis") and notes.sound("cluster") and notes.sound("workers"):
             notes.note(
                 "cluster",
                 "is missing: servers that share a store reach each other's agents through it",
@@ -256,8 +267,18 @@ def _check_cluster(server: RelayServer, notes: Structurer) -> None:
     if cluster.address is None and cluster.listen.host in WILDCARDS.values():
         fix = 'write the one that the others dial, such as address = "10.0.0.5:3003"'
         notes.note("cluster.address", f"is missing: nobody can dial {cluster.listen}", fix)
-    if any(collide(cluster.listen, address) for address in server.listen):
+    try:
+        listens = [cluster_of(cluster, worker).listen for worker in range(1, server.workers + 1)]
+    except ValueError as exc:
+        notes.note(
+            "cluster", str(exc), f"each of the {server.workers} workers has its own: write smaller ones"
+        )
+        return
+    if any(collide(listen, address) for listen in listens for address in server.listen):
         notes.note("cluster.listen", "is where clients come in", "write another port")
+    elif server.admin is not None and any(collide(listen, server.admin.listen) for listen in listens[1:]):
+        fix = f"write another port: each of the {server.workers} workers has its own, from this one on"
+        notes.note("cluster.listen", "leads to where the admin listener is", fix)
 
 
 def _check_audit(file: Path, notes: Structurer) -> None:

@@ -71,7 +71,8 @@ class RelayStore:
     """Where servers keep what they have to agree about: limits, revocations, sessions, and which agents there are.
 
     Attributes:
-      redis: The Redis that servers behind one balancer share. Absent, there is one server, and its memory does.
+      redis: The Redis that servers behind one balancer share, and workers. Absent, there is one server, and its memory
+          does.
       prefix: What all our keys in it begin with.
 
     """
@@ -85,7 +86,8 @@ class RelayCluster:
     """How the servers that share a `store` reach each other, for clients whose agent is linked to another server.
 
     They speak TLS 1.3, and both ends show a certificate. Whoever has one of `ca` is believed about users: it should be
-    an authority for these servers alone.
+    an authority for these servers alone. With several `workers`, each has a port of its own in `listen` and `address`:
+    the first has that which is written, and each other one the next.
 
     Attributes:
       listen: Where the other servers come in: not through a balancer, and from nowhere else.
@@ -241,6 +243,7 @@ class RelayServer:
     Attributes:
       listen: Where clients and agents come in: one port for WebSockets, health and readiness; one or a list.
       profile: Which defaults `limits`, `tiers` and `pool` have; what this file says overrides them, key by key.
+      workers: Processes that serve together, each on a core of its own. More than one need `store.redis`.
       trusted_proxies: Networks of the balancers that are believed about whose connection it is (`X-Forwarded-For`);
           one or a list.
       proxy_protocol: Those balancers begin each connection with a header of the PROXY protocol (version 1 or 2).
@@ -266,6 +269,7 @@ class RelayServer:
         metadata={"example": '"0.0.0.0:3001"'},
     )
     profile: PresetName = "production"
+    workers: int = attrs.field(default=1, metadata={"minimum": 1, "maximum": 64})
     trusted_proxies: tuple[Network, ...] = attrs.field(default=(), metadata={"empty": True})
     proxy_protocol: bool = False
     tls: RelayTls | None = None

@@ -14,6 +14,7 @@ def server_summary(server: RelayServer) -> dict[str, object]:
         "listen": ", ".join(map(str, server.listen)),
         "tls": _yes(server.tls is not None),
         "profile": server.profile,
+        "workers": server.workers,
         "tokens": ", ".join(server.jwt.algorithms),
         "audience": server.jwt.audience,
         "trusted_proxies": ", ".join(map(str, server.trusted_proxies)) or "none",

@@ -34,8 +34,8 @@ async def ask_object(path: Path, method: str, resource: str) -> dict[str, object
     raise ControlError(f"{path}: what listens there is no sproxy")
 
 
-async def ask(path: Path, method: str, resource: str) -> bytes:
-    """Return what the service at the socket *path* answers to *method* *resource*.
+async def ask(path: Path, method: str, resource: str, *, accept: str = "application/json") -> bytes:
+    """Return what the service at the socket *path* answers to *method* *resource*, best in a form of *accept*.
 
     Waits as long as the service takes: the caller holds the deadline.
 
@@ -49,7 +49,7 @@ async def ask(path: Path, method: str, resource: str) -> bytes:
         raise ControlError(f"no sproxy answers on {path} ({exc.strerror or exc})") from exc
     async with stream:
         try:
-            status, body = await _exchange(stream, method, resource)
+            status, body = await _exchange(stream, method, resource, accept)
         except (trio.BrokenResourceError, h11.RemoteProtocolError) as exc:
             raise ControlError(f"{path}: what listens there ended the exchange") from exc
     if status != HTTPStatus.OK:
@@ -57,12 +57,12 @@ async def ask(path: Path, method: str, resource: str) -> bytes:
     return body
 
 
-async def _exchange(stream: trio.abc.Stream, method: str, resource: str) -> tuple[int, bytes]:
+async def _exchange(stream: trio.abc.Stream, method: str, resource: str, accept: str) -> tuple[int, bytes]:
     connection = h11.Connection(h11.CLIENT)
     request = h11.Request(
         method=method,
         target=resource,
-        headers=[("Host", "localhost"), ("Accept", "application/json"), ("Connection", "close")],
+        headers=[("Host", "localhost"), ("Accept", accept), ("Connection", "close")],
     )
     data = (connection.send(request) or b"") + (connection.send(h11.EndOfMessage()) or b"")
     await stream.send_all(data)

@@ -21,8 +21,8 @@ import trio
 
 from session_proxy.errors import ListenError, NameTakenError
 
-# More callers than this at once wait in connect(2); they are people and scripts.
-BACKLOG = 16
+# More callers than this at once are turned away; they are people and scripts, or the workers of a relay (64 at most).
+BACKLOG = 64
 
 # unix(7): sun_path has 108 bytes with its final NUL; it has 104 on macOS.
 MAX_PATH = 103

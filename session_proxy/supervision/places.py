@@ -29,3 +29,8 @@ def control_dir(environ: Mapping[str, str]) -> Path:
 def control_path(name: str, environ: Mapping[str, str]) -> Path:
     """Return where the control socket of the service *name* is."""
     return control_dir(environ) / f"{service_name(name)}.sock"
+
+
+def fleet_dir(name: str, environ: Mapping[str, str]) -> Path:
+    """Return the folder for the sockets of the workers of the service *name*."""
+    return control_dir(environ) / f"{service_name(name)}.workers"

@@ -14,10 +14,12 @@ from session_proxy.inbound.sockets import open_listeners, socket_name
 from session_proxy.observability.logging import Log
 from session_proxy.observability.relay_log import Context
 from session_proxy.profile.relay_model import RelayCluster, RelayServer
+from session_proxy.supervision.control_socket import open_control_socket
 from session_proxy.supervision.relay_files import follow, read_tls
+from session_proxy.supervision.relay_worker import Post
 from tunnel_relay.background import open_background
 from tunnel_relay.server.cluster import PARTING, Cluster
-from tunnel_relay.server.peering import PeerEvent, PeerLinked, PeerLost, Peers, serve_peer
+from tunnel_relay.server.peering import UNIX, PeerEvent, PeerLinked, PeerLost, Peers, serve_peer
 from tunnel_relay.server.service import RelayService
 from tunnel_relay.server.sharing import Sharing
 from tunnel_relay.server.store import Store, StoreAwayError
@@ -70,17 +72,20 @@ def read_proofs(cluster: RelayCluster) -> Proofs:
 
 @asynccontextmanager
 async def open_relay_peers(
-    server: RelayServer, service: RelayService, log: Log
+    server: RelayServer, service: RelayService, log: Log, post: Post | None = None
 ) -> AsyncGenerator[RelayPeers | None]:
     """Join *service* to the other servers of *server* for the length of a block; None where it is alone.
+
+    One that stands at a *post* is a server among others, too; without a cluster, those are on this machine.
 
     Raises:
       ProfileError: what that needs is not installed.
       ListenError: where the others come in cannot be listened on.
+      OSError: so it is with the socket of a post.
 
     """
     cluster, redis = server.cluster, server.store.redis
-    if cluster is None or redis is None:
+    if redis is None or (cluster is None and post is None):
         yield None
         return
     try:
@@ -90,9 +95,6 @@ async def open_relay_peers(
             "store.redis", f"{exc.name or 'coredis'} is not installed", "pip install session-proxy[redis]"
         )
         raise ProfileError(server.file, [problem]) from exc
-    sockets = await open_listeners((cluster.listen,))
-    listeners = [trio.SocketListener(trio.socket.from_stdlib_socket(sock)) for sock in sockets]
-    address = str(cluster.address or socket_name(sockets[0]))
 
     def tell(trouble: str) -> None:
         if trouble:
@@ -107,7 +109,8 @@ async def open_relay_peers(
         service.revoked = tokens
 
     async with (
-        open_redis_store(redis.reveal(), address, prefix=server.store.prefix, tell=tell) as store,
+        _open_entrance(cluster, post) as entrance,
+        open_redis_store(redis.reveal(), entrance.address, prefix=server.store.prefix, tell=tell) as store,
         open_background() as nursery,
     ):
         peers = Peers(nursery, service.switch, None, notify)
@@ -116,36 +119,59 @@ async def open_relay_peers(
         def prove(read: Proofs) -> None:
             proofs[:], peers.context = [read], read.dialing
 
-        await nursery.start(
-            follow,
-            [cluster.certificate, cluster.key, cluster.ca],
-            lambda: read_proofs(cluster),
-            prove,
-            _report(log, "cluster"),
-        )
+        if cluster is not None:
+            await nursery.start(
+                follow,
+                [cluster.certificate, cluster.key, cluster.ca],
+                lambda: read_proofs(cluster),
+                prove,
+                _report(log, "cluster"),
+            )
 
         async def serve(stream: trio.SocketStream) -> None:
-            await serve_peer(stream, service.switch, proofs[0].accepting, notify)
+            await serve_peer(stream, service.switch, proofs[0].accepting if proofs else None, notify)
 
         sharing = Sharing(store, service.rates, service.access, revoke)
         sharing.revoke_here(frozenset(service.revoked))
         nursery.start_soon(sharing.run)
-        nursery.start_soon(trio.serve_listeners, serve, listeners)
-        found = Cluster(nursery, store, address, service.switch, peers)
+        nursery.start_soon(trio.serve_listeners, serve, entrance.listeners)
+        found = Cluster(nursery, store, entrance.address, service.switch, peers)
         service.switch.elsewhere, service.stay = found, found.stay
         log.info(
             "cluster",
             message="other servers are served",
-            listen=str(socket_name(sockets[0])),
-            address=address,
+            listen=entrance.listen,
+            address=entrance.address,
         )
         try:
-            yield RelayPeers(store, address, sharing, peers)
+            yield RelayPeers(store, entrance.address, sharing, peers)
         finally:
             service.switch.elsewhere, service.stay = None, None
             nursery.cancel_scope.cancel()
             with trio.move_on_after(PARTING, shield=True), suppress(StoreAwayError):
                 await sharing.leave()
+
+
+@attrs.frozen(eq=False)
+class _Entrance:
+    """Where the other servers come in, and what they dial."""
+
+    listeners: list[trio.SocketListener]
+    listen: str
+    address: str
+
+
+@asynccontextmanager
+async def _open_entrance(cluster: RelayCluster | None, post: Post | None) -> AsyncGenerator[_Entrance]:
+    if cluster is None:
+        assert post is not None, "it is not alone"
+        with open_control_socket(post.peers) as listener:
+            yield _Entrance([listener], str(post.peers), f"{UNIX}{post.peers}")
+        return
+    sockets = await open_listeners((cluster.listen,))
+    listeners = [trio.SocketListener(trio.socket.from_stdlib_socket(sock)) for sock in sockets]
+    name = socket_name(sockets[0])
+    yield _Entrance(listeners, str(name), str(cluster.address or name))
 
 
 def log_peer(log: Log, event: PeerEvent) -> None:

@@ -19,6 +19,7 @@ from tunnel_relay.errors import StoreError
 from tunnel_relay.policy.breaker import Breakers
 from tunnel_relay.protocol.session import KIB, MIB, SessionSettings
 from tunnel_relay.record import Record, RecordSettings, open_record
+from tunnel_relay.server.cluster import RELAYS
 from tunnel_relay.server.relay_ssh import RelaySsh, RelaySshSettings
 from tunnel_relay.server.service import RelayService
 from tunnel_relay.server.ssh_login import (
@@ -31,6 +32,7 @@ from tunnel_relay.server.ssh_login import (
     login_ssh_settings,
 )
 from tunnel_relay.server.ssh_pool import PoolSettings
+from tunnel_relay.server.switch import Port
 from tunnel_relay.ssh.hostkeys import KnownHosts
 from tunnel_relay.ssh.keys import key_file_warning, load_key_file
 
@@ -122,6 +124,11 @@ async def open_relay_ssh(
             Breakers(breaker_settings_of(server)),
         )
         service.switch.keeper = relay_ssh.keep
+        if service.stay is not None:
+            # Who comes to another server is led back here.
+            nursery.start_soon(
+                service.stay, Port(service.switch, RELAYS, agent="", instance=relay_ssh.instance)
+            )
         try:
             yield relay_ssh
         finally:

@@ -26,11 +26,15 @@ def more_admin_routes(render_metrics: RenderMetrics) -> Routes:
 
 
 def public_routes(
-    is_ready: Callable[[], bool], render_metrics: RenderMetrics, metrics_token: str | None
+    is_ready: Callable[[], bool],
+    render_metrics: RenderMetrics,
+    metrics_token: str | None,
+    metrics_of_all: Handler | None = None,
 ) -> Routes:
     """Return what everybody may ask: whether the server lives and is ready, but not why not.
 
-    Metrics are for who presents *metrics_token*, where there is one.
+    Metrics are for who presents *metrics_token*, where there is one; *metrics_of_all* answers instead of
+    *render_metrics* where this process is not the only one.
     """
     routes = {
         **admin_routes(lambda: Readiness(is_ready()), render_metrics),
@@ -39,7 +43,7 @@ def public_routes(
     for path in ("/metrics", METRICS_PATH):
         handler = routes.pop(("GET", path))
         if metrics_token is not None:
-            routes["GET", path] = _guarded(handler, metrics_token)
+            routes["GET", path] = _guarded(metrics_of_all or handler, metrics_token)
     return routes
 
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import attrs
+import trio
 
-from session_proxy.errors import ReloadError
+from session_proxy.errors import ExitCode, ReloadError
+from session_proxy.observability.logging import Log
 from session_proxy.policy.changes import Changes, changed_keys
+from session_proxy.profile.loading import Warn
 from session_proxy.profile.model import ListenAddress
+from session_proxy.profile.relay_keys import verifier_of
 from session_proxy.profile.relay_model import RelayServer
-from tunnel_relay.protocol.tokens import Verifier
+from tunnel_relay.protocol.tokens import TokenKeyError, Verifier
 
 # All else is held open, or is being used by what goes on: a restart behind a balancer loses no stream, either.
 CHANGEABLE = frozenset(
@@ -35,11 +39,20 @@ FIXED = frozenset({"jwt.revoked"})
 APART = frozenset({"file", "name", "state"})
 
 
+@attrs.frozen
+class RelayFile:
+    """A file that may be taken over: what it says, what verifies its tokens, and what is new in it."""
+
+    server: RelayServer
+    verifier: Verifier
+    changes: Changes
+
+
 class Adopting(Protocol):
     """Who serves a file, and may serve another."""
 
-    def adopt(self, server: RelayServer, verifier: Verifier, changes: Changes) -> Sequence[ListenAddress]:
-        """Serve *server* from now on; return the addresses that are listened on."""
+    def adopt(self, read: RelayFile) -> Sequence[ListenAddress]:
+        """Serve what was *read* from now on; return the addresses that are listened on."""
         ...
 
 
@@ -48,23 +61,47 @@ class RelayChange:
     """A file that is ready to be taken over; see `session_proxy.supervision.reload.Change`."""
 
     daemon: Adopting
-    server: RelayServer
-    verifier: Verifier
-    changes: Changes
+    read: RelayFile
+
+    @property
+    def changes(self) -> Changes:
+        """What differs."""
+        return self.read.changes
 
     @property
     def admin(self) -> ListenAddress | None:
         """Where the admin pages are to be."""
-        return None if self.server.admin is None else self.server.admin.listen
+        admin = self.read.server.admin
+        return None if admin is None else admin.listen
 
     @property
     def drain(self) -> float:
         """How long the service may take to end, in seconds."""
-        return self.server.limits.drain
+        return self.read.server.limits.drain
 
     def commit(self) -> Sequence[ListenAddress]:
         """Take it over."""
-        return self.daemon.adopt(self.server, self.verifier, self.changes)
+        return self.daemon.adopt(self.read)
+
+
+async def read_relay(old: RelayServer, load: Callable[[Warn], RelayServer], log: Log) -> RelayFile:
+    """Return what *load* says now, and what of it differs from *old*; warnings go to the log.
+
+    Raises:
+      ReloadError: some of it cannot be taken over.
+      ProfileError: the file is wrong.
+
+    """
+    warnings: list[str] = []
+    server = await trio.to_thread.run_sync(load, warnings.append, abandon_on_cancel=True)
+    for warning in warnings:
+        log.warning("profile", message=warning)
+    changes = compare_relays(old, server)
+    try:
+        verifier = await trio.to_thread.run_sync(verifier_of, server.jwt)
+    except (TokenKeyError, ValueError) as exc:
+        raise ReloadError(f"jwt.keys: {exc}", ExitCode.CONFIGURATION) from exc
+    return RelayFile(server, verifier, changes)
 
 
 def compare_relays(old: RelayServer, new: RelayServer) -> Changes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import socket
 import ssl
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
@@ -12,7 +13,7 @@ from functools import partial
 import attrs
 import trio
 
-from session_proxy.errors import ExitCode, Problem, ProfileError, ReloadError
+from session_proxy.errors import Problem, ProfileError, ReloadError
 from session_proxy.inbound.sockets import open_listeners, socket_name
 from session_proxy.observability.audit_file import AuditFile, open_audit
 from session_proxy.observability.http import HttpLimits, serve_http_stream
@@ -20,7 +21,6 @@ from session_proxy.observability.logging import Log
 from session_proxy.observability.relay_audit import RelayAudit
 from session_proxy.observability.relay_log import RelayLog
 from session_proxy.observability.relay_metrics import RelayFigures, RelayMetrics
-from session_proxy.policy.changes import Changes
 from session_proxy.profile.loading import Warn
 from session_proxy.profile.model import ListenAddress
 from session_proxy.profile.relay_keys import read_revoked, verifier_of
@@ -30,13 +30,13 @@ from session_proxy.supervision.relay_cluster import RelayPeers, open_relay_peers
 from session_proxy.supervision.relay_files import follow, read_tls
 from session_proxy.supervision.relay_logins import change_relay_ssh, open_relay_ssh
 from session_proxy.supervision.relay_pages import Routes, more_admin_routes, public_routes
-from session_proxy.supervision.relay_reload import RelayChange, compare_relays
+from session_proxy.supervision.relay_reload import RelayChange, RelayFile, read_relay
+from session_proxy.supervision.relay_worker import Post
 from session_proxy.supervision.status import RelayServerStatus
 from tunnel_relay.background import open_background
 from tunnel_relay.link import LinkSettings
 from tunnel_relay.policy.breaker import BreakerState
 from tunnel_relay.policy.rate import Rate
-from tunnel_relay.protocol.tokens import TokenKeyError, Verifier
 from tunnel_relay.server.events import RelayEvent
 from tunnel_relay.server.port import PortSettings, PublicPort
 from tunnel_relay.server.relay_ssh import RelaySsh
@@ -66,6 +66,8 @@ class RelayServerDaemon:
       dropped: How many lines of it nobody took.
       is_ready: Whether clients are accepted, and served.
       load: Reads the file anew, and tells what in it was probably not meant; without it, it is never reloaded.
+      sockets: Where clients come in; None where they are to be opened.
+      post: Where it stands among the processes that serve the file; None where it is the only one.
 
     """
 
@@ -74,6 +76,8 @@ class RelayServerDaemon:
     dropped: Callable[[], int] = lambda: 0
     is_ready: Callable[[], bool] = lambda: True
     load: Callable[[Warn], RelayServer] | None = None
+    sockets: Sequence[socket.socket] | None = None
+    post: Post | None = None
     metrics: RelayMetrics = attrs.field(init=False)
     _lines: RelayLog = attrs.field(init=False)
     _consumers: list[Callable[[RelayEvent], None]] = attrs.field(init=False)
@@ -113,7 +117,7 @@ class RelayServerDaemon:
                 port = await self._open_port(background, service)
                 async with (
                     self._telling_counts(),
-                    open_relay_peers(config, service, self.log) as self._peers,
+                    open_relay_peers(config, service, self.log, self.post) as self._peers,
                     open_relay_ssh(config, service, self.log) as self._relay_ssh,
                 ):
                     await self._accept(port, stop, task_status)
@@ -154,26 +158,17 @@ class RelayServerDaemon:
         Raises:
           ReloadError: there is nothing to read, or what changed cannot be taken over.
           ProfileError: the file is wrong.
-          TokenKeyError: its keys are.
 
         """
         load, service = self.load, self._service
         if load is None or service is None:
             raise ReloadError("it is still starting" if load else "it runs without a file to read anew")
-        warnings: list[str] = []
-        server = await trio.to_thread.run_sync(load, warnings.append, abandon_on_cancel=True)
-        for warning in warnings:
-            self.log.warning("profile", message=warning)
-        changes = compare_relays(self.config, server)
-        try:
-            verifier = await trio.to_thread.run_sync(verifier_of, server.jwt)
-        except (TokenKeyError, ValueError) as exc:
-            raise ReloadError(f"jwt.keys: {exc}", ExitCode.CONFIGURATION) from exc
-        yield RelayChange(self, server, verifier, changes)
+        yield RelayChange(self, await read_relay(self.config, load, self.log))
 
-    def adopt(self, server: RelayServer, verifier: Verifier, changes: Changes) -> Sequence[ListenAddress]:
-        """Serve *server* from now on, and see to it that nobody is linked whom it does not let in."""
-        service, port, limits = self._service, self._port, server.limits
+    def adopt(self, read: RelayFile) -> Sequence[ListenAddress]:
+        """Serve what was *read* from now on, and see to it that nobody is linked whom it does not let in."""
+        service, port, server = self._service, self._port, read.server
+        limits = server.limits
         assert service is not None, "it was prepared"
         assert port is not None, "clients are accepted"
         self.config = server
@@ -185,8 +180,8 @@ class RelayServerDaemon:
         port.pages = self._pages()
         if self._relay_ssh is not None:
             change_relay_ssh(self._relay_ssh, server, self.log)
-        service.trust(verifier)
-        self._audit_config(reload="; ".join(changes.lines()) or "none")
+        service.trust(read.verifier)
+        self._audit_config(reload="; ".join(read.changes.lines()) or "none")
         return self._addresses
 
     async def _open_service(self, background: trio.Nursery) -> RelayService:
@@ -240,14 +235,15 @@ class RelayServerDaemon:
         """Return what answers whoever asks for no link."""
         config, wait = self.config, self.config.limits.handshake
         token = None if config.metrics_token is None else config.metrics_token.reveal()
-        routes = public_routes(self.is_ready, self.metrics.render, token)
+        of_all = None if self.post is None else self.post.metrics
+        routes = public_routes(self.is_ready, self.metrics.render, token, of_all)
         times = HttpLimits(request=wait, answer=wait, idle=wait)
         return partial(_show, routes, times)
 
     async def _accept(
         self, port: PublicPort, stop: trio.Event, task_status: trio.TaskStatus[Sequence[ListenAddress]]
     ) -> None:
-        sockets = await open_listeners(self.config.listen)
+        sockets = self.sockets or await open_listeners(self.config.listen)
         listeners = [trio.SocketListener(trio.socket.from_stdlib_socket(sock)) for sock in sockets]
         async with open_background() as connections:
             async with open_background() as accepting:

@@ -79,6 +79,15 @@ class Handicapped(Protocol):
         ...
 
 
+@runtime_checkable
+class Gathering(Protocol):
+    """A `Daemon` that asks others for what it tells of itself."""
+
+    async def gather(self) -> None:
+        """Ask them anew, in bounded time, before anything is told."""
+        ...
+
+
 @attrs.frozen(kw_only=True)
 class ServiceSettings:
     """How a daemon is run. *drain* is how many seconds it may take to finish what is under way.
@@ -135,7 +144,22 @@ class Shell:
 
     def admin_pages(self) -> dict[tuple[str, str], Handler]:
         """Return what anybody who reaches the admin address may ask."""
-        return {**admin_routes(self.readiness, self.daemon.render_metrics), **self.daemon.pages()}
+        pages = admin_routes(self.readiness, self.daemon.render_metrics)
+        for key in (("GET", "/readyz"), ("GET", "/metrics")):
+            pages[key] = self._gathered(pages[key])
+        return {**pages, **self.daemon.pages()}
+
+    def _gathered(self, handler: Handler) -> Handler:
+        """Return *handler*, which tells what there is to tell when it is asked."""
+        daemon = self.daemon
+        if not isinstance(daemon, Gathering):
+            return handler
+
+        async def answer(request: HttpRequest) -> HttpAnswer:
+            await daemon.gather()
+            return await handler(request)
+
+        return answer
 
     def control_pages(self, reloader: Reloader) -> dict[tuple[str, str], Handler]:
         """Return what the owner of the control socket may ask: the admin pages, status, drain and reload."""
@@ -152,7 +176,7 @@ class Shell:
 
         return {
             **self.admin_pages(),
-            ("GET", "/status"): status,
+            ("GET", "/status"): self._gathered(status),
             ("POST", "/drain"): drain,
             ("POST", "/reload"): reload,
         }

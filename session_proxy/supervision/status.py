@@ -78,10 +78,26 @@ class AwgServerStatus:
 
 
 @attrs.frozen(kw_only=True)
+class WorkerStatus:
+    """One of several processes of a relay server: a *worker* by its number; *pid* is None while it has no process."""
+
+    worker: int
+    pid: int | None
+    state: str
+    uptime: float
+    restarts: int
+    clients: int
+    agents: int
+    sessions: int
+    audit: str
+
+
+@attrs.frozen(kw_only=True)
 class RelayServerStatus:
     """What a relay server adds to `ServiceStatus`: its *file*, who is linked, and the head of its audit log.
 
-    The head is worth noting down where the log's writer cannot change it: it proves what came before.
+    The head is worth noting down where the log's writer cannot change it: it proves what came before. With several
+    *workers*, each has one of its own, and who is linked is linked to one of them; without them, there are none here.
     """
 
     file: str
@@ -89,6 +105,7 @@ class RelayServerStatus:
     agents: int
     sessions: int
     audit: str
+    workers: list[WorkerStatus] = attrs.field(factory=list[WorkerStatus])
 
 
 @attrs.frozen(kw_only=True)

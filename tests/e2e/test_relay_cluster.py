@@ -5,9 +5,8 @@ from __future__ import annotations
 import hashlib
 import random
 import signal
-import time
-from collections.abc import AsyncGenerator, Generator
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from collections.abc import Generator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import attrs
@@ -16,20 +15,15 @@ import trio
 from tests.support.balancer import Balancer, open_balancer
 from tests.support.programs import Sproxy
 from tests.support.redis_server import RedisServer, needs_redis, open_redis
-from tests.support.relay_clients import open_client
+from tests.support.relay_clients import open_agent, open_client
 from tests.support.relay_cluster import echo
 from tests.support.relay_daemon import start_relay_server, write_relay
-from tests.support.relay_tokens import Certificate, make_certificate, make_token
+from tests.support.relay_tokens import Certificate, make_certificate
 from tests.support.sproxy import clean_environ
 from tests.support.tunnels import eventually, open_destination
-from tunnel_relay.agent.offering import Offering
-from tunnel_relay.background import open_background
 from tunnel_relay.client.reaching import Reaching
-from tunnel_relay.dial_settings import DialSettings
-from tunnel_relay.dialing import Dialing
 from tunnel_relay.policy.backoff import BackoffSettings
-from tunnel_relay.policy.selector import Endpoint, SelectorSettings
-from tunnel_relay.protocol.session import SessionSettings
+from tunnel_relay.policy.selector import SelectorSettings
 from tunnel_relay.sessions import RelayStream
 
 SECONDS = 150
@@ -77,27 +71,6 @@ def open_servers(tmp_path: Path, redis: RedisServer, certificate: Certificate) -
             server.start()
             servers.append(server)
         yield servers
-
-
-@asynccontextmanager
-async def open_agent(url: str, services: dict[str, int]) -> AsyncGenerator[None]:
-    """Be alice's agent."""
-
-    async def give(*, anew: bool) -> str:
-        del anew
-        await trio.lowlevel.checkpoint()
-        return make_token("alice")
-
-    async with open_background() as nursery:
-        addresses = {name: ("127.0.0.1", port) for name, port in services.items()}
-        offering = Offering(nursery, addresses, "one", SessionSettings())
-        query = [("agent", "nas"), ("instance", "one")]
-        settings = DialSettings(endpoints=[Endpoint(url=url)], query=query, selector=SELECTOR)
-        dialing = Dialing(
-            offering, settings, give, rng=lambda: 0.5, unix_time=time.time, notify=lambda _event: None
-        )
-        nursery.start_soon(dialing.run)
-        yield
 
 
 @attrs.define(eq=False)
@@ -166,7 +139,7 @@ async def test_restarts_under_a_download(tmp_path: Path) -> None:
                     open_balancer(*(server.sproxy.address for server in servers)) as balancer,
                     open_destination(download.send) as file,
                     open_destination(echo) as line,
-                    open_agent(f"ws://{balancer.address}", {"file": file, "echo": line}),
+                    open_agent(f"ws://{balancer.address}", {"file": file, "echo": line}, selector=SELECTOR),
                     open_client(f"ws://{balancer.address}", agent="nas", selector=SELECTOR) as reaching,
                     trio.open_nursery() as nursery,
                 ):

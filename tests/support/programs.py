@@ -78,9 +78,12 @@ class Sproxy(Program):
         lines = self.text().splitlines()
         return [json.loads(line) for line in lines if line.startswith("{") and line.endswith("}")]
 
-    def find(self, event: str) -> dict[str, object] | None:
-        """Return the last line logged about *event*."""
-        return next((line for line in reversed(self.events()) if line.get("event") == event), None)
+    def find(self, event: str, **fields: object) -> dict[str, object] | None:
+        """Return the last line logged about *event* that has these *fields*; one that is None is to be missing."""
+        for line in reversed(self.events()):
+            if line.get("event") == event and all(line.get(name) == value for name, value in fields.items()):
+                return line
+        return None
 
 
 @attrs.frozen

@@ -6,6 +6,8 @@ import ssl
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager, suppress
 from functools import partial
+from pathlib import Path
+from uuid import uuid4
 
 import attrs
 import trio
@@ -19,7 +21,7 @@ from tunnel_relay.link import Link
 from tunnel_relay.policy.lease import LENGTH
 from tunnel_relay.protocol.session import SessionSettings
 from tunnel_relay.server.cluster import Cluster
-from tunnel_relay.server.peering import PeerEvent, Peers, serve_peer
+from tunnel_relay.server.peering import UNIX, PeerEvent, Peers, serve_peer
 from tunnel_relay.server.store import Store
 from tunnel_relay.server.switch import Port, Switch
 
@@ -47,19 +49,22 @@ async def run_server(
     store: Store,
     length: float = LENGTH,
     contexts: Contexts | None = None,
+    folder: Path | None = None,
     *,
     task_status: trio.TaskStatus[Server],
 ) -> None:
-    """Run a server; *contexts* are those of its ends that accept and that dial."""
+    """Run a server; *contexts* are those of its ends that accept and that dial.
+
+    Where there is a *folder*, it takes the others' links at a Unix socket there.
+    """
     told: list[PeerEvent] = []
     accepting, dialing = contexts or (None, None)
     with trio.CancelScope() as scope:
         async with open_background() as nursery:
             switch = Switch()
             peers = Peers(nursery, switch, dialing, told.append)
-            [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
-            port = listener.socket.getsockname()[1]
-            cluster = Cluster(nursery, store, f"127.0.0.1:{port}", switch, peers, length)
+            listener, address = await listen(folder)
+            cluster = Cluster(nursery, store, address, switch, peers, length)
             switch.elsewhere = cluster
 
             async def serve(stream: trio.SocketStream) -> None:
@@ -68,6 +73,18 @@ async def run_server(
             nursery.start_soon(trio.serve_listeners, serve, [listener])
             task_status.started(Server(switch, cluster, told, scope))
             await trio.sleep_forever()
+
+
+async def listen(folder: Path | None) -> tuple[trio.SocketListener, str]:
+    """Return where other servers come in, and what they dial."""
+    if folder is None:
+        [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        return listener, f"127.0.0.1:{listener.socket.getsockname()[1]}"
+    path = folder / uuid4().hex
+    sock = trio.socket.socket(trio.socket.AF_UNIX, trio.socket.SOCK_STREAM)
+    await sock.bind(str(path))
+    sock.listen()
+    return trio.SocketListener(sock), f"{UNIX}{path}"
 
 
 async def echo(stream: trio.SocketStream) -> None:
@@ -162,13 +179,16 @@ async def open_cluster_world(
     name: str = "nas",
     length: float = LENGTH,
     contexts: Contexts | None = None,
+    folder: Path | None = None,
 ) -> AsyncGenerator[ClusterWorld]:
     """Run a server for each of *stores*; the agent is at the first one, the client at the last one."""
     async with open_background() as nursery:
         [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
         nursery.start_soon(trio.serve_listeners, echo, [listener])
         host, port = listener.socket.getsockname()
-        servers = [await nursery.start(partial(run_server, store, length, contexts)) for store in stores]
+        servers = [
+            await nursery.start(partial(run_server, store, length, contexts, folder)) for store in stores
+        ]
         offering = Offering(nursery, {"echo": (host, port)}, "one", SETTINGS)
         reaching = Reaching(nursery, name, SETTINGS)
         agent = End(offering, lambda at: Port(at.switch, "alice", agent="nas", instance="one"), servers[0])

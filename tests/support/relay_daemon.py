@@ -144,6 +144,6 @@ def start_relay_server(file: Path, *options: str, env: Mapping[str, str]) -> Gen
     log = file.with_name(f"{file.stem}.log")
     with running(argv, log, env) as process:
         relay = Sproxy(process, log, file)
-        ready = relay.wait_for(lambda: relay.find("ready"))
+        ready = relay.wait_for(lambda: relay.find("ready", worker=None))
         relay.address, relay.admin = str(ready["listen"]), str(ready["admin"])
         yield relay

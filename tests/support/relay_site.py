@@ -87,8 +87,10 @@ def write_profile(folder: Path, port: int, user: str, mode: str) -> Path:
 
 
 @contextmanager
-def open_site(folder: Path, *, mode: str = "end-to-end") -> Generator[RelaySite]:
-    """Run it all for the block."""
+def open_site(
+    folder: Path, *, mode: str = "end-to-end", top: str = "", more: str = ""
+) -> Generator[RelaySite]:
+    """Run it all for the block; *top* and *more* are added to the relay's file."""
     folder.mkdir(parents=True, exist_ok=True)
     environ = clean_environ(folder)
     CERTIFICATE.write(folder)
@@ -99,8 +101,8 @@ def open_site(folder: Path, *, mode: str = "end-to-end") -> Generator[RelaySite]
         users = f'[users.alice.ssh]\nuser = "{sshd.user}"\nkey = "id"\n'
         relay = write_relay(
             folder,
-            top='tls = { certificate = "cert.pem", key = "key.pem" }\nadmin = { listen = "127.0.0.1:0" }',
-            more=users,
+            top=f'tls = {{ certificate = "cert.pem", key = "key.pem" }}\nadmin = {{ listen = "127.0.0.1:0" }}\n{top}',
+            more=users + more,
         )
         relay.write_text(relay.read_text().replace("127.0.0.1:0", f"127.0.0.1:{port}", 1))
         client_cable = stack.enter_context(open_cable(port))

@@ -24,6 +24,9 @@ AGAIN = 1.0
 # Seconds that may be taken to tell the store that an agent is gone.
 PARTING = 2.0
 
+# Whose the relays' own far ends are, in the store (`Mode.RELAY_SSH`): no user is called so.
+RELAYS = "\0relays"
+
 # Users whose agents are remembered; of those beyond, the one who was asked for longest ago is forgotten.
 MOST_KNOWN = 4096
 
@@ -116,6 +119,8 @@ class Cluster:
             if (here is None or elsewhere) and others:
                 await self._lead(wanted, others)
                 return
+        if wanted.mode is Mode.RELAY_SSH and name and await self._lead_back(wanted, name):
+            return
         client.find_here(wanted, name, gone)
 
     async def _lead(self, wanted: Wanted, leases: list[Lease]) -> None:
@@ -131,6 +136,23 @@ class Cluster:
             wanted.client.settle(wanted, port, route=Route(key.user, key.name, key.instance).encode())
             return
         wanted.client.settle(wanted, None, why)
+
+    async def _lead_back(self, wanted: Wanted, name: str) -> bool:
+        """Join a session of a relay's own, with an agent of that name, to where it began; False where that is here.
+
+        So it is where that server is gone: then the session is.
+        """
+        if wanted.instance is None:
+            return False
+        client = wanted.client
+        for lease in (await self._leases(RELAYS))[0]:
+            if lease.key.instance == wanted.instance and lease.holder != self.address:
+                with suppress(PeerAwayError):
+                    port = await self.peers.reach(lease.holder)
+                    route = Route(client.user, name, wanted.instance, client.tier)
+                    client.settle(wanted, port, route=route.encode())
+                    return True
+        return False
 
     async def _leases(self, user: str) -> tuple[list[Lease], bool]:
         """Return the registrations of a user's agents, and whether that is how it stands."""

@@ -5,8 +5,8 @@ have labels on it as on any other; what a client says first goes with a line bef
 So each of the two is a switch and nothing more, and where the link is lost, both ends hear that their session leads
 nowhere for now, and go on with it over another one.
 
-Who may come is told by TLS: both ends show certificates of the relay's own authority. What the other server says of a
-user is believed.
+Who may come is told by TLS: both ends show certificates of the relay's own authority. Processes on one machine have
+sockets that are theirs alone instead. What the other server says of a user is believed.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from __future__ import annotations
 import json
 import math
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import asynccontextmanager
 from typing import cast
 
 import attrs
@@ -23,13 +24,18 @@ import trio
 from tunnel_relay.background import open_background
 from tunnel_relay.errors import LinkLostError, RelayError, RelayProtocolError, WebSocketError
 from tunnel_relay.link import Link, LinkSettings
+from tunnel_relay.policy.access import Denial
 from tunnel_relay.protocol.frames import LINK, Frame
 from tunnel_relay.server.switch import Port, Switch
-from tunnel_relay.websocket import accept_websocket, open_websocket
+from tunnel_relay.websocket import WebSocket, accept_websocket, open_websocket, request_websocket
 
 # The version of all that travels between servers.
 SUBPROTOCOL = "sproxy-relay-peer.v1"
 PATH = "/api/tunnel/peer"
+
+# What the address of a server begins with that is another process of the same user on this machine, behind a socket
+# that nobody else can reach: there is nothing to prove.
+UNIX = "unix:"
 
 # Seconds until a link is up, and after which one that carries nothing is closed.
 CONNECT = 5.0
@@ -37,6 +43,9 @@ IDLE = 60.0
 
 # Servers are near each other: what is silent for so long is gone.
 PEER_LINK = LinkSettings(heartbeat=5.0, silence=15.0)
+
+# What a process of this machine is called, which has no address.
+NEIGHBOUR = "another worker"
 
 LOST = "the connection between the relay's servers is lost"
 
@@ -68,11 +77,16 @@ PeerEvent = PeerLinked | PeerLost
 
 @attrs.frozen
 class Route:
-    """Which agent a session is to be joined to."""
+    """Which agent a session is to be joined to.
+
+    Where there is a *tier*, the user's, that is what the server itself has for the agent (`Mode.RELAY_SSH`), and
+    *instance* is the server's.
+    """
 
     user: str
     agent: str
     instance: str
+    tier: str | None = None
 
     def encode(self) -> bytes:
         """Return the line that goes before what the client has said."""
@@ -92,8 +106,13 @@ def read_route(payload: bytes) -> tuple[Route, bytes]:
     except (ValueError, RecursionError) as exc:
         raise RelayProtocolError("a session comes without its route") from exc
     match said:
-        case {"user": str(user), "agent": str(agent), "instance": str(instance)}:
-            return Route(user, agent, instance), greeting
+        case {
+            "user": str(user),
+            "agent": str(agent),
+            "instance": str(instance),
+            "tier": str() | None as tier,
+        }:
+            return Route(user, agent, instance, tier), greeting
         case _:
             raise RelayProtocolError("a session comes without its route")
 
@@ -123,11 +142,19 @@ class Entrance(_PeerPort):
     def _begin(self, frame: Frame) -> None:
         self.part(frame.session, "the client comes another way")
         route, greeting = read_route(bytes(frame.payload))
-        agent = self.switch.find(route.user, route.agent, route.instance)
-        if agent is None:
+        far = self._find(route)
+        if isinstance(far, Denial):
+            self.go_away(frame.session, far.detail, lost=True)
+        elif far is None:
             self.go_away(frame.session, f"the agent {route.agent!r} has just left the server that it was at")
-            return
-        self._lead(attrs.evolve(frame, payload=greeting), agent)
+        else:
+            self._lead(attrs.evolve(frame, payload=greeting), far)
+
+    def _find(self, route: Route) -> Port | Denial | None:
+        if route.tier is None:
+            return self.switch.find(route.user, route.agent, route.instance)
+        client = Port(self.switch, route.user, tier=route.tier)
+        return self.switch.keep(client, route.agent, route.instance)
 
 
 @attrs.define(eq=False)
@@ -144,7 +171,7 @@ class Peers:
     Attributes:
       nursery: Runs them.
       switch: Has the clients.
-      context: Proves who we are, and knows whom to believe; None for no TLS, for tests.
+      context: Proves who we are, and knows whom to believe; None for no TLS, where addresses begin with `UNIX`.
       notify: Called with what happens.
       settings: How to notice that a link is dead.
 
@@ -163,7 +190,7 @@ class Peers:
         return sum(dialed.settled.is_set() for dialed in self._dialed.values())
 
     async def reach(self, address: str) -> Exit:
-        """Return the link to the server at *address* (HOST:PORT); joins have to be made at once.
+        """Return the link to the server at *address* (HOST:PORT, or `UNIX` and a path); joins have to be made at once.
 
         Raises:
           PeerAwayError: there is none.
@@ -198,8 +225,7 @@ class Peers:
         self.notify(PeerLost(address, reason or "it was not needed any more"))
 
     async def _carry(self, address: str, dialed: _Dialed, scope: trio.CancelScope) -> None:
-        url = f"{'ws' if self.context is None else 'wss'}://{address}{PATH}"
-        async with open_websocket(url, ssl_context=self.context, subprotocol=SUBPROTOCOL) as websocket:
+        async with _dial(address, self.context) as websocket:
             scope.deadline = math.inf
             link = dialed.port.link = Link(websocket, dialed.port.heed, self.settings)
             dialed.settled.set()
@@ -221,6 +247,27 @@ class Peers:
                 scope.cancel()
 
 
+@asynccontextmanager
+async def _dial(address: str, context: ssl.SSLContext | None) -> AsyncGenerator[WebSocket]:
+    if not address.startswith(UNIX):
+        url = f"{'ws' if context is None else 'wss'}://{address}{PATH}"
+        async with open_websocket(url, ssl_context=context, subprotocol=SUBPROTOCOL) as websocket:
+            yield websocket
+        return
+    if context is not None:
+        # The store says where servers are; it is not to lead around certificates.
+        raise WebSocketError("it proves nothing, and is to be on the machine that it runs on")
+    try:
+        stream = await trio.open_unix_socket(address.removeprefix(UNIX))
+    except OSError as exc:
+        raise WebSocketError((exc.strerror or str(exc)).lower()) from exc
+    try:
+        async with request_websocket(stream, "localhost", PATH, subprotocol=SUBPROTOCOL) as websocket:
+            yield websocket
+    finally:
+        await trio.aclose_forcefully(stream)
+
+
 async def serve_peer(
     stream: trio.SocketStream,
     switch: Switch,
@@ -231,7 +278,8 @@ async def serve_peer(
     """Carry the sessions that another server leads here over *stream*, until that ends."""
     name, reason = "?", ""
     try:
-        name = str(stream.socket.getpeername()[0])
+        # One that dials a Unix socket has no address.
+        name = str((stream.socket.getpeername() or (NEIGHBOUR,))[0])
         with trio.CancelScope(deadline=trio.current_time() + CONNECT) as scope:
             secured: trio.abc.Stream = stream
             if context is not None:

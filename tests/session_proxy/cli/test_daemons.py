@@ -87,6 +87,22 @@ def test_a_daemon_logs_to_stderr_and_decides_the_exit_code(
     assert sorted(events) == ["draining", "library", "ready", "stopped"]
 
 
+def test_what_runs_beside_it_and_who_hears_that_it_is_ready(capfd: pytest.CaptureFixture[str]) -> None:
+    heard: list[str] = []
+
+    async def beside() -> None:
+        heard.append("beside")
+        await trio.sleep_forever()
+
+    def compose_more(log: Log, sink: LineSink) -> Composition:
+        return attrs.evolve(compose(log, sink), beside=beside, on_ready=lambda: heard.append("ready"))
+
+    run_daemon(compose_more, LogSettings(log_format=LogFormat.JSON), {"worker": 3})
+
+    assert heard == ["beside", "ready"]
+    assert {json.loads(line)["worker"] for line in capfd.readouterr().err.splitlines()} == {3}
+
+
 def test_what_fails_comes_out_plain() -> None:
     def failing(log: Log, sink: LineSink) -> Composition:
         return compose(log, sink, ListenError("taken"))

@@ -33,7 +33,7 @@ def test_its_file_is_run(ran: list[tuple[RelayServerComposer, LogSettings]]) -> 
 
     [(composer, settings)] = ran
     assert isinstance(composer, RelayServerComposer)
-    assert (composer.file, composer.name) == (Path("a.toml"), "n")
+    assert (composer.file, composer.name, composer.log_settings) == (Path("a.toml"), "n", settings)
     assert settings == LogSettings(log_format=LogFormat.JSON, level=LogLevel.INFO)
     assert result.exit_code == 130, "what the daemon ends with"
 

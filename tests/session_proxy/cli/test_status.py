@@ -26,6 +26,7 @@ from session_proxy.supervision.status import (
     ServiceStatus,
     TrafficStatus,
     UpstreamStatus,
+    WorkerStatus,
 )
 
 SERVICE = ServiceStatus(
@@ -192,6 +193,46 @@ def test_a_relay_may_have_no_audit_log() -> None:
     lines = render_relay_server(SERVICE, attrs.evolve(RELAY, audit=""))
 
     assert "  audit        none" in lines
+
+
+WORKERS = [
+    WorkerStatus(
+        worker=1,
+        pid=124,
+        state="ready",
+        uptime=65.0,
+        restarts=0,
+        clients=3,
+        agents=1,
+        sessions=4,
+        audit="17:abc",
+    ),
+    WorkerStatus(
+        worker=2,
+        pid=None,
+        state="away",
+        uptime=0.0,
+        restarts=12,
+        clients=0,
+        agents=0,
+        sessions=0,
+        audit="",
+    ),
+]
+
+WORKERS_SHOWN = """\
+  sessions     4
+  not ready    upstream dev: down: no answer for 75 s
+
+WORKER  STATE  FOR        PROCESS  RESTARTS  CLIENTS  AGENTS  SESSIONS  AUDIT
+1       ready  1 min 5 s  124      0         3        1       4         17:abc
+2       away   0 s        none     12        0        0       0         none"""
+
+
+def test_each_worker_of_a_relay_is_shown() -> None:
+    lines = render_relay_server(SERVICE, attrs.evolve(RELAY, audit="", workers=WORKERS))
+
+    assert "\n".join(lines).endswith(WORKERS_SHOWN)
 
 
 def test_what_is_impaired_is_told() -> None:

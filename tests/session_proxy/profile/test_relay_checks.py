@@ -61,6 +61,12 @@ def cluster(text: str, *, key: str = "key.pem", ca: str = "cert.pem") -> RelayTe
     return RelayText(more=f'[store]\nredis = "redis://a"\n{files}{text}\n')
 
 
+def workers(count: int, text: str) -> RelayText:
+    """Return a server with workers and an admin listener, in a cluster."""
+    listens = f'listen = "127.0.0.1:3001"\nworkers = {count}\nadmin = {{ listen = "127.0.0.1:5000" }}\n'
+    return attrs.evolve(cluster(text), top=listens)
+
+
 def secret(text: str) -> RelayText:
     return jwt(f"algorithms = 'HS256'\nkeys = '{text}'")
 
@@ -173,6 +179,12 @@ BAD = [
         "the others dial",
     ),
     Bad(cluster('listen = "127.0.0.1:3001"'), "cluster.listen", "where clients come in", "another port"),
+    Bad(top("workers = 2"), "workers", "2 processes have nothing to agree in", "[store] with redis"),
+    Bad(top("workers = 65"), "workers", "out of", "1 to 64"),
+    Bad(workers(2, 'listen = "127.0.0.1:3000"'), "cluster.listen", "where clients come in", "another port"),
+    Bad(workers(3, 'listen = "127.0.0.1:4998"'), "cluster.listen", "the admin listener", "the 3 workers"),
+    Bad(workers(4, 'listen = "a:65533"'), "cluster", "from 65533 on are too few", "smaller ones"),
+    Bad(workers(4, 'listen = "a:1"\naddress = "b:65533"'), "cluster", "from 65533 on", "smaller ones"),
     Bad(cluster(""), "cluster.listen", "is missing", 'write listen = "10.0.0.5:3003"'),
     Bad(cluster('listen = "a:1"', ca="none.pem"), "cluster.ca", "cannot read", "certificates in PEM"),
     Bad(cluster('listen = "a:1"', key="cert.pem"), "cluster.key", "holds no private key", "the key's file"),
@@ -316,6 +328,10 @@ def test_every_problem_is_reported_in_one_run(tmp_path: Path) -> None:
             f'[store]\nredis = "rediss://user:pass@redis.example:6380/1"\n{CLUSTER}listen = "10.0.0.5:3003"'
         ),
         more(f'[store]\nredis = "unix:///run/redis.sock"\n{CLUSTER}listen = "[::]:1"\naddress = "b:3"'),
+        attrs.evolve(
+            top('workers = 64\nadmin = { listen = "127.0.0.1:5000" }'), more='[store]\nredis = "redis://a"'
+        ),
+        workers(64, 'listen = "127.0.0.1:3002"'),
         more('[users.direct.ssh]\nuser = "me"\nkey = "key.pem"\n[tiers.reject]'),
         AgentText(services='[services]\ndirect = "localhost:22"\n'),
     ],

@@ -17,6 +17,7 @@ def test_a_server_in_a_few_words(tmp_path: Path) -> None:
         "listen": "127.0.0.1:3001",
         "tls": "no",
         "profile": "production",
+        "workers": 1,
         "tokens": "EdDSA",
         "audience": "session-proxy",
         "trusted_proxies": "none",

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import pickle
+
 import pytest
 
 from session_proxy.profile.secret import Secret
@@ -18,3 +20,12 @@ def test_an_error_about_a_secret_does_not_show_it() -> None:
         Secret("env", "NAME", "hunter2").__setattr__("source", "file")
 
     assert "hunter2" not in str(info.value)
+
+
+def test_another_process_gets_it_but_cannot_read_it_anew() -> None:
+    secret = Secret("file", "token", "hunter2", again=lambda: "another")
+
+    copy: object = pickle.loads(pickle.dumps(secret))
+
+    assert isinstance(copy, Secret)
+    assert (copy, copy.reveal(), copy.again) == (secret, "hunter2", None)

@@ -20,11 +20,19 @@ async def status(request: HttpRequest) -> HttpAnswer:
     return HttpAnswer.json({"json": request.accepts_json()})
 
 
+async def accepted(request: HttpRequest) -> HttpAnswer:
+    return HttpAnswer.text(request.headers["accept"])
+
+
 async def no_object(_request: HttpRequest) -> HttpAnswer:
     return HttpAnswer(200, b"[]")
 
 
-ROUTES: dict[tuple[str, str], Handler] = {("GET", "/status"): status, ("GET", "/list"): no_object}
+ROUTES: dict[tuple[str, str], Handler] = {
+    ("GET", "/status"): status,
+    ("GET", "/list"): no_object,
+    ("GET", "/accepted"): accepted,
+}
 
 
 @asynccontextmanager
@@ -40,6 +48,7 @@ async def test_a_running_service_answers(tmp_path: Path) -> None:
     path = tmp_path / "a.sock"
     async with open_server(path):
         assert await ask(path, "GET", "/status") == b'{"json": true}\n'
+        assert await ask(path, "GET", "/accepted", accept="text/html") == b"text/html\n"
 
 
 async def test_an_answer_is_an_object_or_refused(tmp_path: Path) -> None:

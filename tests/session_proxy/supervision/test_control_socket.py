@@ -11,7 +11,7 @@ import pytest
 import trio
 
 from session_proxy.errors import ListenError, NameTakenError
-from session_proxy.supervision.control_socket import find_listener, open_control_socket
+from session_proxy.supervision.control_socket import BACKLOG, find_listener, open_control_socket
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def test_a_running_process_keeps_its_socket_and_is_named(path: Path) -> None:
 
 def test_a_process_with_a_full_queue_is_running_too(path: Path) -> None:
     with open_control_socket(path):
-        waiting = [socket.socket(socket.AF_UNIX) for _ in range(64)]
+        waiting = [socket.socket(socket.AF_UNIX) for _ in range(2 * BACKLOG)]
         for client in waiting:
             client.setblocking(False)
             client.connect_ex(str(path))

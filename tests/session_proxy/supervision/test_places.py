@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from session_proxy.supervision.places import control_path, service_name, state_dir
+from session_proxy.supervision.places import control_path, fleet_dir, service_name, state_dir
 
 
 @pytest.mark.parametrize(
@@ -40,3 +40,8 @@ def test_the_control_socket_is_in_the_runtime_folder_or_else_with_the_state(
 
 def test_without_a_home_variable_the_account_knows() -> None:
     assert state_dir({}) == Path.home() / ".local/state/session-proxy"
+
+
+def test_workers_have_a_folder_that_is_no_socket() -> None:
+    folder = fleet_dir("a b", {"XDG_RUNTIME_DIR": "/run/user/1"})
+    assert folder == Path("/run/user/1/session-proxy/a-b.workers")

@@ -43,3 +43,13 @@ async def test_the_admin_address_has_them_for_all() -> None:
     routes = more_admin_routes(render)
     assert (await get(routes, METRICS_PATH)).body == b"metrics for "
     assert (await get(routes, "/api/tunnel/health")).body == b'{"status": "ok"}\n'
+
+
+async def test_metrics_may_be_those_of_several_processes() -> None:
+    async def of_all(_request: HttpRequest) -> HttpAnswer:
+        return HttpAnswer.text("all")
+
+    routes = public_routes(lambda: True, render, "secret", of_all)
+    assert (await get(routes, "/metrics", authorization="Bearer secret")).body == b"all\n"
+    assert (await get(routes, "/metrics")).status == 401
+    assert ("GET", "/metrics") not in public_routes(lambda: True, render, None, of_all)

@@ -174,6 +174,34 @@ async def test_what_is_impaired_is_told_and_is_ready(tmp_path: Path) -> None:
         assert (status["ready"], status["reasons"]) == (True, {"store": "Redis is away"})
 
 
+@attrs.define(eq=False)
+class GatheringDaemon(FakeDaemon):
+    """A daemon that knows nothing unless it has asked."""
+
+    gathered: int = 0
+
+    async def gather(self) -> None:
+        await trio.lowlevel.checkpoint()
+        self.gathered += 1
+
+    def status(self) -> Mapping[str, object]:
+        return {"gathered": self.gathered}
+
+    def render_metrics(self, accept: str) -> tuple[bytes, str]:
+        return f"gathered {self.gathered}\n".encode(), accept
+
+
+async def test_what_is_told_was_asked_for_anew(tmp_path: Path) -> None:
+    daemon = GatheringDaemon()
+    async with open_running(tmp_path, daemon) as running:
+        assert json.loads(await running.get("/status"))["gathered"] == 1
+        assert await running.get("/metrics") == b"gathered 2\n"
+        await running.get("/readyz")
+        # Whether it lives depends on nobody else.
+        await running.get("/healthz")
+        assert daemon.gathered == 3
+
+
 async def test_the_admin_address_has_no_control(tmp_path: Path) -> None:
     async with open_running(tmp_path, admin=ANY) as running:
         host, _, port = running.lines[0]["admin"].rpartition(":")

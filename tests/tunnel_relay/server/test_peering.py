@@ -9,18 +9,23 @@ import pytest
 import trio
 import trio.testing
 
+from tests.support.folders import runtime_folder
 from tests.support.relay_cluster import Contexts, open_cluster_world
 from tests.support.relay_ports import Carrier
 from tests.support.relay_tokens import Certificate, make_certificate
 from tests.support.tunnels import eventually
 from tunnel_relay.client import reaching
 from tunnel_relay.errors import RelayProtocolError
+from tunnel_relay.policy.access import Denial
 from tunnel_relay.policy.lease import AgentKey
 from tunnel_relay.protocol.frames import LINK, Frame, FrameType
 from tunnel_relay.protocol.greetings import GoAway, Hello, read_go_away, write
+from tunnel_relay.protocol.multiplexer import Reason
 from tunnel_relay.server import peering
 from tunnel_relay.server.peering import (
     LOST,
+    NEIGHBOUR,
+    UNIX,
     Entrance,
     Exit,
     PeerAwayError,
@@ -57,13 +62,21 @@ def contexts(folder: Path, ours: Certificate, believed: Certificate) -> Contexts
 
 
 def test_a_route_is_a_line_before_the_greeting() -> None:
-    for route in (Route("alice", 'n"\n', "one"), Route(*["\N{SNAIL}" * 64] * 3)):
+    for route in (Route("alice", 'n"\n', "one"), Route(*["\N{SNAIL}" * 64] * 4)):
         assert read_route(route.encode() + b"{}\n{}") == (route, b"{}\n{}")
 
 
 @pytest.mark.parametrize(
     "payload",
-    [b"", b"{}", b"[]\n", b'{"user": 1, "agent": "", "instance": ""}\n', b"\xff\n", b"[" * 8000 + b"\n"],
+    [
+        b"",
+        b"{}",
+        b"[]\n",
+        b'{"user": 1, "agent": "", "instance": ""}\n',
+        b'{"user": "", "agent": "", "instance": "", "tier": 1}\n',
+        b"\xff\n",
+        b"[" * 8000 + b"\n",
+    ],
 )
 def test_what_is_no_route(payload: bytes) -> None:
     with pytest.raises(RelayProtocolError):
@@ -249,3 +262,55 @@ async def test_who_only_knocks_is_not_waited_for(monkeypatch: pytest.MonkeyPatch
                 assert not await stream.receive_some()
             await eventually(lambda: server.told)
             assert "has not said in" in str(server.told[-1])
+
+
+def test_what_the_server_itself_has_is_kept_or_lost() -> None:
+    asked: list[tuple[str, str, str, str | None]] = []
+    switch = Switch()
+    port, carrier, ours = (
+        Entrance(switch, ""),
+        Carrier(),
+        Port(switch, "alice", agent="nas", instance="relay"),
+    )
+    port.link, ours.link = carrier, Carrier()
+
+    def keep(client: Port, name: str, instance: str | None) -> Port | Denial | None:
+        asked.append((client.user, client.tier, name, instance))
+        return {"relay": ours, "older": Denial(Reason.SESSION_LOST, "started anew")}.get(str(instance))
+
+    switch.keeper = keep
+    for label, instance in enumerate(("relay", "older", "none"), 1):
+        greeting = Route("alice", "nas", instance, "premium").encode() + NONSENSE
+        port.heed(Frame(FrameType.RESUME, label, payload=greeting))
+    assert asked == [("alice", "premium", "nas", instance) for instance in ("relay", "older", "none")]
+    assert ours.sessions == 1
+    older, none = (read_go_away(frame.payload) for frame in carrier.own)
+    assert (older.lost, older.detail, none.lost) == (True, "started anew", False)
+
+
+async def test_workers_of_one_machine_have_sockets_of_their_own() -> None:
+    with trio.fail_after(SECONDS):
+        async with open_cluster_world(stores(2), folder=Path(runtime_folder())) as world:
+            there, here = world.servers
+            assert await world.exchange(b"x" * 100_000) == b"x" * 100_000
+            assert PeerLinked(there.cluster.address) in here.told
+            assert PeerLinked(NEIGHBOUR) in there.told
+
+
+async def test_a_worker_that_is_not_there() -> None:
+    with trio.fail_after(SECONDS):
+        async with open_cluster_world(stores(1)) as world:
+            nobody = f"{UNIX}{runtime_folder()}/nobody"
+            with pytest.raises(PeerAwayError, match="no such file or directory"):
+                await world.servers[0].cluster.peers.reach(nobody)
+
+
+async def test_where_there_are_certificates_nothing_leads_around_them(tmp_path: Path) -> None:
+    certificate, folder = make_certificate(), Path(runtime_folder())
+    both = contexts(tmp_path, certificate, certificate)
+    with trio.fail_after(SECONDS):
+        async with open_cluster_world(stores(2), folder=folder) as open_to_all:
+            address = open_to_all.servers[0].cluster.address
+            async with open_cluster_world(stores(1), contexts=both) as world:
+                with pytest.raises(PeerAwayError, match="it proves nothing"):
+                    await world.servers[0].cluster.peers.reach(address)

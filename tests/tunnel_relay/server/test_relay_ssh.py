@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -13,9 +13,10 @@ import pytest
 import trio
 import trio.testing
 
-from tests.support.relay_cluster import End, run_server
+from tests.support.relay_cluster import End, Server, run_server
 from tests.support.relay_ssh_world import ME, SETTINGS, open_echo, open_relay_ssh_world
 from tests.support.sshd import HOST, SSHD, Sshd, start_sshd
+from tests.support.tunnels import eventually
 from tunnel_relay.agent.offering import Offering
 from tunnel_relay.background import open_background
 from tunnel_relay.client import forwarding, reaching
@@ -31,8 +32,9 @@ from tunnel_relay.protocol.greetings import Mode
 from tunnel_relay.protocol.multiplexer import Reason
 from tunnel_relay.protocol.requests import Request, Status
 from tunnel_relay.record import RecordSettings, open_record
-from tunnel_relay.relay_stream import StreamRefusedError, StreamResetError
+from tunnel_relay.relay_stream import RelayStream, StreamRefusedError, StreamResetError
 from tunnel_relay.server import relay_ssh
+from tunnel_relay.server.cluster import RELAYS
 from tunnel_relay.server.relay_ssh import RelaySsh, RelaySshSettings
 from tunnel_relay.server.ssh_login import LoginSettings, SshAccount, SshConnected, SshEnded, SshFailed
 from tunnel_relay.server.ssh_pool import PoolSettings
@@ -303,35 +305,108 @@ async def test_what_is_told_otherwise_holds_for_what_there_is(sshd: Sshd, tmp_pa
             await refused(world.client, echo, Reason.UNREACHABLE, "knows no way to log in")
 
 
+@attrs.define(eq=False)
+class TwoServers:
+    """Two servers that speak SSH; the agent is at the far one, and the client comes to the near one first."""
+
+    near: Server
+    far: Server
+    relays: list[RelaySsh]
+    scopes: list[trio.CancelScope]
+    reaching: reaching.Reaching
+    client: End
+
+    async def comes_anew_to(self, server: Server) -> None:
+        """Have the client come by another server, and be back in its session."""
+        self.client.move(server)
+        await eventually(lambda: not self.reaching.why_not)
+
+
+@asynccontextmanager
+async def open_two_servers(sshd: Sshd, folder: Path) -> AsyncGenerator[TwoServers]:
+    memory = Memory(Leases(45.0))
+    known_hosts = KnownHosts(folder / "known_hosts")
+
+    async def account(_user: str, _agent: str) -> SshAccount:
+        await trio.lowlevel.checkpoint()
+        return SshAccount(sshd.user, [ME], known_hosts)
+
+    async with open_background() as nursery:
+        near, far = [await nursery.start(run_server, MemoryStore(name, memory)) for name in ("near", "far")]
+        scopes: list[trio.CancelScope] = []
+
+        async def run(server: Server, *, task_status: trio.TaskStatus[RelaySsh]) -> None:
+            with trio.CancelScope() as scope:
+                async with open_background() as own:
+                    relay = RelaySsh(own, server.switch, Access(), account, lambda _event: None)
+                    server.switch.keeper = relay.keep
+                    known_as = Port(server.switch, RELAYS, agent="", instance=relay.instance)
+                    own.start_soon(server.cluster.stay, known_as)
+                    scopes.append(scope)
+                    task_status.started(relay)
+                    await trio.sleep_forever()
+
+        relays = [await nursery.start(run, server) for server in (near, far)]
+        agent = Offering(nursery, {"ssh": (HOST, sshd.port)}, "one", SETTINGS)
+        client = reaching.Reaching(nursery, "nas", SETTINGS, Mode.RELAY_SSH)
+        coming = End(client, lambda at: Port(at.switch, "alice", tier="premium"), near)
+        nursery.start_soon(
+            End(agent, lambda at: Port(at.switch, "alice", agent="nas", instance="one"), far).run
+        )
+        nursery.start_soon(coming.run)
+        yield TwoServers(near, far, relays, scopes, client, coming)
+        nursery.cancel_scope.cancel()
+
+
+async def says(stream: RelayStream, word: bytes) -> None:
+    """See to it that *word* is echoed."""
+    await stream.send_all(word)
+    assert await stream.receive_some() == word
+
+
 async def test_an_agent_at_another_server_is_reached(sshd: Sshd, tmp_path: Path) -> None:
     """The client's server speaks SSH, over a session that leads through the agent's."""
-    memory = Memory(Leases(45.0))
     with trio.fail_after(20):
-        async with open_echo() as echo, open_background() as nursery:
-            near, far = [
-                await nursery.start(run_server, MemoryStore(name, memory)) for name in ("near", "far")
-            ]
-            known_hosts = KnownHosts(tmp_path / "known_hosts")
-
-            async def account(_user: str, _agent: str) -> SshAccount:
-                await trio.lowlevel.checkpoint()
-                return SshAccount(sshd.user, [ME], known_hosts)
-
-            relay = RelaySsh(nursery, near.switch, Access(), account, lambda _event: None)
-            near.switch.keeper = relay.keep
-            agent = Offering(nursery, {"ssh": (HOST, sshd.port)}, "one", SETTINGS)
-            client = reaching.Reaching(nursery, "nas", SETTINGS, Mode.RELAY_SSH)
-            for end in (
-                End(agent, lambda at: Port(at.switch, "alice", agent="nas", instance="one"), far),
-                End(client, lambda at: Port(at.switch, "alice", tier="premium"), near),
-            ):
-                nursery.start_soon(end.run)
-            stream = client.open_stream(echo)
+        async with open_echo() as echo, open_two_servers(sshd, tmp_path) as world:
+            stream = world.reaching.open_stream(echo)
             await stream.wait_accepted()
-            await stream.send_all(b"hello")
-            assert await stream.receive_some() == b"hello"
-            assert relay.connections == 1
-            nursery.cancel_scope.cancel()
+            await says(stream, b"hello")
+            assert [relay.connections for relay in world.relays] == [1, 0]
+
+
+async def test_a_client_that_comes_to_another_server_is_led_back(sshd: Sshd, tmp_path: Path) -> None:
+    """What the first server has in its hands for it stays there, and new streams do."""
+    with trio.fail_after(30):
+        async with open_echo() as echo, open_two_servers(sshd, tmp_path) as world:
+            stream = world.reaching.open_stream(echo)
+            await stream.wait_accepted()
+            for server in (world.far, world.near, world.far):
+                await world.comes_anew_to(server)
+                await says(stream, b"still here")
+            other = world.reaching.open_stream(echo)
+            await other.wait_accepted()
+            await says(other, b"hello")
+            assert [relay.connections for relay in world.relays] == [1, 0]
+
+
+async def test_where_the_first_server_is_gone_so_is_what_it_had(sshd: Sshd, tmp_path: Path) -> None:
+    with trio.fail_after(30):
+        async with open_echo() as echo, open_two_servers(sshd, tmp_path) as world:
+            stream = world.reaching.open_stream(echo)
+            await stream.wait_accepted()
+            # It dies without a word to the store.
+            lease = (await world.far.cluster.store.agents(RELAYS))[-1]
+            world.scopes[0].cancel()
+            await trio.testing.wait_all_tasks_blocked()
+            world.near.kill()
+            assert await world.far.cluster.store.register(lease.key, world.near.cluster.address)
+            world.client.move(world.far)
+            with pytest.raises(trio.BrokenResourceError):
+                await stream.receive_some()
+            other = world.reaching.open_stream(echo)
+            await other.wait_accepted()
+            await says(other, b"hello")
+            assert world.relays[1].connections == 1
 
 
 async def test_requests_are_done_once_behind_ssh(sshd: Sshd, tmp_path: Path) -> None:
