@@ -65,7 +65,7 @@ class Agent:
 
         Streams that have no way, since there is no link, are not waited for; requests are.
         """
-        self.offering.draining = detail
+        self.offering.drain(detail)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._wait_streams_over)
             if self.answering is not None:
