@@ -17,12 +17,10 @@ import trio
 from tunnel_relay.background import open_background
 from tunnel_relay.category import Category, category_of
 from tunnel_relay.dial_events import (
-    AuthenticationNeeded,
     DialEvent,
     DialFailed,
     Linked,
     LinkLost,
-    TokenRefreshed,
 )
 from tunnel_relay.dial_settings import DialSettings, TokenSource, connect_url
 from tunnel_relay.errors import (
@@ -37,15 +35,9 @@ from tunnel_relay.link import Link
 from tunnel_relay.policy.selector import Endpoint, FailoverState, Rest, Selector
 from tunnel_relay.protocol.frames import LINK, Frame, FrameType
 from tunnel_relay.protocol.greetings import read_go_away
-from tunnel_relay.protocol.tokens import expiry_of
 from tunnel_relay.protocol.upgrade import SUBPROTOCOL, UNAUTHORIZED
+from tunnel_relay.token_refreshing import TokenRefreshing
 from tunnel_relay.websocket import open_websocket
-
-# Seconds before a token expires at which another one is asked for, where it holds for long enough; else at half time.
-REFRESH_AHEAD = 60.0
-
-# Seconds between two attempts to get a token that holds for longer.
-REFRESH_PAUSE = 15.0
 
 # A server that says goodbye sooner than this, in seconds, is none to come back to at once.
 POLITE = 1.0
@@ -127,8 +119,7 @@ class Dialing:
     _selector: Selector = attrs.field(init=False)
     _held: _Held | None = attrs.field(default=None, init=False)
     _changed: trio.Event = attrs.field(factory=trio.Event, init=False)
-    _is_asked_for: bool = attrs.field(default=False, init=False)
-    """Whether somebody has been told to log in again, since there was a token that works."""
+    _refreshing: TokenRefreshing = attrs.field(init=False)
     _failures: int = attrs.field(default=0, init=False)
     """Since the last link."""
     _refused: bool = attrs.field(default=False, init=False)
@@ -138,6 +129,7 @@ class Dialing:
 
     def __attrs_post_init__(self) -> None:
         self._selector = Selector(self.settings.endpoints, self.rng, self.settings.selector)
+        self._refreshing = TokenRefreshing(self.token, self.unix_time, self.notify)
 
     @property
     def linked(self) -> bool:
@@ -275,7 +267,7 @@ class Dialing:
             link = Link(websocket, lambda frame: self._heed(link, frame), settings.link)
             linked(link)
             async with open_background() as nursery:
-                nursery.start_soon(self._refresh, link, token)
+                nursery.start_soon(self._refreshing.run, link, token)
                 await link.run()
 
     def _heed(self, link: Link, frame: Frame) -> None:
@@ -292,7 +284,8 @@ class Dialing:
         """Use a link that came up."""
         before, self._held = self._held, held
         self._selector.connected(held.endpoint, trio.current_time())
-        self._refused = self._is_asked_for = False
+        self._refused = False
+        self._refreshing.works()
         self._failures = 0
         self.reconnections += 1
         self._set("")
@@ -347,44 +340,12 @@ class Dialing:
             retry_after=rejected.retry_after if rejected else 0.0,
         )
         if slow and category is Category.AUTHENTICATION:
-            self._ask_for_authentication(str(failure))
+            self._refreshing.ask_a_person(str(failure))
         if self._held is None:
             self._failures += 1
             self.category = category
             self._set(self._selector.state().reason)
         self.notify(DialFailed(endpoint.url, str(failure), category, rest))
-
-    async def _refresh(self, link: Link, token: str) -> None:
-        """Give the relay another token in time, for as long as the link lives."""
-        while True:
-            expires = expiry_of(token)
-            if expires is None:
-                return
-            left = expires - self.unix_time()
-            await trio.sleep(max(left - REFRESH_AHEAD, left / 2, 0.0))
-            token = await self._newer(token, expires)
-            link.send(Frame(FrameType.REFRESH, payload=token.encode()))
-            self._is_asked_for = False
-            self.notify(TokenRefreshed(expiry_of(token)))
-
-    async def _newer(self, token: str, expires: float) -> str:
-        """Return a token that holds for longer than *token*, whenever there is one."""
-        while True:
-            try:
-                newer = await self.token(anew=True)
-            except TokenUnavailableError as exc:
-                self._ask_for_authentication(str(exc))
-            else:
-                until = expiry_of(newer)
-                if newer != token and (until is None or until > expires):
-                    return newer
-                self._ask_for_authentication("the token expires soon, and there is no newer one")
-            await trio.sleep(REFRESH_PAUSE)
-
-    def _ask_for_authentication(self, reason: str) -> None:
-        if not self._is_asked_for:
-            self._is_asked_for = True
-            self.notify(AuthenticationNeeded(reason))
 
     def _set(self, reason: str) -> None:
         self.reason, self.since = reason, trio.current_time()

@@ -7,14 +7,12 @@ import time
 from contextlib import suppress
 from functools import partial
 
-import pytest
 import trio
 from trio.testing import MockClock
 
 from tests.support.dialings import NotingEnd, Server, Tokens, serving, token, watching
 from tests.support.relay_tokens import make_certificate
 from tests.support.tunnels import eventually
-from tunnel_relay import dialing
 from tunnel_relay.background import open_background
 from tunnel_relay.category import Category
 from tunnel_relay.dial_events import (
@@ -23,7 +21,6 @@ from tunnel_relay.dial_events import (
     DialFailed,
     Linked,
     LinkLost,
-    TokenRefreshed,
 )
 from tunnel_relay.dial_settings import DialSettings
 from tunnel_relay.dialing import Dialing
@@ -33,11 +30,6 @@ from tunnel_relay.protocol.frames import Frame, FrameType
 from tunnel_relay.protocol.greetings import GoAway, write
 from tunnel_relay.protocol.upgrade import UNAUTHORIZED
 from tunnel_relay.tls import server_tls
-
-
-@pytest.fixture(autouse=True)
-def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dialing, "REFRESH_PAUSE", 0.01)
 
 
 async def test_an_end_is_linked_and_hears_frames() -> None:
@@ -104,29 +96,6 @@ async def test_without_a_token_nobody_is_asked_for_a_link() -> None:
         assert not server.heads
         asked = [event for event in it.events if isinstance(event, AuthenticationNeeded)]
         assert asked == [AuthenticationNeeded("log in first")]
-
-
-async def test_a_token_is_refreshed_in_band_before_it_expires() -> None:
-    server, newer = Server(), token(number=1)
-    async with serving(server), watching([Endpoint(url=server.url)], Tokens([token(1.5), newer])) as it:
-        await it.wait_for(TokenRefreshed)
-        await server.heard.wait()
-        assert [(frame.type, bytes(frame.payload)) for frame in server.frames] == [
-            (FrameType.REFRESH, newer.encode())
-        ]
-        assert not [event for event in it.events if isinstance(event, LinkLost)]
-
-
-async def test_where_there_is_no_newer_token_a_person_is_asked_once() -> None:
-    server = Server()
-    old, newer = token(1.0), token(number=2)
-    tokens = Tokens([old])
-    async with serving(server), watching([Endpoint(url=server.url)], tokens) as it:
-        asked = await it.wait_for(AuthenticationNeeded)
-        assert asked == AuthenticationNeeded("the token expires soon, and there is no newer one")
-        tokens.texts.append(newer)
-        await it.wait_for(TokenRefreshed)
-        assert len([event for event in it.events if isinstance(event, AuthenticationNeeded)]) == 1
 
 
 async def test_a_link_that_is_closed_for_its_token_is_dialled_with_another() -> None:
