@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Protocol
 
 import attrs
 import trio
@@ -23,6 +22,7 @@ from tunnel_relay.dial_events import (
     LinkLost,
 )
 from tunnel_relay.dial_settings import DialSettings, TokenSource, connect_url
+from tunnel_relay.dialing_end import End, Remains
 from tunnel_relay.errors import (
     LinkLostError,
     TokenUnavailableError,
@@ -51,32 +51,6 @@ HTTP_UNAUTHORIZED = 401
 SLOW = (400, HTTP_UNAUTHORIZED, 403, 404, 426)
 
 
-class End(Protocol):
-    """What uses a link: `Offering` or `Reaching`."""
-
-    @property
-    def wanted(self) -> bool:
-        """Whether something waits for a link: streams that would go on."""
-        ...
-
-    @property
-    def stays(self) -> bool:
-        """Whether there are streams that end with the server, which is about to end, so that it is stayed with."""
-        ...
-
-    def attach(self, link: Link) -> None:
-        """Use *link* from now on."""
-        ...
-
-    def detach(self) -> None:
-        """The link is lost."""
-        ...
-
-    def heed(self, frame: Frame) -> None:
-        """Heed what came over the link."""
-        ...
-
-
 @attrs.define(eq=False)
 class _Held:
     """A link that is up."""
@@ -86,6 +60,9 @@ class _Held:
     scope: trio.CancelScope
     why: str = ""
     """Why we end it ourselves."""
+    asked: trio.Event = attrs.field(factory=trio.Event)
+    """Set when the server asks us to go elsewhere."""
+    remains: Remains | None = None
 
 
 @attrs.define(eq=False)
@@ -213,7 +190,7 @@ class Dialing:
         began = trio.current_time()
         held: _Held | None = None
 
-        def linked(link: Link) -> None:
+        def linked(new: _Held) -> None:
             nonlocal held
             self._attempt = None
             if self._held is not None and self.end.stays:
@@ -221,7 +198,7 @@ class Dialing:
                 scope.cancel()
                 return
             scope.deadline = math.inf
-            held = _Held(endpoint, link, scope)
+            held = new
             self._take(held, trio.current_time() - began)
             task_status.started()
 
@@ -233,7 +210,7 @@ class Dialing:
                 token = await self.token(anew=self._refused)
                 began = trio.current_time()
                 scope.deadline = began + self.settings.connect
-                await self._link(endpoint, token, linked)
+                await self._link(endpoint, token, scope, linked)
             except (WebSocketError, LinkLostError, TokenUnavailableError) as exc:
                 failure = exc
         if held is not None:
@@ -248,7 +225,9 @@ class Dialing:
             self._selector.failed(endpoint, "it had not answered when the other link was lost", now)
         task_status.started()
 
-    async def _link(self, endpoint: Endpoint, token: str, linked: Callable[[Link], None]) -> None:
+    async def _link(
+        self, endpoint: Endpoint, token: str, scope: trio.CancelScope, linked: Callable[[_Held], None]
+    ) -> None:
         """Dial *endpoint* with *token*, tell of the link, and carry its frames.
 
         Raises:
@@ -264,21 +243,36 @@ class Dialing:
             headers=[("Authorization", f"Bearer {token}")],
             subprotocol=SUBPROTOCOL,
         ) as websocket:
-            link = Link(websocket, lambda frame: self._heed(link, frame), settings.link)
-            linked(link)
+            link = Link(websocket, lambda frame: self._heed(held, frame), settings.link)
+            held = _Held(endpoint, link, scope)
+            linked(held)
             async with open_background() as nursery:
                 nursery.start_soon(self._refreshing.run, link, token)
+                nursery.start_soon(self._leave_when_asked, held)
                 await link.run()
 
-    def _heed(self, link: Link, frame: Frame) -> None:
+    def _heed(self, held: _Held, frame: Frame) -> None:
         if frame.session == LINK and frame.type is FrameType.GOAWAY:
-            held = self._held
-            if held is not None and held.link is link and not self.end.stays:
-                # Another server, or the same one when it is back, takes over.
-                held.why = read_go_away(frame.payload).detail
-                held.scope.cancel()
-        elif self._held is not None and self._held.link is link:
+            held.why = held.why or read_go_away(frame.payload).detail
+            held.asked.set()
+        elif held.remains is not None:
+            held.remains.heed(frame)
+        elif self._held is held:
             self.end.heed(frame)
+
+    async def _leave_when_asked(self, held: _Held) -> None:
+        """End a link when its server asks for that: another one, or the same one when it is back, takes over."""
+        await held.asked.wait()
+        await self.end.wait_free()
+        if self._held is held:
+            held.remains = self.end.leave()
+        if held.remains is not None:
+            self._release(held, LinkLostError(held.why))
+            try:
+                await held.remains.wait_over()
+            finally:
+                held.remains.detach()
+        held.scope.cancel()
 
     def _take(self, held: _Held, setup: float) -> None:
         """Use a link that came up."""
@@ -301,8 +295,12 @@ class Dialing:
         if self._held is not held:
             # Another one has its place.
             return
-        self._held = None
         self.end.detach()
+        self._release(held, failure)
+
+    def _release(self, held: _Held, failure: Exception) -> None:
+        """Note that there is no link that is used."""
+        self._held = None
         if self._attempt is not None:
             # It was to go back: while it is waited for, nothing is dialled that may answer sooner.
             self._attempt.cancel()

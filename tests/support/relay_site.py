@@ -87,8 +87,8 @@ def write_profile(folder: Path, port: int, user: str, mode: str) -> Path:
 
 
 @contextmanager
-def open_site(folder: Path, *, mode: str = "end-to-end") -> Generator[RelaySite]:
-    """Run it all for the block."""
+def open_site(folder: Path, *, mode: str = "end-to-end", limits: str = "") -> Generator[RelaySite]:
+    """Run it all for the block; *limits* are those of the relay server."""
     folder.mkdir(parents=True, exist_ok=True)
     environ = clean_environ(folder)
     CERTIFICATE.write(folder)
@@ -100,7 +100,7 @@ def open_site(folder: Path, *, mode: str = "end-to-end") -> Generator[RelaySite]
         relay = write_relay(
             folder,
             top='tls = { certificate = "cert.pem", key = "key.pem" }\nadmin = { listen = "127.0.0.1:0" }',
-            more=users,
+            more=f"{users}[limits]\n{limits}\n",
         )
         relay.write_text(relay.read_text().replace("127.0.0.1:0", f"127.0.0.1:{port}", 1))
         client_cable = stack.enter_context(open_cable(port))

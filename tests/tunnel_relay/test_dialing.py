@@ -7,10 +7,11 @@ import time
 from contextlib import suppress
 from functools import partial
 
+import pytest
 import trio
 from trio.testing import MockClock
 
-from tests.support.dialings import NotingEnd, Server, Tokens, serving, token, watching
+from tests.support.dialings import NotingEnd, NotingRemains, Server, Tokens, serving, token, watching
 from tests.support.relay_tokens import make_certificate
 from tests.support.tunnels import eventually
 from tunnel_relay.background import open_background
@@ -24,7 +25,7 @@ from tunnel_relay.dial_events import (
 )
 from tunnel_relay.dial_settings import DialSettings
 from tunnel_relay.dialing import Dialing
-from tunnel_relay.errors import TokenUnavailableError, WebSocketError
+from tunnel_relay.errors import TokenUnavailableError, WebSocketClosedError, WebSocketError
 from tunnel_relay.policy.selector import Endpoint
 from tunnel_relay.protocol.frames import Frame, FrameType
 from tunnel_relay.protocol.greetings import GoAway, write
@@ -142,6 +143,50 @@ async def test_streams_that_would_end_stay_with_a_server_that_says_goodbye() -> 
         assert it.dialing.linked
         await server.websockets[0].aclose(1001, "upgraded")
         await it.wait_for(Linked, 2)
+
+
+async def test_who_stayed_leaves_when_nothing_would_end() -> None:
+    server = Server()
+    async with serving(server), watching([Endpoint(url=server.url)], Tokens([token()])) as it:
+        await it.wait_for(Linked)
+        it.end.stays = True
+        server.links[0].send(Frame(FrameType.GOAWAY, payload=write(GoAway(lost=False, detail="upgrading"))))
+        server.links[0].send(Frame(FrameType.WELCOME, 1))
+        await eventually(lambda: bool(it.end.frames))
+        assert it.dialing.linked
+        it.end.stays = False
+        it.end.free.set()
+        assert await it.wait_for(LinkLost) == LinkLost(server.url, "upgrading", Category.SERVER)
+        await it.wait_for(Linked, 2)
+        assert it.end.detached == 1
+
+
+@pytest.mark.parametrize("cut", [False, True])
+async def test_what_goes_on_over_a_link_that_was_left_keeps_it(cut: bool) -> None:
+    server = Server()
+    async with serving(server), watching([Endpoint(url=server.url)], Tokens([token()])) as it:
+        await it.wait_for(Linked)
+        remains = it.end.remains = NotingRemains()
+        server.links[0].send(Frame(FrameType.GOAWAY, payload=write(GoAway(lost=False, detail="upgrading"))))
+        # Another link takes over while the first one is still there.
+        await it.wait_for(Linked, 2)
+        assert await it.wait_for(LinkLost) == LinkLost(server.url, "upgrading", Category.SERVER)
+        server.links[0].send(Frame(FrameType.WELCOME, 1, payload=b"old"))
+        server.links[1].send(Frame(FrameType.WELCOME, 1, payload=b"new"))
+        await eventually(lambda: it.end.frames and remains.frames)
+        assert [frame.payload for frame in remains.frames] == [b"old"]
+        assert [frame.payload for frame in it.end.frames] == [b"new"]
+        assert (it.end.detached, remains.detached) == (0, 0)
+        if cut:
+            await server.websockets[0].aclose(1001, "upgraded")
+        else:
+            remains.over.set()
+        await eventually(lambda: remains.detached)
+        with pytest.raises(WebSocketClosedError):
+            await server.websockets[0].receive()
+        assert it.dialing.linked
+        assert len([event for event in it.events if isinstance(event, LinkLost)]) == 1
+        assert it.end.detached == 0
 
 
 async def test_streams_that_wait_shorten_the_rest(autojump_clock: MockClock) -> None:

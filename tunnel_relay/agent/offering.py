@@ -45,9 +45,9 @@ class Offering(FarEnd):
         self._say_draining()
 
     def _say_draining(self) -> None:
-        if self._link is not None and self.draining:
+        if self._attached is not None and self.draining:
             word = GoAway(lost=False, detail=self.draining)
-            self._link.send(Frame(FrameType.GOAWAY, payload=write(word)))
+            self._attached.link.send(Frame(FrameType.GOAWAY, payload=write(word)))
 
     async def _connect(self, name: str) -> trio.abc.HalfCloseableStream:
         service = self.services.get(name)

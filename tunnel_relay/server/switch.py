@@ -119,6 +119,7 @@ class Port:
       leaving: Set when the agent is about to end: it goes on with what it has, and begins nothing.
       link: What carries its frames.
       watch: Sees them, if anybody does.
+      own: Whether it is the relay that is the client.
 
     """
 
@@ -127,6 +128,7 @@ class Port:
     agent: str | None = None
     instance: str = ""
     tier: str = ""
+    own: bool = False
     leaving: trio.Event = attrs.field(factory=trio.Event, init=False)
     link: FrameCarrier = attrs.field(init=False)
     watch: Watch | None = attrs.field(default=None, init=False)
@@ -198,6 +200,12 @@ class Port:
         """The link is lost: tell the other ends."""
         for label in [*self._wanted, *self._ways]:
             self.part(label, detail)
+
+    def retire(self, detail: str) -> None:
+        """Carry nothing on but sessions of the relay's own: tell both ends of the others to come another way."""
+        for label in [label for label, way in self._ways.items() if not way.port.own]:
+            self.part(label, detail)
+            self.go_away(label, detail)
 
     def link_up(self, way: _Way) -> int:
         """Give a session that comes from another port a label here, and send what is said of it that *way*."""

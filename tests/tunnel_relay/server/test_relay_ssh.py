@@ -13,9 +13,11 @@ import pytest
 import trio
 import trio.testing
 
+from tests.support.exchanges import exchange
 from tests.support.relay_cluster import End, run_server
 from tests.support.relay_ssh_world import ME, SETTINGS, open_echo, open_relay_ssh_world
 from tests.support.sshd import HOST, SSHD, Sshd, start_sshd
+from tests.support.tunnels import eventually
 from tunnel_relay.agent.offering import Offering
 from tunnel_relay.background import open_background
 from tunnel_relay.client import forwarding, reaching
@@ -300,6 +302,21 @@ async def test_what_is_told_otherwise_holds_for_what_there_is(sshd: Sshd, tmp_pa
             [held] = world.relay._sides["alice", "nas"].pool._held  # pyright: ignore[reportPrivateUsage]
             held.well = False
             await refused(world.client, echo, Reason.UNREACHABLE, "knows no way to log in")
+
+
+async def test_an_agent_is_left_alone_when_its_last_stream_has_ended(sshd: Sshd, tmp_path: Path) -> None:
+    with trio.fail_after(20):
+        async with open_echo() as echo, open_relay_ssh_world(sshd, tmp_path) as world:
+            stream = world.client.open_stream(echo)
+            await stream.wait_accepted()
+            await world.relay.drain("the relay is being shut down")
+            assert world.client.stays
+            assert await exchange(stream, b"hello") == b"hello"
+            await eventually(lambda: not world.agent.streams)
+            assert world.relay.connections == 0
+            await world.client.wait_free()
+            assert not world.client.stays
+            await refused(world.client, echo, Reason.LIMIT, "the relay is being shut down")
 
 
 async def test_an_agent_at_another_server_is_reached(sshd: Sshd, tmp_path: Path) -> None:

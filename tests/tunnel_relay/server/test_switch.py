@@ -98,6 +98,22 @@ def test_an_agent_that_is_leaving_begins_nothing() -> None:
     assert switch.find("alice", "nas", None) is again
 
 
+def test_an_agent_that_retires_keeps_the_relay_s_own_sessions() -> None:
+    switch = Switch()
+    client, nas, near, far = joined(switch)
+    begin(client, 1)
+    relay = Port(switch, "alice", own=True)
+    relay.link = inner = Carrier()
+    begin(relay, 1)
+    nas.retire("the relay is being shut down")
+    assert (client.sessions, relay.sessions, nas.sessions) == (0, 1, 1)
+    for carrier in (near, far):
+        [frame] = carrier.own
+        assert (frame.type, frame.session) == (FrameType.GOAWAY, 1)
+        assert read_go_away(frame.payload) == GoAway(lost=False, detail="the relay is being shut down")
+    assert inner.own == []
+
+
 @pytest.mark.parametrize("name", [None, ""])
 def test_nobody_but_an_agent_is_leaving(name: str | None) -> None:
     with pytest.raises(RelayProtocolError, match="GOAWAY does not concern a link"):
