@@ -144,6 +144,15 @@ class Dialing:
             self._selector.demand(trio.current_time())
             self._change()
 
+    def dial_anew(self, why: str) -> None:
+        """Leave the link that there is, for the reason *why*, and dial again with what is known now."""
+        held = self._held
+        if held is not None:
+            held.why = why
+            held.scope.cancel()
+        else:
+            self.demand()
+
     async def wait_sent(self) -> None:
         """Wait until all that there is to send now has been given to the network, where there is a link."""
         if self._held is not None:

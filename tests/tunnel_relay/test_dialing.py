@@ -189,6 +189,20 @@ async def test_what_goes_on_over_a_link_that_was_left_keeps_it(cut: bool) -> Non
         assert it.end.detached == 0
 
 
+async def test_a_link_is_dialled_anew_with_what_is_known_now() -> None:
+    first, second = token(number=1), token(number=2)
+    server, tokens = Server(), Tokens([first])
+    async with serving(server), watching([Endpoint(url=server.url)], tokens) as it:
+        await it.wait_for(Linked)
+        tokens.texts[0] = second
+        it.dialing.dial_anew("the token is another one")
+        assert await it.wait_for(LinkLost) == LinkLost(
+            server.url, "the token is another one", Category.SERVER
+        )
+        await it.wait_for(Linked, 2)
+        assert second.encode() in server.heads[-1]
+
+
 async def test_streams_that_wait_shorten_the_rest(autojump_clock: MockClock) -> None:
     """Without them, the rests grow to a minute."""
     dialled: list[float] = []
