@@ -74,7 +74,8 @@ class RelayLogins:
             self._told.add(warning)
             self.log.warning("ssh key", message=warning, userId=user)
         assert ssh.user is not None
-        return SshAccount(ssh.user, identities, KnownHosts(ssh.known_hosts, mode=ssh.host_keys))
+        host_keys = KnownHosts(ssh.known_hosts, mode=ssh.host_keys)
+        return SshAccount(ssh.user, identities, host_keys, ssh.compression)
 
 
 def relay_ssh_settings_of(server: RelayServer) -> RelaySshSettings:

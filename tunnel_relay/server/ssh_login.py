@@ -52,12 +52,14 @@ class SshAccount:
       user: As whom.
       identities: With which keys, in this order.
       host_keys: Which host keys are accepted; agents are called what `host_name` says.
+      compression: Whether this one's connections are to be compressed, though others are not.
 
     """
 
     user: str
     identities: Sequence[Identity] = attrs.field(repr=False)
     host_keys: HostKeyPolicy
+    compression: bool = False
 
 
 Accounts = Callable[[str, str], Awaitable[SshAccount | None]]
@@ -217,9 +219,10 @@ class SshLogin:
         self.notify(SshFailed(user=self.user, agent=self.agent, detail=str(exc), opened=opened))
         return no_connection(self.agent, exc)
 
-    def _ssh_settings(self) -> SshSettings:
+    def _ssh_settings(self, account: SshAccount) -> SshSettings:
         ssh = self.settings.ssh
-        return attrs.evolve(ssh, compression=ssh.compression and self.may_compress())
+        wanted = ssh.compression or account.compression
+        return attrs.evolve(ssh, compression=wanted and self.may_compress())
 
     @asynccontextmanager
     async def _logged_in(self, account: SshAccount) -> AsyncGenerator[SshSession]:
@@ -237,7 +240,7 @@ class SshLogin:
                     identities=account.identities,
                     host_keys=account.host_keys,
                     host=host_name(self.user, self.agent),
-                    settings=self._ssh_settings(),
+                    settings=self._ssh_settings(account),
                 ) as session:
                     await session.ping()
                     setup.deadline = math.inf

@@ -424,18 +424,21 @@ async def test_without_a_record_no_request_is_done(sshd: Sshd, tmp_path: Path) -
             assert response.status is Status.NOT_ALLOWED
 
 
+@pytest.mark.parametrize("for_all", [True, False])
 @pytest.mark.parametrize(
     ("tier", "compressing"), [(PREMIUM, True), (attrs.evolve(PREMIUM, features=frozenset()), False)]
 )
 async def test_connections_are_compressed_where_the_tier_allows_it(
-    sshd: Sshd, tmp_path: Path, tier: Tier, *, compressing: bool
+    sshd: Sshd, tmp_path: Path, tier: Tier, *, compressing: bool, for_all: bool
 ) -> None:
-    settings = RelaySshSettings(session=SETTINGS, login=LoginSettings(ssh=SshSettings(compression=True)))
+    settings = RelaySshSettings(session=SETTINGS, login=LoginSettings(ssh=SshSettings(compression=for_all)))
     with trio.fail_after(20):
         async with (
             open_echo() as echo,
             open_relay_ssh_world(sshd, tmp_path, settings=settings, access=Access((FREE, tier))) as world,
         ):
+            assert isinstance(world.account, SshAccount)
+            world.account = attrs.evolve(world.account, compression=not for_all)
             assert await world.exchange(echo, b"hello" * 100_000) == b"hello" * 100_000
             [held] = world.relay._sides["alice", "nas"].pool._held  # pyright: ignore[reportPrivateUsage]
             assert held.session.compressing == compressing
