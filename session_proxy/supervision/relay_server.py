@@ -28,6 +28,7 @@ from session_proxy.profile.relay_model import RelayServer
 from session_proxy.profile.relay_policy import MINUTE, access_of, rate_limits_of
 from session_proxy.supervision.relay_cluster import RelayPeers, open_relay_peers
 from session_proxy.supervision.relay_files import follow, read_tls
+from session_proxy.supervision.relay_key_file import KeyFile
 from session_proxy.supervision.relay_logins import change_relay_ssh, open_relay_ssh
 from session_proxy.supervision.relay_pages import Routes, more_admin_routes, public_routes
 from session_proxy.supervision.relay_reload import RelayChange, compare_relays
@@ -83,6 +84,7 @@ class RelayServerDaemon:
     _audit: AuditFile | None = attrs.field(default=None, init=False)
     _entering: RelayAudit | None = attrs.field(default=None, init=False)
     _port: PublicPort | None = attrs.field(default=None, init=False)
+    _keys: KeyFile | None = attrs.field(default=None, init=False)
     _addresses: list[ListenAddress] = attrs.field(factory=list[ListenAddress], init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -186,6 +188,8 @@ class RelayServerDaemon:
         if self._relay_ssh is not None:
             change_relay_ssh(self._relay_ssh, server, self.log)
         service.trust(verifier)
+        assert self._keys is not None, "it came with the service"
+        self._keys.change(server.jwt, verifier)
         self._audit_config(reload="; ".join(changes.lines()) or "none")
         return self._addresses
 
@@ -202,6 +206,14 @@ class RelayServerDaemon:
             rates=rate_limits_of(config),
             grace=limits.grace,
         )
+
+        def trust(changed: Verifier) -> None:
+            service.trust(changed)
+            self.log.info("keys", file=self.config.jwt.keys.reference, keys=len(changed.keys))
+            self._audit_config(keys="the file has changed")
+
+        self._keys = KeyFile(trust, self._report("keys"), config.jwt, verifier)
+        background.start_soon(self._keys.run)
         path = config.jwt.revoked
         if path is not None:
 
