@@ -66,6 +66,8 @@ class PeerPath:
     _endpoint: Endpoint = attrs.field(repr=False)
     _path_mtu: int
     receiver: Receive | None = attrs.field(default=None, repr=False)
+    removed: bool = attrs.field(default=False, init=False)
+    """Whether the device does not know the peer any more: what is still sent is dropped."""
 
     @property
     def max_datagram_size(self) -> int:
@@ -82,7 +84,8 @@ class PeerPath:
 
     def send(self, datagrams: Sequence[Buffer]) -> None:
         """Send *datagrams* as one container. They may get lost, and do once the endpoint is closed."""
-        self._endpoint.send(self.peer, datagrams)
+        if not self.removed:
+            self._endpoint.send(self.peer, datagrams)
 
 
 class Endpoint:
@@ -146,6 +149,14 @@ class Endpoint:
     def forget(self, peer: Peer) -> None:
         """Drop the path of *peer*: what it sends goes to the endpoint's receiver again."""
         self._paths.pop(peer, None)
+
+    def remove(self, peer: Peer) -> None:
+        """Have the device forget *peer*, with its session and path."""
+        path = self._paths.pop(peer, None)
+        if path is not None:
+            path.removed = True
+        self.device.remove_peer(peer)
+        self.pump()
 
     def send(self, peer: Peer, plaintexts: Sequence[Buffer]) -> None:
         """Send *plaintexts* to *peer* as one container; see `Device.send`."""

@@ -24,7 +24,6 @@ from awg_obfs.idleness import IdleWatch
 from awg_obfs.limits import Limits
 from awg_obfs.policy import Policy
 from awg_obfs.protocol.address import Address
-from awg_obfs.protocol.device import Device
 from awg_obfs.protocol.messages import Buffer
 from awg_obfs.protocol.noise import NO_PRESHARED_KEY
 from awg_obfs.protocol.parameters import DEFAULT, Parameters
@@ -42,6 +41,8 @@ from awg_obfs.serving import ClientService, Services
 
 # Datagrams of a client that wait for its connection to be made here, which takes a turn of the scheduler.
 MAX_BACKLOG = 64
+
+UNKNOWN = "the server does not let this client in any more"
 
 # Streams that a client may have open beyond its limit: enough to tell it of the limit.
 SPARE_STREAMS = 64
@@ -106,6 +107,8 @@ class _Session:
     connection: QuicConnection | None = None
     service: ClientService | None = None
     since: float = 0.0
+    dropped: bool = False
+    """Whether its peer may not come in any more."""
     _backlog: list[Buffer] = attrs.field(factory=list[Buffer])
 
     def received(self, datagrams: Sequence[Buffer]) -> None:
@@ -153,7 +156,13 @@ class TunnelServer:
             idle=IdleWatch(settings.limits.idle),
             on_event=on_event,
         )
-        self._device = _make_device(settings)
+        self._device = make_device(
+            settings.private_key, settings.parameters, keepalive_padding=settings.keepalive_padding
+        )
+        # By public key.
+        self._peers: dict[bytes, tuple[ServerPeer, Peer]] = {}
+        for peer in settings.peers:
+            self._add(peer)
         self._endpoint: Endpoint | None = None
 
     @property
@@ -194,6 +203,22 @@ class TunnelServer:
             finally:
                 self._end_sessions()
 
+    def change_peers(self, peers: Sequence[ServerPeer]) -> None:
+        """Let these *peers* in from now on, and nobody else. Who is among them with the same keys and name stays.
+
+        Raises:
+          NoiseError, ValueError: a key is none, or not of one peer alone; then some may have been let in already.
+
+        """
+        wanted = {peer.public_key: peer for peer in peers}
+        for key, (known, _) in list(self._peers.items()):
+            new = wanted.get(key)
+            if new is None or (new.name, new.preshared_key) != (known.name, known.preshared_key):
+                self._remove(key)
+        for peer in peers:
+            if peer.public_key not in self._peers:
+                self._add(peer)
+
     async def drain(self) -> None:
         """Accept nothing new, and wait until what is open is over, or time is up."""
         self._services.draining.set()
@@ -204,6 +229,24 @@ class TunnelServer:
     def _running(self) -> Endpoint:
         assert self._endpoint is not None, "a server is handed out once it listens"
         return self._endpoint
+
+    def _add(self, peer: ServerPeer) -> None:
+        self._peers[peer.public_key] = (
+            peer,
+            self._device.add_peer(
+                peer.public_key, peer.preshared_key, last_timestamp=peer.last_timestamp, name=peer.name
+            ),
+        )
+
+    def _remove(self, key: bytes) -> None:
+        _, peer = self._peers.pop(key)
+        session = self._sessions.get(peer)
+        if session is not None:
+            session.dropped = True
+            if session.connection is not None:
+                session.connection.close(CloseCode.STOPPING, UNKNOWN)
+        self._quic_of.pop(peer, None)
+        self._running.remove(peer)
 
     def _end_sessions(self) -> None:
         for session in self._sessions.values():
@@ -239,6 +282,9 @@ class TunnelServer:
         self._nursery.start_soon(self._serve, peer, session)
 
     async def _serve(self, peer: Peer, session: _Session) -> None:
+        if session.dropped:
+            self._sessions.pop(peer, None)
+            return
         path = self._running.path(peer, path_mtu=self._settings.mtu)
         settings = self._quic_of.get(peer, self._quic)
         reason = ""
@@ -250,7 +296,8 @@ class TunnelServer:
                 await self._serve_connection(peer, session, connection)
             except ConnectionLostError as exc:
                 reason = str(exc.failure)
-                self._quic_of[peer] = settings_after(exc.failure, settings)
+                if not session.dropped:
+                    self._quic_of[peer] = settings_after(exc.failure, settings)
             finally:
                 if self._sessions.get(peer) is session:
                     del self._sessions[peer]
@@ -314,14 +361,3 @@ def _check_room(settings: ServerSettings) -> None:
             f"over {'IPv6' if ipv6 else 'IPv4'}, mtu {settings.mtu} and s4 {s4} leave QUIC {size} bytes of the "
             f"{QUIC_SMALLEST} that it needs; lower s4, or raise mtu"
         )
-
-
-def _make_device(settings: ServerSettings) -> Device:
-    device = make_device(
-        settings.private_key, settings.parameters, keepalive_padding=settings.keepalive_padding
-    )
-    for peer in settings.peers:
-        device.add_peer(
-            peer.public_key, peer.preshared_key, last_timestamp=peer.last_timestamp, name=peer.name
-        )
-    return device

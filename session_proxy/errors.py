@@ -14,6 +14,7 @@ SessionProxyError
     WorkerStartError            one of a relay server's processes does not start
     UpstreamStartError          an upstream that must work at the start does not
     OutcomeUnknownError         a request was sent, and nobody knows whether it was done
+    RequestInterruptedError     a person did not wait for the response to a request
     DialError                   a destination could not be reached; the subclass says why
         RefusedError            the destination refused the connection             (final)
         NotAllowedError         a rule or the far end forbids it                   (final)
@@ -165,6 +166,12 @@ class UpstreamStartError(SessionProxyError):
 
 class OutcomeUnknownError(SessionProxyError):
     """A request was sent, and no response came: nobody knows whether it was done."""
+
+
+class RequestInterruptedError(SessionProxyError):
+    """A person did not wait for the response to a request."""
+
+    exit_code = ExitCode.INTERRUPTED
 
 
 class DialError(SessionProxyError):

@@ -19,6 +19,7 @@ TWINLESS = {
     "awg_obfs/quic/settings.py": "values without behaviour",
     "session_proxy/events.py": "values without behaviour",
     "tunnel_relay/dial_events.py": "values without behaviour",
+    "tunnel_relay/dialing_end.py": "an interface; test_far_end.py and test_reaching.py check it",
     "tunnel_relay/errors.py": "values without behaviour",
     "session_proxy/outbound/transport.py": "an interface; every transport's test checks it",
     "session_proxy/outbound/links.py": "an interface; test_ssh_pool.py and test_port_pool.py check it",

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Protocol
 
 import attrs
 import trio
@@ -17,14 +16,13 @@ import trio
 from tunnel_relay.background import open_background
 from tunnel_relay.category import Category, category_of
 from tunnel_relay.dial_events import (
-    AuthenticationNeeded,
     DialEvent,
     DialFailed,
     Linked,
     LinkLost,
-    TokenRefreshed,
 )
 from tunnel_relay.dial_settings import DialSettings, TokenSource, connect_url
+from tunnel_relay.dialing_end import End, Remains
 from tunnel_relay.errors import (
     LinkLostError,
     TokenUnavailableError,
@@ -37,15 +35,9 @@ from tunnel_relay.link import Link
 from tunnel_relay.policy.selector import Endpoint, FailoverState, Rest, Selector
 from tunnel_relay.protocol.frames import LINK, Frame, FrameType
 from tunnel_relay.protocol.greetings import read_go_away
-from tunnel_relay.protocol.tokens import expiry_of
 from tunnel_relay.protocol.upgrade import SUBPROTOCOL, UNAUTHORIZED
+from tunnel_relay.token_refreshing import TokenRefreshing
 from tunnel_relay.websocket import open_websocket
-
-# Seconds before a token expires at which another one is asked for, where it holds for long enough; else at half time.
-REFRESH_AHEAD = 60.0
-
-# Seconds between two attempts to get a token that holds for longer.
-REFRESH_PAUSE = 15.0
 
 # A server that says goodbye sooner than this, in seconds, is none to come back to at once.
 POLITE = 1.0
@@ -59,32 +51,6 @@ HTTP_UNAUTHORIZED = 401
 SLOW = (400, HTTP_UNAUTHORIZED, 403, 404, 426)
 
 
-class End(Protocol):
-    """What uses a link: `Offering` or `Reaching`."""
-
-    @property
-    def wanted(self) -> bool:
-        """Whether something waits for a link: streams that would go on."""
-        ...
-
-    @property
-    def stays(self) -> bool:
-        """Whether there are streams that end with the server, which is about to end, so that it is stayed with."""
-        ...
-
-    def attach(self, link: Link) -> None:
-        """Use *link* from now on."""
-        ...
-
-    def detach(self) -> None:
-        """The link is lost."""
-        ...
-
-    def heed(self, frame: Frame) -> None:
-        """Heed what came over the link."""
-        ...
-
-
 @attrs.define(eq=False)
 class _Held:
     """A link that is up."""
@@ -94,6 +60,9 @@ class _Held:
     scope: trio.CancelScope
     why: str = ""
     """Why we end it ourselves."""
+    asked: trio.Event = attrs.field(factory=trio.Event)
+    """Set when the server asks us to go elsewhere."""
+    remains: Remains | None = None
 
 
 @attrs.define(eq=False)
@@ -127,8 +96,7 @@ class Dialing:
     _selector: Selector = attrs.field(init=False)
     _held: _Held | None = attrs.field(default=None, init=False)
     _changed: trio.Event = attrs.field(factory=trio.Event, init=False)
-    _is_asked_for: bool = attrs.field(default=False, init=False)
-    """Whether somebody has been told to log in again, since there was a token that works."""
+    _refreshing: TokenRefreshing = attrs.field(init=False)
     _failures: int = attrs.field(default=0, init=False)
     """Since the last link."""
     _refused: bool = attrs.field(default=False, init=False)
@@ -138,6 +106,7 @@ class Dialing:
 
     def __attrs_post_init__(self) -> None:
         self._selector = Selector(self.settings.endpoints, self.rng, self.settings.selector)
+        self._refreshing = TokenRefreshing(self.token, self.unix_time, self.notify)
 
     @property
     def linked(self) -> bool:
@@ -174,6 +143,15 @@ class Dialing:
         if self._held is None:
             self._selector.demand(trio.current_time())
             self._change()
+
+    def dial_anew(self, why: str) -> None:
+        """Leave the link that there is, for the reason *why*, and dial again with what is known now."""
+        held = self._held
+        if held is not None:
+            held.why = why
+            held.scope.cancel()
+        else:
+            self.demand()
 
     async def wait_sent(self) -> None:
         """Wait until all that there is to send now has been given to the network, where there is a link."""
@@ -221,7 +199,7 @@ class Dialing:
         began = trio.current_time()
         held: _Held | None = None
 
-        def linked(link: Link) -> None:
+        def linked(new: _Held) -> None:
             nonlocal held
             self._attempt = None
             if self._held is not None and self.end.stays:
@@ -229,7 +207,7 @@ class Dialing:
                 scope.cancel()
                 return
             scope.deadline = math.inf
-            held = _Held(endpoint, link, scope)
+            held = new
             self._take(held, trio.current_time() - began)
             task_status.started()
 
@@ -242,7 +220,7 @@ class Dialing:
                 token = (await self.token(anew=self._refused)).strip()
                 began = trio.current_time()
                 scope.deadline = began + self.settings.connect
-                await self._link(endpoint, token, linked)
+                await self._link(endpoint, token, scope, linked)
             except (WebSocketError, LinkLostError, TokenUnavailableError) as exc:
                 failure = exc
         if held is not None:
@@ -257,7 +235,9 @@ class Dialing:
             self._selector.failed(endpoint, "it had not answered when the other link was lost", now)
         task_status.started()
 
-    async def _link(self, endpoint: Endpoint, token: str, linked: Callable[[Link], None]) -> None:
+    async def _link(
+        self, endpoint: Endpoint, token: str, scope: trio.CancelScope, linked: Callable[[_Held], None]
+    ) -> None:
         """Dial *endpoint* with *token*, tell of the link, and carry its frames.
 
         Raises:
@@ -273,27 +253,43 @@ class Dialing:
             headers=[("Authorization", f"Bearer {token}")],
             subprotocol=SUBPROTOCOL,
         ) as websocket:
-            link = Link(websocket, lambda frame: self._heed(link, frame), settings.link)
-            linked(link)
+            link = Link(websocket, lambda frame: self._heed(held, frame), settings.link)
+            held = _Held(endpoint, link, scope)
+            linked(held)
             async with open_background() as nursery:
-                nursery.start_soon(self._refresh, link, token)
+                nursery.start_soon(self._refreshing.run, link, token)
+                nursery.start_soon(self._leave_when_asked, held)
                 await link.run()
 
-    def _heed(self, link: Link, frame: Frame) -> None:
+    def _heed(self, held: _Held, frame: Frame) -> None:
         if frame.session == LINK and frame.type is FrameType.GOAWAY:
-            held = self._held
-            if held is not None and held.link is link and not self.end.stays:
-                # Another server, or the same one when it is back, takes over.
-                held.why = read_go_away(frame.payload).detail
-                held.scope.cancel()
-        elif self._held is not None and self._held.link is link:
+            held.why = held.why or read_go_away(frame.payload).detail
+            held.asked.set()
+        elif held.remains is not None:
+            held.remains.heed(frame)
+        elif self._held is held:
             self.end.heed(frame)
+
+    async def _leave_when_asked(self, held: _Held) -> None:
+        """End a link when its server asks for that: another one, or the same one when it is back, takes over."""
+        await held.asked.wait()
+        await self.end.wait_free()
+        if self._held is held:
+            held.remains = self.end.leave()
+        if held.remains is not None:
+            self._release(held, LinkLostError(held.why))
+            try:
+                await held.remains.wait_over()
+            finally:
+                held.remains.detach()
+        held.scope.cancel()
 
     def _take(self, held: _Held, setup: float) -> None:
         """Use a link that came up."""
         before, self._held = self._held, held
         self._selector.connected(held.endpoint, trio.current_time())
-        self._refused = self._is_asked_for = False
+        self._refused = False
+        self._refreshing.works()
         self._failures = 0
         self.reconnections += 1
         self._set("")
@@ -309,8 +305,12 @@ class Dialing:
         if self._held is not held:
             # Another one has its place.
             return
-        self._held = None
         self.end.detach()
+        self._release(held, failure)
+
+    def _release(self, held: _Held, failure: Exception) -> None:
+        """Note that there is no link that is used."""
+        self._held = None
         if self._attempt is not None:
             # It was to go back: while it is waited for, nothing is dialled that may answer sooner.
             self._attempt.cancel()
@@ -348,44 +348,12 @@ class Dialing:
             retry_after=rejected.retry_after if rejected else 0.0,
         )
         if slow and category is Category.AUTHENTICATION:
-            self._ask_for_authentication(str(failure))
+            self._refreshing.ask_a_person(str(failure))
         if self._held is None:
             self._failures += 1
             self.category = category
             self._set(self._selector.state().reason)
         self.notify(DialFailed(endpoint.url, str(failure), category, rest))
-
-    async def _refresh(self, link: Link, token: str) -> None:
-        """Give the relay another token in time, for as long as the link lives."""
-        while True:
-            expires = expiry_of(token)
-            if expires is None:
-                return
-            left = expires - self.unix_time()
-            await trio.sleep(max(left - REFRESH_AHEAD, left / 2, 0.0))
-            token = await self._newer(token, expires)
-            link.send(Frame(FrameType.REFRESH, payload=token.encode()))
-            self._is_asked_for = False
-            self.notify(TokenRefreshed(expiry_of(token)))
-
-    async def _newer(self, token: str, expires: float) -> str:
-        """Return a token that holds for longer than *token*, whenever there is one."""
-        while True:
-            try:
-                newer = (await self.token(anew=True)).strip()
-            except TokenUnavailableError as exc:
-                self._ask_for_authentication(str(exc))
-            else:
-                until = expiry_of(newer)
-                if newer != token and (until is None or until > expires):
-                    return newer
-                self._ask_for_authentication("the token expires soon, and there is no newer one")
-            await trio.sleep(REFRESH_PAUSE)
-
-    def _ask_for_authentication(self, reason: str) -> None:
-        if not self._is_asked_for:
-            self._is_asked_for = True
-            self.notify(AuthenticationNeeded(reason))
 
     def _set(self, reason: str) -> None:
         self.reason, self.since = reason, trio.current_time()

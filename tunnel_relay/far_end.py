@@ -40,6 +40,39 @@ class _Kept:
     live: LiveSession
     fence: int = 0
     label: int = LINK
+    at: _Attached | None = None
+
+
+@attrs.define(eq=False)
+class _Attached:
+    """A link that is used, and the sessions that it carries, by label; it is a `tunnel_relay.dialing_end.Remains`."""
+
+    far_end: FarEnd
+    link: FrameCarrier
+    labels: dict[int, _Kept] = attrs.field(factory=dict[int, _Kept])
+
+    def heed(self, frame: Frame) -> None:
+        """See `FarEnd.heed`."""
+        self.far_end.heed_at(self, frame)
+
+    def detach(self) -> None:
+        """The link is lost, or left."""
+        for kept in self.labels.values():
+            kept.live.detach()
+        self.labels.clear()
+
+    def busy(self) -> LiveSession | None:
+        """Return a session that has streams, or what they have sent; None where none has."""
+        return next((kept.live for kept in self.labels.values() if kept.live.busy), None)
+
+    async def wait_over(self) -> None:
+        """Wait until no stream goes over it, and all that was sent has arrived."""
+        while (live := self.busy()) is not None:
+            await live.wait_room()
+
+    def go_away(self, label: int, detail: str, *, lost: bool = True) -> None:
+        """Tell the other end that a session leads nowhere."""
+        self.link.send(Frame(FrameType.GOAWAY, label, payload=write(GoAway(lost=lost, detail=detail))))
 
 
 @attrs.define(eq=False)
@@ -67,8 +100,7 @@ class FarEnd:
     record: str = ""
     draining: str = attrs.field(default="", init=False)
     _sessions: dict[str, _Kept] = attrs.field(factory=dict[str, _Kept], init=False)
-    _labels: dict[int, _Kept] = attrs.field(factory=dict[int, _Kept], init=False)
-    _link: FrameCarrier | None = attrs.field(default=None, init=False)
+    _attached: _Attached | None = attrs.field(default=None, init=False)
     _served: int = attrs.field(default=0, init=False)
     """Streams that lead somewhere, or will."""
     _over: trio.Event = attrs.field(factory=trio.Event, init=False)
@@ -90,8 +122,12 @@ class FarEnd:
 
     @property
     def stays(self) -> bool:
-        """Nothing here ends with the server that leads here."""
+        """What ends with the server that leads here is its own; see `leave`."""
         return False
+
+    async def wait_free(self) -> None:
+        """See `stays`."""
+        await trio.lowlevel.checkpoint()
 
     async def wait_streams_over(self) -> None:
         """Wait until there is no stream."""
@@ -107,14 +143,24 @@ class FarEnd:
     def attach(self, link: FrameCarrier) -> None:
         """Use *link* from now on."""
         self.detach()
-        self._link = link
+        self._attached = _Attached(self, link)
 
     def detach(self) -> None:
         """The link is lost; clients come back over another one."""
-        for kept in self._labels.values():
-            kept.live.detach()
-        self._labels.clear()
-        self._link = None
+        if self._attached is not None:
+            self._attached.detach()
+            self._attached = None
+
+    def leave(self) -> _Attached | None:
+        """Leave a server that ends; return what goes on over its link until it ends, or None where nothing does.
+
+        That is what the server itself has here: clients have been told to come another way.
+        """
+        attached = self._attached
+        if attached is None or attached.busy() is None:
+            return None
+        self._attached = None
+        return attached
 
     def heed(self, frame: Frame) -> None:
         """Heed what came over the link.
@@ -123,18 +169,23 @@ class FarEnd:
           RelayProtocolError: it is nonsense.
 
         """
+        if self._attached is not None:
+            self.heed_at(self._attached, frame)
+
+    def heed_at(self, at: _Attached, frame: Frame) -> None:
+        """Heed what came over one of the links; see `heed`."""
         if frame.session == LINK:
             raise RelayProtocolError(f"{frame.type.name} does not concern a link")
         if frame.type is FrameType.HELLO:
-            self._begin(frame)
+            self._begin(at, frame)
         elif frame.type is FrameType.RESUME:
-            self._resume(frame.session, read_resume(frame.payload))
+            self._resume(at, frame.session, read_resume(frame.payload))
         else:
-            kept = self._labels.get(frame.session)
+            kept = at.labels.get(frame.session)
             if kept is None:
                 return
             if frame.type is FrameType.GOAWAY:
-                del self._labels[frame.session]
+                del at.labels[frame.session]
                 word = read_go_away(frame.payload)
                 if word.lost:
                     # The client will not come back.
@@ -144,15 +195,15 @@ class FarEnd:
             else:
                 kept.live.receive(frame)
 
-    def _begin(self, frame: Frame) -> None:
+    def _begin(self, at: _Attached, frame: Frame) -> None:
         hello = read_hello(frame.payload)
         kept = self._sessions.get(hello.token)
         if kept is None and self.draining:
             # There may be another one to go to, or there will be.
-            self._go_away(frame.session, self.draining, lost=False)
+            at.go_away(frame.session, self.draining, lost=False)
             return
         if kept is None and len(self._sessions) >= self.settings.sessions:
-            self._go_away(frame.session, f"{len(self._sessions)} sessions are kept already", lost=False)
+            at.go_away(frame.session, f"{len(self._sessions)} sessions are kept already", lost=False)
             return
         if kept is None:
             live = LiveSession.new(
@@ -160,44 +211,43 @@ class FarEnd:
             )
             kept = self._sessions[hello.token] = _Kept(live)
             self.nursery.start_soon(self._keep, hello.token, kept)
-        self._attach(kept, frame.session, 0, hello.fence)
+        self._attach(at, kept, frame.session, 0, hello.fence)
 
-    def _resume(self, label: int, resume: Resume) -> None:
+    def _resume(self, at: _Attached, label: int, resume: Resume) -> None:
         kept = self._sessions.get(resume.token)
         if kept is None:
-            self._go_away(label, "the session is not known here (any more)")
+            at.go_away(label, "the session is not known here (any more)")
         else:
-            self._attach(kept, label, resume.received, resume.fence)
+            self._attach(at, kept, label, resume.received, resume.fence)
 
-    def _attach(self, kept: _Kept, label: int, received: int, fence: int) -> None:
-        assert self._link is not None
+    def _attach(self, at: _Attached, kept: _Kept, label: int, received: int, fence: int) -> None:
         if fence <= kept.fence:
-            self._go_away(label, "a later connection has the session")
+            at.go_away(label, "a later connection has the session")
             return
-        if self._labels.get(kept.label) is kept:
-            del self._labels[kept.label]
-            self._go_away(kept.label, "a later connection has the session")
-        kept.fence, kept.label = fence, label
-        self._labels[label] = kept
+        self._part(kept, "a later connection has the session")
+        kept.fence, kept.label, kept.at = fence, label, at
+        at.labels[label] = kept
         arrived = kept.live.session.received
         welcome = Welcome(instance=self.instance, received=arrived, record=self.record)
-        self._link.send(Frame(FrameType.WELCOME, label, payload=write(welcome)))
+        at.link.send(Frame(FrameType.WELCOME, label, payload=write(welcome)))
         try:
-            kept.live.attach(self._link, label, received)
+            kept.live.attach(at.link, label, received)
         except RelayProtocolError as exc:
             kept.live.lose(str(exc))
 
-    def _go_away(self, label: int, detail: str, *, lost: bool = True) -> None:
-        assert self._link is not None
-        self._link.send(Frame(FrameType.GOAWAY, label, payload=write(GoAway(lost=lost, detail=detail))))
+    @staticmethod
+    def _part(kept: _Kept, detail: str) -> None:
+        """Tell whoever leads a session here that it is over there."""
+        at = kept.at
+        if at is not None and at.labels.get(kept.label) is kept:
+            del at.labels[kept.label]
+            at.go_away(kept.label, detail)
 
     async def _keep(self, token: str, kept: _Kept) -> None:
         await kept.live.run()
         del self._sessions[token]
-        if self._labels.get(kept.label) is kept:
-            # The client has broken the rules, or it was given up here; there is nothing to come back to.
-            del self._labels[kept.label]
-            self._go_away(kept.label, kept.live.session.lost or "")
+        # Where the client has broken the rules, or it was given up here, there is nothing to come back to.
+        self._part(kept, kept.live.session.lost or "")
 
     def _opened(self, stream: RelayStream, request: bytes) -> None:
         refusal = read_refusal(request)

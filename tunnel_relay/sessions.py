@@ -144,6 +144,11 @@ class LiveSession:
         """How many streams there are."""
         return len(self._streams)
 
+    @property
+    def busy(self) -> bool:
+        """Whether there are streams, or some of what was sent has not arrived."""
+        return bool(self._streams) or (self.session.lost is None and self.session.unacknowledged)
+
     async def wait_lost(self) -> str:
         """Return why the session is lost, once it is."""
         while self.session.lost is None:
@@ -178,14 +183,18 @@ class LiveSession:
     def forget(self, stream: RelayStream) -> None:
         """The stream is closed."""
         self._streams.pop(stream.number, None)
+        self._wake()
 
     def _tell(self) -> None:
         for event in self.session.take_events():
             self._heed(event)
         # Acknowledgements make room for all.
+        self._wake()
+        self._asking.wake()
+
+    def _wake(self) -> None:
         while self._waiting:
             self._waiting.popleft().set()
-        self._asking.wake()
 
     def _heed(self, event: SessionEvent) -> None:
         if isinstance(event, RequestReceived | ResponseReceived | RequestLost):

@@ -16,7 +16,8 @@ from session_proxy.observability.sink import LineSink
 from session_proxy.outbound.transport import Services
 from session_proxy.policy.rules import DIRECT
 from session_proxy.profile.awg_loading import load_awg_client, load_awg_server
-from session_proxy.profile.awg_model import SERVER
+from session_proxy.profile.awg_model import SERVER, AwgServer
+from session_proxy.profile.loading import Warn
 from session_proxy.profile.model import Profile
 from session_proxy.supervision.awg_server import AwgServerDaemon
 from session_proxy.supervision.lifecycle import Lifecycle, Phase
@@ -64,11 +65,10 @@ class ServerComposer:
 
     def __call__(self, log: Log, sink: LineSink) -> Composition:
         """Load the file and return its server, ready to run; raises `ProfileError`."""
-        server = load_awg_server(self.file, environ=self.environ, warn=_warning_to(log))
-        name = service_name(self.name or server.name)
+        server = self.load(_warning_to(log))
+        again = attrs.evolve(self, file=self.file.absolute())
         metrics, lifecycle = Metrics(), Lifecycle()
-        state = server.state or state_dir(self.environ)
-        daemon = AwgServerDaemon(attrs.evolve(server, name=name, state=state), log, metrics)
+        daemon = AwgServerDaemon(server, log, metrics, again.load)
 
         def is_ready() -> bool:
             return lifecycle.phase is Phase.READY and not daemon.obstacles()
@@ -81,12 +81,21 @@ class ServerComposer:
             streams=daemon.streams,
         )
         settings = ServiceSettings(
-            name=name,
+            name=server.name,
             drain=server.limits.drain,
             admin=None if server.admin is None else server.admin.listen,
-            control=control_path(name, self.environ),
+            control=control_path(server.name, self.environ),
         )
         return Composition(daemon=daemon, settings=settings, lifecycle=lifecycle)
+
+    def load(self, warn: Warn) -> AwgServer:
+        """Return what the file says now; raises `ProfileError`."""
+        server = load_awg_server(self.file, environ=self.environ, warn=warn)
+        return attrs.evolve(
+            server,
+            name=service_name(self.name or server.name),
+            state=server.state or state_dir(self.environ),
+        )
 
 
 def _warning_to(log: Log) -> Callable[[str], None]:

@@ -11,7 +11,9 @@ import attrs
 from session_proxy.cli.daemons import Composition
 from session_proxy.observability.logging import Log
 from session_proxy.observability.sink import LineSink
+from session_proxy.profile.loading import Warn
 from session_proxy.profile.relay_loading import load_relay_agent
+from session_proxy.profile.relay_model import RelayAgent
 from session_proxy.supervision.lifecycle import Lifecycle
 from session_proxy.supervision.places import control_path, service_name, state_dir
 from session_proxy.supervision.relay_agent import RelayAgentDaemon
@@ -29,16 +31,22 @@ class RelayAgentComposer:
     def __call__(self, log: Log, sink: LineSink) -> Composition:
         """Load the file and return its agent, ready to run; raises `ProfileError`."""
         del sink
-        agent = load_relay_agent(
-            self.file, environ=self.environ, warn=lambda text: log.warning("profile", message=text)
-        )
-        name = service_name(self.name or agent.control)
-        state = agent.state or state_dir(self.environ)
-        daemon = RelayAgentDaemon(attrs.evolve(agent, control=name, state=state), log, self.environ)
+        agent = self.load(lambda text: log.warning("profile", message=text))
+        again = attrs.evolve(self, file=self.file.absolute())
         settings = ServiceSettings(
-            name=name,
+            name=agent.control,
             drain=agent.limits.drain,
             admin=None if agent.admin is None else agent.admin.listen,
-            control=control_path(name, self.environ),
+            control=control_path(agent.control, self.environ),
         )
+        daemon = RelayAgentDaemon(agent, log, self.environ, again.load)
         return Composition(daemon=daemon, settings=settings, lifecycle=Lifecycle())
+
+    def load(self, warn: Warn) -> RelayAgent:
+        """Return what the file says now; raises `ProfileError`."""
+        agent = load_relay_agent(self.file, environ=self.environ, warn=warn)
+        return attrs.evolve(
+            agent,
+            control=service_name(self.name or agent.control),
+            state=agent.state or state_dir(self.environ),
+        )

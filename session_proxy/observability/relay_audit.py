@@ -22,6 +22,7 @@ from tunnel_relay.server.events import (
     LimitReached,
     LinkClosed,
     LinkOpened,
+    LoggedIn,
     RateExceeded,
     RelayEvent,
     SessionRefused,
@@ -83,7 +84,12 @@ class RelayAudit:
 
     def _add_once(self, entry: AuditEntry) -> None:
         who = entry.user or address_key(entry.address)
-        key = (who, entry.action.value, *(str(entry.details.get(detail, "")) for detail in _KINDS))
+        key = (
+            who,
+            entry.action.value,
+            entry.resource,
+            *(str(entry.details.get(detail, "")) for detail in _KINDS),
+        )
         more = self._quiet.passes(key, entry, entry.time)
         if more is not None:
             self._add(entry, more)
@@ -148,6 +154,12 @@ def entries_of(event: RelayEvent, now: float) -> Iterator[AuditEntry]:
             yield attrs.evolve(failed, action=Action.RATE_LIMIT, details=details)
         case SessionRefused(detail=detail):
             yield attrs.evolve(failed, action=Action.ERROR, details={"detail": detail})
+        case LoggedIn(agent=agent, login=login, ok=True, host_key=key, recorded=recorded):
+            details = {"login": login, "host_key": key, "recorded": recorded}
+            yield attrs.evolve(about, action=Action.LOGIN, resource=agent, details=details)
+        case LoggedIn(agent=agent, login=login, detail=detail):
+            details = {"login": login, "detail": detail}
+            yield attrs.evolve(failed, action=Action.LOGIN, resource=agent, details=details)
         case Answered():
             return
 

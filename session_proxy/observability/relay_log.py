@@ -22,6 +22,7 @@ from tunnel_relay.server.events import (
     LimitReached,
     LinkClosed,
     LinkOpened,
+    LoggedIn,
     RateExceeded,
     RelayEvent,
     SessionRefused,
@@ -60,6 +61,9 @@ class RelayLog:
 
     def __call__(self, event: RelayEvent) -> None:
         """Write the line that *event* deserves, if the level lets it through."""
+        if isinstance(event, LoggedIn):
+            # Whoever speaks SSH writes more of it.
+            return
         if isinstance(event, Answered) and not self.log.is_enabled_for(logging.DEBUG):
             # There are dozens of them a second for each user.
             return
@@ -113,6 +117,10 @@ def relay_line(event: RelayEvent) -> RelayLine:
             return RelayLine("warning", "limit reached", detail, user, Context(times=times))
         case SessionRefused(user=user, detail=detail):
             return RelayLine("warning", "session refused", detail, user, Context())
+        case LoggedIn(user=user, agent=agent, ok=ok, detail=detail):
+            return RelayLine(
+                "debug", "login", detail or "the relay has logged in", user, Context(agent=agent, ok=ok)
+            )
         case Answered(user=user, kind=kind, ok=ok, seconds=seconds):
             message = "done" if ok else "refused"
             return RelayLine("debug", kind.value, message, user, Context(seconds=round(seconds, 6)))

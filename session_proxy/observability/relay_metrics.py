@@ -32,6 +32,7 @@ from tunnel_relay.server.events import (
     LimitReached,
     LinkClosed,
     LinkOpened,
+    LoggedIn,
     RateExceeded,
     RelayEvent,
     SessionRefused,
@@ -256,6 +257,9 @@ class RelayMetrics(Collector):
                 values["sproxy_relay_sessions_refused_total"][()] += 1
             case TokenRefreshed():
                 values["sproxy_relay_tokens_refreshed_total"][()] += 1
+            case LoggedIn():
+                # How many connections there are is a figure.
+                return
             case _:
                 assert_never(event)
 

@@ -51,6 +51,10 @@ class SecretTokens:
     def __attrs_post_init__(self) -> None:
         self._token = self._secret.reveal()
 
+    def change(self, secret: Secret) -> None:
+        """Give tokens of *secret* from now on."""
+        self._secret, self._token = secret, secret.reveal()
+
     async def __call__(self, *, anew: bool) -> str:
         """See `tunnel_relay.dial_settings.TokenSource`."""
         if anew:

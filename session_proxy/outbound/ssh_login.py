@@ -89,7 +89,7 @@ class SshLogin:
                 identities=identities,
                 host_keys=known_hosts,
                 host=host,
-                settings=settings,
+                settings=attrs.evolve(settings or SshSettings(), compression=self.ssh.compression),
             ) as session:
                 self._tell_about(session, host)
                 yield SshLink(session)

@@ -140,6 +140,7 @@ class Ssh:
           is known. A key that changed is refused by both.
       known_hosts: OpenSSH's file of host keys; instances are recorded there by their id.
       port: The port on which the instance's sshd listens.
+      compression: Compresses what goes through the connection, which pays on slow links only.
 
     """
 
@@ -151,6 +152,7 @@ class Ssh:
     host_keys: Literal["accept-new", "strict"] = "accept-new"
     known_hosts: Path = Path("~/.ssh/known_hosts")
     port: int = attrs.field(default=22, metadata={"minimum": 1, "maximum": 65535})
+    compression: bool = False
 
 
 @attrs.frozen(kw_only=True)

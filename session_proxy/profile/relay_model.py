@@ -48,7 +48,7 @@ class RelayJwt:
 
     Attributes:
       algorithms: By which of them a token may be signed; one or a list.
-      keys: What verifies them: a JWKS, a key in PEM, or the secret of `HS256`.
+      keys: What verifies them: a JWKS, a key in PEM, or the secret of `HS256`. A file is read again when it changes.
       audience: Whom a token must be for.
       revoked: A file that names the tokens that do not count any more, one a line, by their `jti`, or the SHA-256 of
           the whole token where it has none. It is read again when it changes.

@@ -25,9 +25,9 @@ class Secret:
         """Return the secret itself, to hand it to what needs it."""
         return self._value
 
-    def __reduce__(self) -> tuple[type[Secret], tuple[str, str, str]]:
-        """Let another process of ours have it, which cannot read it anew."""
-        return Secret, (self.source, self.reference, self._value)
+    def __reduce__(self) -> tuple[type[Secret], tuple[str, str, str, Callable[[], str] | None]]:
+        """Let another process of ours have it."""
+        return Secret, (self.source, self.reference, self._value, self.again)
 
     def __repr__(self) -> str:
         return f"<secret from {self.source}{f' {self.reference}' if self.reference else ''}>"

@@ -62,7 +62,7 @@ class SecretSources:
     """Reads secrets for a file in the folder *base*, with the variables in *environ*."""
 
     base: Path
-    environ: Mapping[str, str] = attrs.field(repr=False)
+    environ: Mapping[str, str] = attrs.field(repr=False, converter=dict[str, str])
 
     def read(self, text: str) -> Secret:
         """Return the secret that *text* names; text without a known prefix is the secret.

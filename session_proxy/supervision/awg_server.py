@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 
 import attrs
 import trio
@@ -34,7 +35,7 @@ from awg_obfs.protocol.keys import key_from_text, public_key_of
 from awg_obfs.protocol.noise import NO_PRESHARED_KEY
 from awg_obfs.protocol.peers import Peer
 from awg_obfs.server import ServerPeer, ServerSettings, SessionStatistics, TunnelServer, serve_tunnels
-from session_proxy.errors import ListenError, ProfileError, TransportDownError
+from session_proxy.errors import ListenError, ProfileError, ReloadError, TransportDownError
 from session_proxy.events import AwgHappened, ConnectionClosed, Event, Listening, UdpAssociationClosed
 from session_proxy.observability.http import Handler
 from session_proxy.observability.logging import EventLog, Log
@@ -43,7 +44,9 @@ from session_proxy.outbound.awg_figures import AwgFigures, Quantiles, SessionFig
 from session_proxy.policy.rules import DIRECT
 from session_proxy.profile.awg_model import AwgPeer, AwgServer
 from session_proxy.profile.awg_summary import server_summary
+from session_proxy.profile.loading import Warn
 from session_proxy.profile.model import ListenAddress
+from session_proxy.supervision.awg_reload import AwgServerChange, compare_awg_servers
 from session_proxy.supervision.handshake_times import HandshakeTimes, StateError
 from session_proxy.supervision.peer_moves import PeerMoves
 from session_proxy.supervision.status import AwgServerStatus, PeerStatus, TrafficStatus
@@ -68,17 +71,29 @@ class PeerRecord:
 
 
 class AwgServerDaemon:
-    """One ``server.toml``, served. Run it with `session_proxy.supervision.service.run_service`."""
+    """One ``server.toml``, served. Run it with `session_proxy.supervision.service.run_service`.
 
-    def __init__(self, server: AwgServer, log: Log, metrics: Metrics) -> None:
+    *load* reads the file anew; None where there is none.
+    """
+
+    def __init__(
+        self,
+        server: AwgServer,
+        log: Log,
+        metrics: Metrics,
+        load: Callable[[Warn], AwgServer] | None = None,
+    ) -> None:
         self.config = server
+        self.load = load
         # Told later, when the folder that it was looked up from may be gone.
         self._file = str(server.file.absolute()) if server.file else ""
         self._log = log
         self._metrics = metrics
         self._consumers = (EventLog(log), metrics)
         self._numbers = itertools.count(1)
-        self._records = {peer.name: PeerRecord(PeerMoves(peer.name, log)) for peer in server.peers}
+        # Of all peers that there have been: what they had open may end after they are gone.
+        self._records: dict[str, PeerRecord] = {}
+        self._remember(server.peers)
         self._total = self._sent = self._received = 0
         self._running: TunnelServer | None = None
         self._times: HandshakeTimes | None = None
@@ -129,6 +144,41 @@ class AwgServerDaemon:
             # Of an address that is written out, the file's checks have told.
             raise ListenError(f"cannot serve peers at {config.listen}: {exc}") from exc
 
+    @contextlib.asynccontextmanager
+    async def prepare(self) -> AsyncGenerator[AwgServerChange]:
+        """See `session_proxy.supervision.reload.Reloadable.prepare`.
+
+        Raises:
+          ReloadError: there is nothing to read, or what changed cannot be taken over.
+          ProfileError: the file is wrong.
+
+        """
+        load = self.load
+        if load is None:
+            raise ReloadError("it runs without a file to read anew")
+        warnings: list[str] = []
+        server = await trio.to_thread.run_sync(load, warnings.append, abandon_on_cancel=True)
+        for warning in warnings:
+            self._log.warning("profile", message=warning)
+        yield AwgServerChange(self, server, compare_awg_servers(self.config, server))
+
+    def adopt(self, server: AwgServer) -> Sequence[ListenAddress]:
+        """Let in whom *server* does: who is gone, or another one now, is parted from."""
+        running = self._running
+        assert running is not None, "it is ready"
+        self.config = server
+        self._remember(server.peers)
+        running.change_peers(server_peers(server, self._times))
+        return [ListenAddress(*running.address)]
+
+    def _remember(self, peers: Sequence[AwgPeer]) -> None:
+        for peer in peers:
+            if peer.name not in self._records:
+                self._records[peer.name] = PeerRecord(PeerMoves(peer.name, self._log))
+
+    def _shown(self) -> dict[str, PeerRecord]:
+        return {peer.name: self._records[peer.name] for peer in self.config.peers}
+
     def notify(self, event: Event) -> None:
         """Tell everybody who counts or logs."""
         for consume in self._consumers:
@@ -177,7 +227,7 @@ class AwgServerDaemon:
         status = AwgServerStatus(
             file=self._file,
             connections=traffic,
-            peers={name: _peer_status(record, sessions.get(name)) for name, record in self._records.items()},
+            peers={name: _peer_status(record, sessions.get(name)) for name, record in self._shown().items()},
             rejections={reason.value: number for reason, number in self._rejections().items()},
         )
         return attrs.asdict(status)
@@ -191,7 +241,7 @@ class AwgServerDaemon:
         sessions = self._sessions()
         return AwgFigures(
             sessions=tuple(
-                _peer_figures(name, record, sessions.get(name)) for name, record in self._records.items()
+                _peer_figures(name, record, sessions.get(name)) for name, record in self._shown().items()
             ),
             rejections={reason.value: number for reason, number in self._rejections().items()},
         )
@@ -248,24 +298,11 @@ class AwgServerDaemon:
 def server_settings(server: AwgServer, times: HandshakeTimes | None = None) -> ServerSettings:
     """Return what the library needs to know of *server*; *times* are what is remembered of its peers."""
     limits = server.limits
-
-    def stamp(key: bytes) -> bytes:
-        return b"" if times is None else times.of(key)
-
-    def peer(config: AwgPeer) -> ServerPeer:
-        key, shared = key_from_text(config.public_key.reveal()), config.preshared_key
-        return ServerPeer(
-            name=config.name,
-            public_key=key,
-            preshared_key=NO_PRESHARED_KEY if shared is None else key_from_text(shared.reveal()),
-            last_timestamp=stamp(key),
-        )
-
     return ServerSettings(
         listen=(server.listen.host, server.listen.port),
         private_key=key_from_text(server.private_key.reveal()),
         parameters=server.awg,
-        peers=tuple(map(peer, server.peers)),
+        peers=server_peers(server, times),
         policy=Policy(allow=server.policy.allow, deny=server.policy.deny),
         limits=Limits(
             sessions=limits.sessions,
@@ -280,6 +317,24 @@ def server_settings(server: AwgServer, times: HandshakeTimes | None = None) -> S
         keepalive_padding=server.keepalive_padding,
         mtu=server.mtu,
     )
+
+
+def server_peers(server: AwgServer, times: HandshakeTimes | None = None) -> tuple[ServerPeer, ...]:
+    """Return who may come in; see `server_settings`."""
+
+    def stamp(key: bytes) -> bytes:
+        return b"" if times is None else times.of(key)
+
+    def peer(config: AwgPeer) -> ServerPeer:
+        key, shared = key_from_text(config.public_key.reveal()), config.preshared_key
+        return ServerPeer(
+            name=config.name,
+            public_key=key,
+            preshared_key=NO_PRESHARED_KEY if shared is None else key_from_text(shared.reveal()),
+            last_timestamp=stamp(key),
+        )
+
+    return tuple(map(peer, server.peers))
 
 
 async def _look_up(listen: ListenAddress) -> Address:

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 
 import attrs
 import trio
 
-from session_proxy.errors import Problem, ProfileError
+from session_proxy.errors import Problem, ProfileError, ReloadError
 from session_proxy.observability.agent_metrics import AgentFigures, AgentMetrics
 from session_proxy.observability.http import Handler
 from session_proxy.observability.logging import Log
 from session_proxy.observability.relay_dial_log import log_dialing
 from session_proxy.outbound.links import LinkFailedError
 from session_proxy.outbound.relay_dialing import SecretTokens, dial_settings
+from session_proxy.policy.changes import Changes
+from session_proxy.profile.loading import Warn
 from session_proxy.profile.model import ListenAddress
-from session_proxy.profile.relay_model import RelayAgent
+from session_proxy.profile.relay_model import RelayAgent, RelayAgentLimits
+from session_proxy.supervision.agent_reload import AgentChange, compare_agents
 from session_proxy.supervision.status import RelayAgentStatus
 from tunnel_relay.agent.running import Agent, AgentSettings, open_agent
 from tunnel_relay.dial_events import DialEvent
@@ -39,6 +43,7 @@ class RelayAgentDaemon:
       config: The file.
       log: Where what happens is told.
       environ: Has HTTP proxies.
+      load: Reads the file anew; None where there is none.
       metrics: Of this agent.
 
     """
@@ -46,11 +51,14 @@ class RelayAgentDaemon:
     config: RelayAgent
     log: Log
     environ: Mapping[str, str] = attrs.field(repr=False)
+    load: Callable[[Warn], RelayAgent] | None = None
     metrics: AgentMetrics = attrs.field(init=False)
     _agent: Agent | None = attrs.field(default=None, init=False)
+    _tokens: SecretTokens = attrs.field(init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
         self.metrics = AgentMetrics(self.figures)
+        self._tokens = SecretTokens(self.config.token)
 
     async def serve(self, stop: trio.Event, *, task_status: trio.TaskStatus[Sequence[ListenAddress]]) -> None:
         """Offer services until *stop* is set, and the streams are over or time is up.
@@ -64,16 +72,16 @@ class RelayAgentDaemon:
         self.log.info("starting", file=str(config.file or "-"), agent=config.name, **services)
         settings = AgentSettings(
             name=config.name,
-            services={name: (target.host, target.port) for name, target in config.services.items()},
+            services=_services(config),
             dial=await self._dial_settings(),
-            session=SessionSettings(streams=limits.streams, grace=limits.grace),
+            session=_session_settings(limits),
             connect=limits.connect,
             record=None if config.state is None else config.state / f"{config.control}-{RECORD}",
         )
         try:
             async with open_agent(
                 settings,
-                SecretTokens(config.token),
+                self._tokens,
                 rng=random.SystemRandom().random,
                 unix_time=time.time,
                 notify=self.happened,
@@ -81,21 +89,48 @@ class RelayAgentDaemon:
                 self._agent = agent
                 task_status.started([])
                 await stop.wait()
-                with trio.move_on_after(limits.drain):
+                with trio.move_on_after(self.config.limits.drain):
                     await agent.drain(LEAVING)
                 await agent.part(LEAVING)
         except (StoreError, OSError) as exc:
             problem = Problem("state", str(exc), "name a folder that is yours, with room")
             raise ProfileError(config.file, [problem]) from exc
 
+    @contextlib.asynccontextmanager
+    async def prepare(self) -> AsyncGenerator[AgentChange]:
+        """See `session_proxy.supervision.reload.Reloadable.prepare`.
+
+        Raises:
+          ReloadError: there is nothing to read, or what changed cannot be taken over.
+          ProfileError: the file is wrong.
+
+        """
+        load = self.load
+        if load is None:
+            raise ReloadError("it runs without a file to read anew")
+        warnings: list[str] = []
+        agent = await trio.to_thread.run_sync(load, warnings.append, abandon_on_cancel=True)
+        for warning in warnings:
+            self.log.warning("profile", message=warning)
+        yield AgentChange(self, agent, compare_agents(self.config, agent))
+
+    def adopt(self, agent: RelayAgent, changes: Changes) -> None:
+        """Serve *agent* from now on: what is open goes on, though its service is not offered any more."""
+        running = self._agent
+        assert running is not None, "it is ready"
+        limits = agent.limits
+        self.config = agent
+        running.change(_services(agent), _session_settings(limits), limits.connect)
+        running.dialing.settings = attrs.evolve(running.dialing.settings, link=_link_settings(limits))
+        if "token" in changes.settings:
+            self._tokens.change(agent.token)
+            running.dialing.dial_anew("the token is another one")
+
     async def _dial_settings(self) -> DialSettings:
-        config, limits = self.config, self.config.limits
+        config = self.config
         try:
             return await dial_settings(
-                config.endpoints,
-                config.ca,
-                self.environ,
-                link=LinkSettings(heartbeat=limits.heartbeat, silence=limits.silence),
+                config.endpoints, config.ca, self.environ, link=_link_settings(config.limits)
             )
         except LinkFailedError as exc:
             raise ProfileError(config.file, [Problem("ca", str(exc))]) from exc
@@ -148,3 +183,15 @@ class RelayAgentDaemon:
     def render_metrics(self, accept: str) -> tuple[bytes, str]:
         """Return the metrics of this agent."""
         return self.metrics.render(accept)
+
+
+def _services(agent: RelayAgent) -> dict[str, tuple[str, int]]:
+    return {name: (target.host, target.port) for name, target in agent.services.items()}
+
+
+def _session_settings(limits: RelayAgentLimits) -> SessionSettings:
+    return SessionSettings(streams=limits.streams, grace=limits.grace)
+
+
+def _link_settings(limits: RelayAgentLimits) -> LinkSettings:
+    return LinkSettings(heartbeat=limits.heartbeat, silence=limits.silence)

@@ -20,6 +20,7 @@ from tunnel_relay.policy.breaker import Breakers
 from tunnel_relay.protocol.session import KIB, MIB, SessionSettings
 from tunnel_relay.record import Record, RecordSettings, open_record
 from tunnel_relay.server.cluster import RELAYS
+from tunnel_relay.server.events import LoggedIn
 from tunnel_relay.server.relay_ssh import RelaySsh, RelaySshSettings
 from tunnel_relay.server.service import RelayService
 from tunnel_relay.server.ssh_login import (
@@ -76,7 +77,8 @@ class RelayLogins:
             self._told.add(warning)
             self.log.warning("ssh key", message=warning, userId=user)
         assert ssh.user is not None
-        return SshAccount(ssh.user, identities, KnownHosts(ssh.known_hosts, mode=ssh.host_keys))
+        host_keys = KnownHosts(ssh.known_hosts, mode=ssh.host_keys)
+        return SshAccount(ssh.user, identities, host_keys, ssh.compression)
 
 
 def relay_ssh_settings_of(server: RelayServer) -> RelaySshSettings:
@@ -113,12 +115,19 @@ async def open_relay_ssh(
                 problem = Problem("state", str(exc), "name a folder that is yours, with room")
                 raise ProfileError(server.file, [problem]) from exc
         nursery = await stack.enter_async_context(open_background())
+
+        def tell(event: RelaySshEvent) -> None:
+            log_relay_ssh(log, event)
+            login = login_of(event)
+            if login is not None:
+                service.notify(login)
+
         relay_ssh = RelaySsh(
             nursery,
             service.switch,
             service.access,
             RelayLogins(server.users, log),
-            lambda event: log_relay_ssh(log, event),
+            tell,
             relay_ssh_settings_of(server),
             record,
             Breakers(breaker_settings_of(server)),
@@ -140,6 +149,17 @@ def change_relay_ssh(relay_ssh: RelaySsh, server: RelayServer, log: Log) -> None
     relay_ssh.change(
         RelayLogins(server.users, log), relay_ssh_settings_of(server), breaker_settings_of(server)
     )
+
+
+def login_of(event: RelaySshEvent) -> LoggedIn | None:
+    """Return what is to be audited of *event*; None where a connection has only ended."""
+    match event:
+        case SshConnected(user=user, agent=agent, login=login, host_key=key, new_host_key=new):
+            return LoggedIn(user=user, agent=agent, login=login, ok=True, host_key=key, recorded=bool(new))
+        case SshFailed(user=user, agent=agent, login=login, detail=detail):
+            return LoggedIn(user=user, agent=agent, login=login, ok=False, detail=detail)
+        case SshEnded():
+            return None
 
 
 def log_relay_ssh(log: Log, event: RelaySshEvent) -> None:

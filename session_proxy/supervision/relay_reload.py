@@ -10,11 +10,12 @@ import trio
 
 from session_proxy.errors import ExitCode, ReloadError
 from session_proxy.observability.logging import Log
-from session_proxy.policy.changes import Changes, changed_keys
+from session_proxy.policy.changes import Changes
 from session_proxy.profile.loading import Warn
 from session_proxy.profile.model import ListenAddress
 from session_proxy.profile.relay_keys import verifier_of
 from session_proxy.profile.relay_model import RelayServer
+from session_proxy.supervision.reload import settings_that_change
 from tunnel_relay.protocol.tokens import TokenKeyError, Verifier
 
 # All else is held open, or is being used by what goes on: a restart behind a balancer loses no stream, either.
@@ -111,10 +112,9 @@ def compare_relays(old: RelayServer, new: RelayServer) -> Changes:
       ReloadError: some of it cannot change while the server runs; so it is with `users` where there were none.
 
     """
-    keys = [key for key in changed_keys(old, new) if key not in APART]
-    changeable = CHANGEABLE if old.users else CHANGEABLE - {"users"}
-    fixed = [key for key in keys if key in FIXED or key.partition(".")[0] not in changeable]
-    if fixed:
-        reason = f"{', '.join(fixed)} cannot change while the server runs; restart it"
-        raise ReloadError(reason)
-    return Changes(settings=tuple(keys))
+    roots = CHANGEABLE if old.users else CHANGEABLE - {"users"}
+
+    def changeable(key: str) -> bool:
+        return key not in FIXED and key.partition(".")[0] in roots
+
+    return Changes(settings=settings_that_change(old, new, changeable, APART, "server"))

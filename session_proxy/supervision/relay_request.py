@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import signal
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import trio
 
 from session_proxy.errors import (
     OutcomeUnknownError,
+    RequestInterruptedError,
     SessionProxyError,
     TransportDownError,
     UpstreamStartError,
@@ -47,6 +49,7 @@ class _Progress:
     kept: bool = attrs.field(kw_only=True)
     accepted: trio.Event = attrs.field(factory=trio.Event, init=False)
     sent: bool = attrs.field(default=False, init=False)
+    response: Response | None = attrs.field(default=None, init=False)
 
     def set_sent(self, sent: bool) -> None:
         """It has been sent, or certainly not been done."""
@@ -61,6 +64,13 @@ class _Progress:
         elif self.sent:
             parts.append(f"ask again with --id {self.request.id}")
         return "".join(f"; {part}" for part in parts)
+
+    def interrupted(self) -> RequestInterruptedError:
+        """Return what to tell who did not wait, so that the same may be asked for again."""
+        name = self.request.id
+        said = "interrupted" if self.sent else "interrupted before it was sent"
+        outlook = self.outlook or f"; ask again with --id {name}"
+        return RequestInterruptedError(f"request {name}: {said}{outlook}")
 
 
 @attrs.define(eq=False)
@@ -112,9 +122,36 @@ async def make_request(
       OutcomeUnknownError: it was sent, and there was no response in time; or it must not be sent again.
       StoreError: the request could not be kept.
       OutboxFullError: too many wait.
+      RequestInterruptedError: there was a SIGINT before the response.
 
     """
-    kept = priority is Priority.HIGH
+    progress = _Progress(request, kept=priority is Priority.HIGH)
+    with trio.CancelScope() as scope:
+        async with open_background() as nursery:
+            await nursery.start(_obey_interrupt, scope)
+            return await _make(choice, environ, progress, priority, leftovers)
+    if progress.response is not None:
+        return progress.response
+    raise progress.interrupted()
+
+
+async def _obey_interrupt(scope: trio.CancelScope, *, task_status: trio.TaskStatus[None]) -> None:
+    """Cancel *scope* on the first SIGINT; the next one is Python's again."""
+    with trio.open_signal_receiver(signal.SIGINT) as signals:
+        task_status.started()
+        async for _ in signals:
+            break
+    scope.cancel()
+
+
+async def _make(
+    choice: RelayChoice,
+    environ: Mapping[str, str],
+    progress: _Progress,
+    priority: Priority,
+    leftovers: Leftovers,
+) -> Response:
+    request, kept = progress.request, progress.kept
     file = outbox_file(choice, environ)
     async with (
         open_relay_tunnel(
@@ -126,8 +163,7 @@ async def make_request(
         ) as tunnel,
         open_background() as nursery,
     ):
-        progress, trouble = _Progress(request, kept=kept), list[UpstreamStartError]()
-        response: Response | None = None
+        trouble = list[UpstreamStartError]()
         with trio.move_on_after(request.time + MARGIN) as waiting:
 
             async def connect() -> None:
@@ -140,7 +176,7 @@ async def make_request(
 
             nursery.start_soon(connect)
             try:
-                response = await tunnel.service.forward_request(
+                progress.response = await tunnel.service.forward_request(
                     request.target,
                     bytes(request.payload),
                     priority=priority,
@@ -154,8 +190,8 @@ async def make_request(
                 raise OutcomeUnknownError(f"request {request.id}: {exc}") from exc
             with trio.move_on_after(LINGER):
                 await tunnel.service.flush()
-        if response is not None:
-            return response
+        if progress.response is not None:
+            return progress.response
         raise _not_answered(tunnel, trouble, progress)
 
 

@@ -28,6 +28,7 @@ from session_proxy.profile.relay_model import RelayServer
 from session_proxy.profile.relay_policy import MINUTE, access_of, rate_limits_of
 from session_proxy.supervision.relay_cluster import RelayPeers, open_relay_peers
 from session_proxy.supervision.relay_files import follow, read_tls
+from session_proxy.supervision.relay_key_file import KeyFile
 from session_proxy.supervision.relay_logins import change_relay_ssh, open_relay_ssh
 from session_proxy.supervision.relay_pages import Routes, more_admin_routes, public_routes
 from session_proxy.supervision.relay_reload import RelayChange, RelayFile, read_relay
@@ -37,6 +38,7 @@ from tunnel_relay.background import open_background
 from tunnel_relay.link import LinkSettings
 from tunnel_relay.policy.breaker import BreakerState
 from tunnel_relay.policy.rate import Rate
+from tunnel_relay.protocol.tokens import Verifier
 from tunnel_relay.server.events import RelayEvent
 from tunnel_relay.server.port import PortSettings, PublicPort
 from tunnel_relay.server.relay_ssh import RelaySsh
@@ -87,6 +89,7 @@ class RelayServerDaemon:
     _audit: AuditFile | None = attrs.field(default=None, init=False)
     _entering: RelayAudit | None = attrs.field(default=None, init=False)
     _port: PublicPort | None = attrs.field(default=None, init=False)
+    _keys: KeyFile | None = attrs.field(default=None, init=False)
     _addresses: list[ListenAddress] = attrs.field(factory=list[ListenAddress], init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -181,6 +184,8 @@ class RelayServerDaemon:
         if self._relay_ssh is not None:
             change_relay_ssh(self._relay_ssh, server, self.log)
         service.trust(read.verifier)
+        assert self._keys is not None, "it came with the service"
+        self._keys.change(server.jwt, read.verifier)
         self._audit_config(reload="; ".join(read.changes.lines()) or "none")
         return self._addresses
 
@@ -197,6 +202,14 @@ class RelayServerDaemon:
             rates=rate_limits_of(config),
             grace=limits.grace,
         )
+
+        def trust(changed: Verifier) -> None:
+            service.trust(changed)
+            self.log.info("keys", file=self.config.jwt.keys.reference, keys=len(changed.keys))
+            self._audit_config(keys="the file has changed")
+
+        self._keys = KeyFile(trust, self._report("keys"), config.jwt, verifier)
+        background.start_soon(self._keys.run)
         path = config.jwt.revoked
         if path is not None:
 

@@ -6,7 +6,7 @@ What is new is made ready first, which may fail. Only then is anything exchanged
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol, runtime_checkable
 
@@ -15,7 +15,7 @@ import trio
 
 from session_proxy.errors import ExitCode, ReloadError, SessionProxyError
 from session_proxy.observability.logging import Log
-from session_proxy.policy.changes import Changes
+from session_proxy.policy.changes import Changes, changed_keys
 from session_proxy.profile.model import ListenAddress
 from session_proxy.supervision.lifecycle import Lifecycle, Phase
 
@@ -67,6 +67,22 @@ class AdminPort(Protocol):
     def prepare(self, address: ListenAddress | None) -> AbstractAsyncContextManager[Callable[[], None]]:
         """Make ready to serve at *address*, and yield what does it; raises `ListenError`."""
         ...
+
+
+def settings_that_change(
+    old: object, new: object, changeable: Callable[[str], bool], apart: Collection[str], what: str
+) -> tuple[str, ...]:
+    """Return the keys that *new* has otherwise than *old*, without fields that stand *apart*: they are no keys.
+
+    Raises:
+      ReloadError: some of them are not *changeable* while *what* runs.
+
+    """
+    keys = [key for key in changed_keys(old, new) if key not in apart]
+    fixed = [key for key in keys if not changeable(key)]
+    if fixed:
+        raise ReloadError(f"{', '.join(fixed)} cannot change while the {what} runs; restart it")
+    return tuple(keys)
 
 
 @attrs.frozen(kw_only=True)

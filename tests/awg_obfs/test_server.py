@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 
 import attrs
@@ -22,7 +22,9 @@ from awg_obfs.events import (
 )
 from awg_obfs.limits import Limits
 from awg_obfs.protocol.keys import new_private_key, public_key_of
+from awg_obfs.protocol.messages import Buffer
 from awg_obfs.protocol.parameters import DEFAULT
+from awg_obfs.protocol.peers import Peer
 from awg_obfs.protocol.timers import INITIATION_INTERVAL, REKEY_TIMEOUT
 from awg_obfs.quic.errors import Cause, ConnectionLostError
 from awg_obfs.server import ServerPeer, ServerSettings, serve_tunnels
@@ -108,6 +110,89 @@ async def test_there_are_so_many_clients_at_a_time(virtual_time: MockClock) -> N
             await trio.sleep(2 * INITIATION_INTERVAL)
             async with another_client(world, "phone") as phone:
                 await phone.wait_ready()
+
+
+async def test_peers_may_come_and_go_while_others_stay(virtual_time: MockClock) -> None:
+    with trio.fail_after(SECONDS):
+        async with (
+            open_destination() as port,
+            open_tunnel_world() as world,
+            world.open_tunnel() as laptop,
+            another_client(world, "phone") as phone,
+        ):
+            server = world.server.handle
+            laptop_peer = world.server.settings.peers[0]
+            phone_peer = ServerPeer(name="phone", public_key=public_key_of(KEYS["phone"]))
+            stays = await laptop.connect("127.0.0.1", port, b"!")
+            await receive_exactly(stays, 1)
+            assert phone.state is TunnelState.STARTING
+
+            server.change_peers([laptop_peer, phone_peer])
+            await phone.wait_ready()
+            ends = await phone.connect("127.0.0.1", port, b"?")
+            await receive_exactly(ends, 1)
+
+            server.change_peers([laptop_peer])
+            with pytest.raises(trio.BrokenResourceError):
+                await ends.receive_some()
+            await eventually(lambda: [each.peer for each in server.sessions()] == ["laptop"])
+            known = server.rejections[Rejection.UNKNOWN_PEER]
+            await eventually(lambda: server.rejections[Rejection.UNKNOWN_PEER] > known)
+
+            server.change_peers([phone_peer, laptop_peer])
+            await phone.wait_ready()
+            await stays.send_all(b"still")
+            assert await receive_exactly(stays, 5) == b"still"
+            assert [each.peer.name for each in world.server.diary.told(SessionUp)] == [
+                "laptop",
+                "phone",
+                "phone",
+            ]
+
+
+@pytest.mark.parametrize("change", [{"name": "desk"}, {"preshared_key": bytes(range(32))}])
+async def test_a_peer_that_is_another_one_now_comes_in_anew(
+    virtual_time: MockClock, change: dict[str, object]
+) -> None:
+    with trio.fail_after(SECONDS):
+        async with open_destination() as port, open_tunnel_world() as world, world.open_tunnel() as tunnel:
+            stream = await tunnel.connect("127.0.0.1", port, b"!")
+            await receive_exactly(stream, 1)
+            [peer] = world.server.settings.peers
+            server = world.server.handle
+            # What is the same changes nothing, whatever is remembered of it.
+            server.change_peers([attrs.evolve(peer, last_timestamp=bytes(12))])
+            await stream.send_all(b"!")
+            await receive_exactly(stream, 1)
+            server.change_peers([attrs.evolve(peer, **change)])
+            with pytest.raises(trio.BrokenResourceError):
+                await stream.receive_some()
+            if "name" in change:
+                await eventually(lambda: [each.peer for each in server.sessions()] == ["desk"])
+            else:
+                await eventually(lambda: not server.sessions())
+
+
+async def test_who_is_gone_before_its_connection_is_made_is_not_served(virtual_time: MockClock) -> None:
+    with trio.fail_after(SECONDS):
+        async with open_tunnel_world() as world:
+            server = world.server.handle
+            [peer] = world.server.settings.peers
+            begin = server._begin  # pyright: ignore[reportPrivateUsage]
+
+            def begin_late(peer: Peer, datagrams: Sequence[Buffer]) -> None:
+                begin(peer, datagrams)
+                server.change_peers([])
+
+            server._begin = begin_late  # pyright: ignore[reportPrivateUsage]
+            async with world.open_tunnel(ready=False):
+                await eventually(lambda: server.rejections)
+                await wait_all_tasks_blocked()
+                assert not world.server.diary.told(SessionUp)
+                assert server._sessions == {}  # pyright: ignore[reportPrivateUsage]
+                server._begin = begin  # pyright: ignore[reportPrivateUsage]
+                server.change_peers([peer])
+                await eventually(lambda: world.server.diary.told(SessionUp))
 
 
 async def test_a_stranger_gets_no_answer(virtual_time: MockClock) -> None:

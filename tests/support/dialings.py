@@ -87,6 +87,24 @@ class Server:
 
 
 @attrs.define(eq=False)
+class NotingRemains:
+    """What goes on over a link that was left, until it is *over*."""
+
+    frames: list[Frame] = attrs.field(factory=list[Frame])
+    detached: int = 0
+    over: trio.Event = attrs.field(factory=trio.Event)
+
+    def heed(self, frame: Frame) -> None:
+        self.frames.append(attrs.evolve(frame, payload=bytes(frame.payload)))
+
+    def detach(self) -> None:
+        self.detached += 1
+
+    async def wait_over(self) -> None:
+        await self.over.wait()
+
+
+@attrs.define(eq=False)
 class NotingEnd:
     """Notes what it is told."""
 
@@ -95,6 +113,17 @@ class NotingEnd:
     wanted: bool = False
     stays: bool = False
     frames: list[Frame] = attrs.field(factory=list[Frame])
+    free: trio.Event = attrs.field(factory=trio.Event)
+    """What is waited for where it stays."""
+    remains: NotingRemains | None = None
+
+    async def wait_free(self) -> None:
+        await trio.lowlevel.checkpoint()
+        if self.stays:
+            await self.free.wait()
+
+    def leave(self) -> NotingRemains | None:
+        return self.remains
 
     def attach(self, link: Link) -> None:
         self.attached.append(link)

@@ -11,6 +11,7 @@ from tunnel_relay.server.events import (
     LimitReached,
     LinkClosed,
     LinkOpened,
+    LoggedIn,
     Origin,
     RateExceeded,
     RelayEvent,
@@ -46,6 +47,9 @@ LIMIT = LimitReached(origin=ORIGIN, user="alice", detail="too many")
 SESSION_REFUSED = SessionRefused(origin=ORIGIN, user="alice", detail="old")
 ANSWERED = Answered(origin=ORIGIN, user="alice", kind=Kind.OPEN, ok=True, seconds=0.25)
 
+LOGGED_IN = LoggedIn(user="alice", agent="nas", login="me", ok=True, host_key="SHA256:abc", recorded=True)
+NOT_LOGGED_IN = LoggedIn(user="alice", agent="nas", login="me", ok=False, detail="another host key")
+
 EVENTS: tuple[RelayEvent, ...] = (
     turned_away(Cause.EXPIRED, 401),
     turned_away(Cause.RATE, 429, "alice"),
@@ -61,6 +65,8 @@ EVENTS: tuple[RelayEvent, ...] = (
     rate_exceeded(Act.REQUEST, refused=True),
     LIMIT,
     SESSION_REFUSED,
+    LOGGED_IN,
+    NOT_LOGGED_IN,
     ANSWERED,
     Answered(origin=ORIGIN, user="alice", kind=Kind.REQUEST, ok=False, seconds=0.5),
 )

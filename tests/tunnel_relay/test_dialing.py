@@ -11,10 +11,9 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from tests.support.dialings import NotingEnd, Server, Tokens, serving, token, watching
+from tests.support.dialings import NotingEnd, NotingRemains, Server, Tokens, serving, token, watching
 from tests.support.relay_tokens import make_certificate
 from tests.support.tunnels import eventually
-from tunnel_relay import dialing
 from tunnel_relay.background import open_background
 from tunnel_relay.category import Category
 from tunnel_relay.dial_events import (
@@ -23,21 +22,15 @@ from tunnel_relay.dial_events import (
     DialFailed,
     Linked,
     LinkLost,
-    TokenRefreshed,
 )
 from tunnel_relay.dial_settings import DialSettings
 from tunnel_relay.dialing import Dialing
-from tunnel_relay.errors import TokenUnavailableError, WebSocketError
+from tunnel_relay.errors import TokenUnavailableError, WebSocketClosedError, WebSocketError
 from tunnel_relay.policy.selector import Endpoint
 from tunnel_relay.protocol.frames import Frame, FrameType
 from tunnel_relay.protocol.greetings import GoAway, write
 from tunnel_relay.protocol.upgrade import UNAUTHORIZED
 from tunnel_relay.tls import server_tls
-
-
-@pytest.fixture(autouse=True)
-def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dialing, "REFRESH_PAUSE", 0.01)
 
 
 async def test_an_end_is_linked_and_hears_frames() -> None:
@@ -106,29 +99,6 @@ async def test_without_a_token_nobody_is_asked_for_a_link() -> None:
         assert asked == [AuthenticationNeeded("log in first")]
 
 
-async def test_a_token_is_refreshed_in_band_before_it_expires() -> None:
-    server, newer = Server(), token(number=1)
-    async with serving(server), watching([Endpoint(url=server.url)], Tokens([token(1.5), newer])) as it:
-        await it.wait_for(TokenRefreshed)
-        await server.heard.wait()
-        assert [(frame.type, bytes(frame.payload)) for frame in server.frames] == [
-            (FrameType.REFRESH, newer.encode())
-        ]
-        assert not [event for event in it.events if isinstance(event, LinkLost)]
-
-
-async def test_where_there_is_no_newer_token_a_person_is_asked_once() -> None:
-    server = Server()
-    old, newer = token(1.0), token(number=2)
-    tokens = Tokens([old])
-    async with serving(server), watching([Endpoint(url=server.url)], tokens) as it:
-        asked = await it.wait_for(AuthenticationNeeded)
-        assert asked == AuthenticationNeeded("the token expires soon, and there is no newer one")
-        tokens.texts.append(newer)
-        await it.wait_for(TokenRefreshed)
-        assert len([event for event in it.events if isinstance(event, AuthenticationNeeded)]) == 1
-
-
 async def test_a_link_that_is_closed_for_its_token_is_dialled_with_another() -> None:
     server, newer = Server(), token(number=1)
     async with serving(server), watching([Endpoint(url=server.url)], Tokens([token(), newer])) as it:
@@ -173,6 +143,64 @@ async def test_streams_that_would_end_stay_with_a_server_that_says_goodbye() -> 
         assert it.dialing.linked
         await server.websockets[0].aclose(1001, "upgraded")
         await it.wait_for(Linked, 2)
+
+
+async def test_who_stayed_leaves_when_nothing_would_end() -> None:
+    server = Server()
+    async with serving(server), watching([Endpoint(url=server.url)], Tokens([token()])) as it:
+        await it.wait_for(Linked)
+        it.end.stays = True
+        server.links[0].send(Frame(FrameType.GOAWAY, payload=write(GoAway(lost=False, detail="upgrading"))))
+        server.links[0].send(Frame(FrameType.WELCOME, 1))
+        await eventually(lambda: bool(it.end.frames))
+        assert it.dialing.linked
+        it.end.stays = False
+        it.end.free.set()
+        assert await it.wait_for(LinkLost) == LinkLost(server.url, "upgrading", Category.SERVER)
+        await it.wait_for(Linked, 2)
+        assert it.end.detached == 1
+
+
+@pytest.mark.parametrize("cut", [False, True])
+async def test_what_goes_on_over_a_link_that_was_left_keeps_it(cut: bool) -> None:
+    server = Server()
+    async with serving(server), watching([Endpoint(url=server.url)], Tokens([token()])) as it:
+        await it.wait_for(Linked)
+        remains = it.end.remains = NotingRemains()
+        server.links[0].send(Frame(FrameType.GOAWAY, payload=write(GoAway(lost=False, detail="upgrading"))))
+        # Another link takes over while the first one is still there.
+        await it.wait_for(Linked, 2)
+        assert await it.wait_for(LinkLost) == LinkLost(server.url, "upgrading", Category.SERVER)
+        server.links[0].send(Frame(FrameType.WELCOME, 1, payload=b"old"))
+        server.links[1].send(Frame(FrameType.WELCOME, 1, payload=b"new"))
+        await eventually(lambda: it.end.frames and remains.frames)
+        assert [frame.payload for frame in remains.frames] == [b"old"]
+        assert [frame.payload for frame in it.end.frames] == [b"new"]
+        assert (it.end.detached, remains.detached) == (0, 0)
+        if cut:
+            await server.websockets[0].aclose(1001, "upgraded")
+        else:
+            remains.over.set()
+        await eventually(lambda: remains.detached)
+        with pytest.raises(WebSocketClosedError):
+            await server.websockets[0].receive()
+        assert it.dialing.linked
+        assert len([event for event in it.events if isinstance(event, LinkLost)]) == 1
+        assert it.end.detached == 0
+
+
+async def test_a_link_is_dialled_anew_with_what_is_known_now() -> None:
+    first, second = token(number=1), token(number=2)
+    server, tokens = Server(), Tokens([first])
+    async with serving(server), watching([Endpoint(url=server.url)], tokens) as it:
+        await it.wait_for(Linked)
+        tokens.texts[0] = second
+        it.dialing.dial_anew("the token is another one")
+        assert await it.wait_for(LinkLost) == LinkLost(
+            server.url, "the token is another one", Category.SERVER
+        )
+        await it.wait_for(Linked, 2)
+        assert second.encode() in server.heads[-1]
 
 
 async def test_streams_that_wait_shorten_the_rest(autojump_clock: MockClock) -> None:

@@ -280,6 +280,52 @@ async def test_who_drains_begins_nothing_and_goes_on_with_what_there_is() -> Non
         assert world.far.sessions == 1
 
 
+async def test_what_a_server_has_here_goes_on_over_the_link_that_was_left() -> None:
+    async with open_world() as world:
+        assert world.far.leave() is None, "there is nothing"
+        for label in (1, 2):
+            world.hello(label, token=f"{label:032}")
+            world.far.heed(Frame(FrameType.OPEN, label, 1, 1, GRANT + b"here"))
+        first = world.wire
+        said = await world.said()
+        remains = world.far.leave()
+        assert remains is not None
+        # What came over it before it was known to be left.
+        second = world.wire = Wire()
+        world.far.attach(second)
+        resume = Resume(agent="nas", instance="one", token=f"{2:032}", fence=2, received=3)
+        world.far.heed(Frame(FrameType.RESUME, 1, payload=write(resume)))
+        assert kinds(await world.said()) == [FrameType.WELCOME]
+        [word] = first.said()
+        assert (word.type, word.session) == (FrameType.GOAWAY, 2)
+        async with trio.open_nursery() as nursery:
+            over = trio.Event()
+
+            async def wait() -> None:
+                await remains.wait_over()
+                over.set()
+
+            nursery.start_soon(wait)
+            # The stream ends, and what it has sent arrives.
+            remains.heed(Frame(FrameType.EOF, 1, 1, 2))
+            await trio.testing.wait_all_tasks_blocked()
+            assert world.far.streams == 1
+            assert not over.is_set()
+            last = max(frame.number for frame in [*said, *first.said()] if frame.session == 1)
+            remains.heed(Frame(FrameType.ACK, 1, number=last))
+            await over.wait()
+        remains.detach()
+        assert first.sources == []
+        assert world.far.streams == 1
+
+
+async def test_who_has_left_hears_nothing_more() -> None:
+    async with open_world() as world:
+        world.far.detach()
+        world.hello()
+        assert world.far.sessions == 0
+
+
 async def test_so_many_sessions_are_kept_and_no_more(autojump_clock: MockClock) -> None:
     async with open_world() as world:
         for label in range(1, 5):

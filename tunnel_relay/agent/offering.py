@@ -8,7 +8,10 @@ import trio
 
 from tunnel_relay.asking import AskedRequest
 from tunnel_relay.far_end import FarEnd
+from tunnel_relay.link import FrameCarrier
 from tunnel_relay.performing import open_tcp
+from tunnel_relay.protocol.frames import Frame, FrameType
+from tunnel_relay.protocol.greetings import GoAway, write
 from tunnel_relay.protocol.multiplexer import Reason
 from tunnel_relay.protocol.session import SessionSettings
 from tunnel_relay.relay_stream import StreamRefusedError
@@ -30,6 +33,21 @@ class Offering(FarEnd):
     ) -> None:
         super().__init__(nursery, self._connect, instance, settings, asked)
         self.services = services
+
+    def drain(self, detail: str) -> None:
+        """Begin nothing new, for the reason *detail*, and have the relay look for other agents."""
+        self.draining = detail
+        self._say_draining()
+
+    def attach(self, link: FrameCarrier) -> None:
+        """Use *link* from now on."""
+        super().attach(link)
+        self._say_draining()
+
+    def _say_draining(self) -> None:
+        if self._attached is not None and self.draining:
+            word = GoAway(lost=False, detail=self.draining)
+            self._attached.link.send(Frame(FrameType.GOAWAY, payload=write(word)))
 
     async def _connect(self, name: str) -> trio.abc.HalfCloseableStream:
         service = self.services.get(name)

@@ -60,12 +60,20 @@ class Agent:
     dialing: Dialing
     answering: Answering | None = None
 
+    def change(
+        self, services: Mapping[str, tuple[str, int]], session: SessionSettings, connect: float
+    ) -> None:
+        """Offer these *services* from now on; *session* holds for sessions that begin, and what is open goes on."""
+        self.offering.services, self.offering.settings, self.offering.limit = services, session, connect
+        if self.answering is not None:
+            self.answering.connect = to_services(services)
+
     async def drain(self, detail: str) -> None:
         """Take nothing new, for the reason *detail*, and return when all that is under way is over.
 
         Streams that have no way, since there is no link, are not waited for; requests are.
         """
-        self.offering.draining = detail
+        self.offering.drain(detail)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._wait_streams_over)
             if self.answering is not None:

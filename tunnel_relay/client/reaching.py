@@ -100,8 +100,18 @@ class Reaching:
 
     @property
     def stays(self) -> bool:
-        """Whether there are streams that end with the relay."""
-        return self.mode is Mode.RELAY_SSH and self.wanted
+        """Whether there are streams that end with the relay, or what they have sent."""
+        return self.mode is Mode.RELAY_SSH and self._begun is not None and self._begun.live.busy
+
+    async def wait_free(self) -> None:
+        """See `stays`."""
+        await trio.lowlevel.checkpoint()
+        while self.stays:
+            assert self._begun is not None
+            await self._begun.live.wait_room()
+
+    def leave(self) -> None:
+        """Leave a server that ends: nothing goes on there; see `End.leave`."""
 
     @property
     def changed(self) -> trio.Event:

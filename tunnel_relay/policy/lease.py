@@ -43,6 +43,7 @@ class Lease:
       holder: Which server has its link: its internal address, for others to forward to.
       fence: Higher than that of any registration before.
       until: When it ends unless it is renewed.
+      leaving: Whether the agent is about to end, and begins nothing.
 
     """
 
@@ -50,6 +51,7 @@ class Lease:
     holder: str
     fence: int
     until: float
+    leaving: bool = False
 
 
 @attrs.define(eq=False)

@@ -40,6 +40,7 @@ class Action(enum.Enum):
     CONNECT = "connect"
     DISCONNECT = "disconnect"
     REGISTER = "register"
+    LOGIN = "login"
     OPEN = "open"
     REQUEST = "request"
     RATE_LIMIT = "rate-limit"

@@ -92,6 +92,11 @@ class Session:
         return self._incoming.received
 
     @property
+    def unacknowledged(self) -> bool:
+        """Whether the peer has not acknowledged all that was said."""
+        return self._outgoing.frames > 0
+
+    @property
     def kept(self) -> int:
         """How many bytes are kept for the peer, which may be lost on the way."""
         return self._outgoing.kept

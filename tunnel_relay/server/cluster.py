@@ -16,7 +16,7 @@ from tunnel_relay.policy.lease import LENGTH, AgentKey, Lease
 from tunnel_relay.protocol.greetings import Mode
 from tunnel_relay.server.peering import PeerAwayError, Peers, Route
 from tunnel_relay.server.store import Store, StoreAwayError
-from tunnel_relay.server.switch import Port, Switch, Wanted
+from tunnel_relay.server.switch import Port, Switch, Wanted, why_leaving
 
 # Seconds until a store that has not answered is asked again.
 AGAIN = 1.0
@@ -72,7 +72,13 @@ class Cluster:
                     continue
                 if lease is None:
                     return
-                await trio.sleep(self.length / 3)
+                if agent.leaving.is_set() and not lease.leaving:
+                    # Other servers are to know at once.
+                    lease = attrs.evolve(lease, leaving=True)
+                    continue
+                leaving = trio.Event() if lease.leaving else agent.leaving
+                with trio.move_on_after(self.length / 3):
+                    await leaving.wait()
         finally:
             if lease is not None:
                 with trio.move_on_after(PARTING, shield=True), suppress(StoreAwayError):
@@ -112,12 +118,18 @@ class Cluster:
         # A link of such an agent that is here is dead, and this server has not noticed yet.
         gone = {lease.key.instance for lease in others} if certain else set[str]()
         if wanted.mode is Mode.END_TO_END and (name or wanted.instance):
+            anew = wanted.instance is None
+            usable = [lease for lease in meant if not (anew and lease.leaving)]
+            there = [lease for lease in usable if lease in others]
             # Where the tier has no pools, new sessions are the latest one's, wherever that is.
-            latest = wanted.instance is None and not self.switch.pools(client.tier)
-            elsewhere = bool(certain and latest and meant and meant[0] in others)
+            latest = anew and not self.switch.pools(client.tier)
+            elsewhere = bool(certain and latest and usable and usable[0] in others)
             here = self.switch.find(client.user, name, wanted.instance, gone)
-            if (here is None or elsewhere) and others:
-                await self._lead(wanted, others)
+            if (here is None or elsewhere) and there:
+                await self._lead(wanted, there)
+                return
+            if here is None and others:
+                client.settle(wanted, None, why_leaving(name))
                 return
         if wanted.mode is Mode.RELAY_SSH and name and await self._lead_back(wanted, name):
             return

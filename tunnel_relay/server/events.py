@@ -148,6 +148,34 @@ class SessionRefused:
     detail: str
 
 
+# Of what the relay does by itself.
+OURSELVES = Origin(connection="", address="")
+
+
+@attrs.frozen(kw_only=True)
+class LoggedIn:
+    """The relay itself has logged in to the SSH server of a user's agent, or tried to.
+
+    Attributes:
+      agent: The agent's name.
+      login: As whom; "" where that is not known.
+      ok: Whether it came about.
+      host_key: The fingerprint of the server's host key, where it did,
+      recorded: and whether that was the first time.
+      detail: Why it did not.
+
+    """
+
+    user: str
+    agent: str
+    login: str
+    ok: bool
+    host_key: str = ""
+    recorded: bool = False
+    detail: str = ""
+    origin: Origin = OURSELVES
+
+
 class Kind(enum.Enum):
     """What is answered; the values are what metrics call it."""
 
@@ -178,5 +206,6 @@ RelayEvent = (
     | RateExceeded
     | LimitReached
     | SessionRefused
+    | LoggedIn
     | Answered
 )

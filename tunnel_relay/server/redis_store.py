@@ -48,6 +48,8 @@ BATCH = 1000
 
 _MICRO = 1_000_000
 
+_LEAVING = "leaving"
+
 _NOW = """
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
@@ -60,7 +62,8 @@ redis.call('SET', KEYS[1], string.format('%.0f', full), 'PX', math.ceil((full - 
 return string.format('%.0f', full - now)
 """
 
-# An agent is "end fence holder". ARGV: agent, holder, length, most, and the fence of a lease that is renewed.
+# An agent is "end fence holder", or "end fence holder leaving". ARGV: agent, holder, length, most, and the fence of
+# a lease that is renewed.
 _REGISTER = f"""{_NOW}
 local length = tonumber(ARGV[3])
 local function enter(fence)
@@ -223,18 +226,19 @@ class RedisStore:
 
     async def register(self, key: AgentKey, holder: str) -> Lease | None:
         """See `Store.register`."""
-        return await self._enter(key, holder, "")
+        return await self._enter(Lease(key, holder, 0, math.inf), "")
 
     async def renew(self, lease: Lease) -> Lease | None:
         """See `Store.renew`."""
-        return await self._enter(lease.key, lease.holder, str(lease.fence))
+        return await self._enter(lease, str(lease.fence))
 
-    async def _enter(self, key: AgentKey, holder: str, fence: str) -> Lease | None:
+    async def _enter(self, lease: Lease, fence: str) -> Lease | None:
+        key, holder = lease.key, f"{lease.holder} {_LEAVING}" if lease.leaving else lease.holder
         keys = [self._key(key.user, "agents"), self._key(key.user, "fence")]
         bounds = _micro(self.length), str(MOST_AGENTS)
         given = await self._number(_REGISTER, keys, _agent(key), holder, *bounds, fence, str(FENCES))
         # When it ends, Redis knows by its own clock.
-        return Lease(key, holder, given, math.inf) if given else None
+        return attrs.evolve(lease, fence=given) if given else None
 
     async def unregister(self, lease: Lease) -> bool:
         """See `Store.unregister`."""
@@ -250,7 +254,9 @@ class RedisStore:
         for agent, value in zip(flat[::2], flat[1::2], strict=True):
             ends, fence, holder = value.split(" ", 2)
             name, _, instance = agent.partition("\0")
-            found.append(Lease(AgentKey(user, name, instance), holder, int(fence), int(ends) / _MICRO))
+            holder, _, leaving = holder.partition(" ")
+            key = AgentKey(user, name, instance)
+            found.append(Lease(key, holder, int(fence), int(ends) / _MICRO, leaving == _LEAVING))
         return sorted(found, key=lambda lease: -lease.fence)
 
     async def revoke(self, tokens: Collection[str]) -> None:

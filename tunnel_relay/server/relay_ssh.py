@@ -107,12 +107,17 @@ class RelaySsh:
             side.change()
 
     async def drain(self, detail: str) -> None:
-        """Do no more requests, for the reason *detail*, and return when those that have begun are done."""
+        """Do no more requests, for the reason *detail*, and return when those that have begun are done.
+
+        From then on an agent whose last stream has ended is left alone, and streams to it are refused.
+        """
         self._draining = detail
         for side in list(self._sides.values()):
             side.drain(detail)
         for side in list(self._sides.values()):
             await side.wait_answered()
+        for side in list(self._sides.values()):
+            self.nursery.start_soon(side.leave, detail)
 
     def breaker_state(self) -> BreakerState:
         """Return the worst state that a breaker is in."""
@@ -129,7 +134,8 @@ class RelaySsh:
         if side is None:
             return None
         side.tier = client.tier
-        side.pool.warm()
+        if not self._draining:
+            side.pool.warm()
         return side.port
 
     def _side(self, user: str, name: str) -> _Side | None:
@@ -228,9 +234,15 @@ class _Side:
         if self._answering is not None:
             await self._answering.wait_over()
 
+    async def leave(self, detail: str) -> None:
+        """Give up what there is for the agent as soon as no stream needs it, for the reason *detail*."""
+        await self._far_end.wait_streams_over()
+        self._far_end.draining = detail
+        self.pool.close(detail)
+
     async def run(self) -> None:
         """Join it to the switch, until there is nothing to do."""
-        towards_agent = Port(self.relay.switch, self.user)
+        towards_agent = Port(self.relay.switch, self.user, own=True)
         towards_agent.link = InnerLink(self._reaching.heed)
         async with open_background() as nursery:
             nursery.start_soon(self._link, self._far_end, self.port)

@@ -150,9 +150,12 @@ class RelayService:
         self._left.set()
 
     async def drain(self, limit: float) -> None:
-        """Ask all links to go elsewhere, and return when they have; those that have not in time are closed."""
+        """Ask all links to go elsewhere, and return when they have; those that have not in time are closed.
+
+        An agent may stay for as long as the relay itself has streams there: nobody else is led to it any more.
+        """
         for link in self._links:
-            link.go_away()
+            link.leave()
         with trio.move_on_after(limit):
             while self._links:
                 self._left = trio.Event()
@@ -176,6 +179,7 @@ class _Admitted:
     # The latest token for which it was too early, and when it is not.
     _postponed: str | None = None
     _refresh_at: float = -math.inf
+    _staying: trio.CancelScope = attrs.field(factory=trio.CancelScope)
 
     async def run(self) -> None:
         service, asking, user, origin = self.service, self.asking, self.claims.user, self.origin
@@ -232,11 +236,16 @@ class _Admitted:
             )
 
     async def _stay(self, stay: Callable[[Port], Awaitable[None]]) -> None:
-        await stay(self.port)
-        await self.websocket.aclose(GOING_AWAY, FOLLOWED)
+        with self._staying:
+            await stay(self.port)
+            await self.websocket.aclose(GOING_AWAY, FOLLOWED)
 
-    def go_away(self) -> None:
+    def leave(self) -> None:
         """Tell the other end that this relay is of no use any more."""
+        if self.asking.agent is not None:
+            self.service.switch.unregister(self.port)
+            self._staying.cancel()
+            self.port.retire(LEAVING)
         self._link.send(Frame(FrameType.GOAWAY, payload=write(GoAway(lost=False, detail=LEAVING))))
 
     def verify(self) -> None:

@@ -52,12 +52,14 @@ class SshAccount:
       user: As whom.
       identities: With which keys, in this order.
       host_keys: Which host keys are accepted; agents are called what `host_name` says.
+      compression: Whether this one's connections are to be compressed, though others are not.
 
     """
 
     user: str
     identities: Sequence[Identity] = attrs.field(repr=False)
     host_keys: HostKeyPolicy
+    compression: bool = False
 
 
 Accounts = Callable[[str, str], Awaitable[SshAccount | None]]
@@ -87,13 +89,17 @@ class SshConnected:
     """The relay has logged in to a user's agent, which took so many seconds.
 
     Attributes:
-      new_host_key: The fingerprint of its host key, where that was not known and has been recorded.
+      login: As whom.
+      host_key: The fingerprint of its host key.
+      new_host_key: The same, where that was not known and has been recorded.
 
     """
 
     user: str
     agent: str
     setup: float
+    login: str
+    host_key: str
     new_host_key: str = ""
 
 
@@ -108,12 +114,16 @@ class SshEnded:
 
 @attrs.frozen(kw_only=True)
 class SshFailed:
-    """There is no connection to a user's agent; *opened* says that its breaker has opened."""
+    """There is no connection to a user's agent; *opened* says that its breaker has opened.
+
+    *login* is as whom it was to be; "" where that is not known.
+    """
 
     user: str
     agent: str
     detail: str
     opened: bool = False
+    login: str = ""
 
 
 RelaySshEvent = SshConnected | SshEnded | SshFailed
@@ -171,7 +181,7 @@ class SshLogin:
         try:
             account = await self.accounts(self.user, self.agent)
         except SshKeyError as exc:
-            raise self._failed(exc, opened=False) from exc
+            raise self._failed(exc, None, opened=False) from exc
         if account is None:
             raise StreamRefusedError(
                 Reason.UNREACHABLE, f"the relay knows no way to log in to the agent {self.agent!r}"
@@ -189,37 +199,53 @@ class SshLogin:
             async with self._logged_in(account) as session:
                 connected = True
                 breakers.succeeded(admitted)
-                self._tell_of(session, trio.current_time() - began)
+                self._tell_of(account, session, trio.current_time() - began)
                 try:
                     yield session
                 finally:
                     detail = str(session.close_reason or "")
                     self.notify(SshEnded(user=self.user, agent=self.agent, detail=detail))
         except _AwayError as exc:
-            raise self._failed(StreamRefusedError(Reason.UNREACHABLE, str(exc)), opened=False) from exc
+            away = StreamRefusedError(Reason.UNREACHABLE, str(exc))
+            raise self._failed(away, account, opened=False) from exc
         except KnownHostsError as exc:
             # Our own file.
-            raise self._failed(exc, opened=False) from exc
+            raise self._failed(exc, account, opened=False) from exc
         except (SshError, StreamRefusedError, StreamResetError) as exc:
             opened = not connected and breakers.failed(admitted, trio.current_time())
-            raise self._failed(exc, opened=opened) from exc
+            raise self._failed(exc, account, opened=opened) from exc
         finally:
             # Of one that was counted this takes no note.
             breakers.abandoned(admitted)
 
-    def _tell_of(self, session: SshSession, setup: float) -> None:
-        new = session.host_key.fingerprint if session.host_key_is_new else ""
-        self.notify(SshConnected(user=self.user, agent=self.agent, setup=setup, new_host_key=new))
+    def _tell_of(self, account: SshAccount, session: SshSession, setup: float) -> None:
+        key = session.host_key.fingerprint
+        self.notify(
+            SshConnected(
+                user=self.user,
+                agent=self.agent,
+                setup=setup,
+                login=account.user,
+                host_key=key,
+                new_host_key=key if session.host_key_is_new else "",
+            )
+        )
 
     def _failed(
-        self, exc: SshError | StreamRefusedError | StreamResetError, *, opened: bool
+        self,
+        exc: SshError | StreamRefusedError | StreamResetError,
+        account: SshAccount | None,
+        *,
+        opened: bool,
     ) -> StreamRefusedError:
-        self.notify(SshFailed(user=self.user, agent=self.agent, detail=str(exc), opened=opened))
+        login = "" if account is None else account.user
+        self.notify(SshFailed(user=self.user, agent=self.agent, detail=str(exc), opened=opened, login=login))
         return no_connection(self.agent, exc)
 
-    def _ssh_settings(self) -> SshSettings:
+    def _ssh_settings(self, account: SshAccount) -> SshSettings:
         ssh = self.settings.ssh
-        return attrs.evolve(ssh, compression=ssh.compression and self.may_compress())
+        wanted = ssh.compression or account.compression
+        return attrs.evolve(ssh, compression=wanted and self.may_compress())
 
     @asynccontextmanager
     async def _logged_in(self, account: SshAccount) -> AsyncGenerator[SshSession]:
@@ -237,7 +263,7 @@ class SshLogin:
                     identities=account.identities,
                     host_keys=account.host_keys,
                     host=host_name(self.user, self.agent),
-                    settings=self._ssh_settings(),
+                    settings=self._ssh_settings(account),
                 ) as session:
                     await session.ping()
                     setup.deadline = math.inf

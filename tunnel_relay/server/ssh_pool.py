@@ -80,6 +80,8 @@ class SshPool:
     connect: Callable[[bool], AbstractAsyncContextManager[SshSession]]
     wanted: Callable[[], bool]
     settings: PoolSettings = attrs.field(factory=PoolSettings)
+    _closed: str = attrs.field(default="", init=False)
+    """Why there are to be no more connections; "" while there may be."""
     _held: list[_Held] = attrs.field(factory=list[_Held], init=False)
     _attempt: _Attempt | None = attrs.field(default=None, init=False)
     _rests_until: float = attrs.field(default=0.0, init=False)
@@ -113,6 +115,12 @@ class SshPool:
                 return True
         return False
 
+    def close(self, detail: str) -> None:
+        """Close all connections, and refuse streams from now on, for the reason *detail*."""
+        self._closed = detail
+        for held in list(self._held):
+            self._close(held)
+
     async def open(self, host: str, port: int) -> SshChannel:
         """Return a stream to *port* of *host*, as the SSH server sees them.
 
@@ -138,6 +146,8 @@ class SshPool:
     async def _place(self) -> _Held:
         """Return the connection that is to carry a stream: the least loaded of those that are well."""
         while True:
+            if self._closed:
+                raise StreamRefusedError(Reason.LIMIT, self._closed)
             well = [held for held in self._held if held.well]
             best = min(well, key=lambda held: held.session.channels, default=None)
             if best is None or best.session.channels >= self.settings.busy:
@@ -156,6 +166,8 @@ class SshPool:
     def _grow(self, *, needed: bool) -> None:
         """Make one more, where there may be one; soon after a failure, only where it is *needed*."""
         resting = trio.current_time() < self._rests_until
+        if self._closed:
+            return
         if self._attempt is None and len(self._held) < self.settings.most and (needed or not resting):
             self._attempt = _Attempt(needed)
             self.nursery.start_soon(self._hold, self._attempt)
@@ -165,6 +177,8 @@ class SshPool:
         try:
             async with self.connect(attempt.needed) as session:
                 held = _Held(session, trio.current_time())
+                if self._closed:
+                    return
                 self._held.append(held)
                 self._settle(attempt)
                 self._stay_warm()

@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Iterator
 from typing import Protocol
 
 import attrs
+import trio
 
 from tunnel_relay.errors import RelayProtocolError
 from tunnel_relay.link import FrameCarrier
@@ -32,6 +33,11 @@ NO_ROOM = "the relay has no memory left for what waits"
 
 # Names of agents in one message.
 MOST_NAMED = 5
+
+
+def why_leaving(name: str) -> str:
+    """Return why no session begins with an agent of that name, though there is one."""
+    return f"the agent {name!r} is being shut down"
 
 
 class Watch(Protocol):
@@ -110,8 +116,10 @@ class Port:
       agent: The agent's name, or None for a client.
       instance: Which of the agents of that name.
       tier: What the user's token says of it at the moment.
+      leaving: Set when the agent is about to end: it goes on with what it has, and begins nothing.
       link: What carries its frames.
       watch: Sees them, if anybody does.
+      own: Whether it is the relay that is the client.
 
     """
 
@@ -120,6 +128,8 @@ class Port:
     agent: str | None = None
     instance: str = ""
     tier: str = ""
+    own: bool = False
+    leaving: trio.Event = attrs.field(factory=trio.Event, init=False)
     link: FrameCarrier = attrs.field(init=False)
     watch: Watch | None = attrs.field(default=None, init=False)
     # Where what comes with a label goes.
@@ -145,10 +155,13 @@ class Port:
           RelayProtocolError: it is none that such a link carries.
 
         """
-        if frame.session == LINK:
-            raise RelayProtocolError(f"{frame.type.name} does not concern a link")
         # What would be nonsense to others further on ends the link that it comes from.
         away = read_go_away(frame.payload) if frame.type is FrameType.GOAWAY else None
+        if frame.session == LINK:
+            if away is None or not self.agent:
+                raise RelayProtocolError(f"{frame.type.name} does not concern a link")
+            self.leaving.set()
+            return
         if frame.type is FrameType.WELCOME:
             read_welcome(frame.payload)
         if self.watch is not None:
@@ -188,6 +201,12 @@ class Port:
         """The link is lost: tell the other ends."""
         for label in [*self._wanted, *self._ways]:
             self.part(label, detail)
+
+    def retire(self, detail: str) -> None:
+        """Carry nothing on but sessions of the relay's own: tell both ends of the others to come another way."""
+        for label in [label for label, way in self._ways.items() if not way.port.own]:
+            self.part(label, detail)
+            self.go_away(label, detail)
 
     def link_up(self, way: _Way) -> int:
         """Give a session that comes from another port a label here, and send what is said of it that *way*."""
@@ -335,14 +354,15 @@ class Switch:
     def find(self, user: str, name: str, instance: str | None, without: Collection[str] = ()) -> Port | None:
         """Return an agent of *user*, that *instance* of it or the one that has least to do; None without one.
 
-        Where the tier has no pools, new sessions are the latest one's. Without a *name* only the *instance* tells
-        which. Instances that are to do *without* are not looked at.
+        Where the tier has no pools, new sessions are the latest one's; those that are leaving begin none. Without a
+        *name* only the *instance* tells which. Instances that are to do *without* are not looked at.
         """
         names = self._agents.get(user, {})
         wanted = [names.get(name, {})] if name else names.values()
         found = [port for instances in wanted for port in instances.values() if port.instance not in without]
         if instance is not None:
             return next((port for port in found if port.instance == instance), None)
+        found = [port for port in found if not port.leaving.is_set()]
         if not (name and found):
             return None
         return min(found, key=lambda agent: agent.sessions) if self.pools(found[-1].tier) else found[-1]
@@ -363,6 +383,8 @@ class Switch:
         """Return why there is no agent of that name for *user*, or none that is meant without one."""
         others = sorted(each for each in self.agents_of(user) if each != name)
         names = ", ".join(map(repr, others[:MOST_NAMED]))
+        if name and self._agents.get(user, {}).get(name):
+            return why_leaving(name)
         if name:
             rest = f"; there is {names}" if names else f", nor any other of {user!r}"
             return f"no agent {name!r} is connected{rest}"

@@ -110,3 +110,18 @@ def test_a_client_file_is_read_again(tmp_path: Path, environ: dict[str, str]) ->
 
     assert (after.name, after.limits.drain) == ("mine", 3)
     assert set(compare(before, after).settings) == {"admin", "limits.drain"}
+
+
+def test_a_server_s_file_may_be_read_anew(tmp_path: Path, environ: dict[str, str]) -> None:
+    file = written(tmp_path, "edge.toml", ServerText(awg=SOUND))
+
+    made = ServerComposer(file=file, name="other", environ=environ)(
+        make_logger(print, LogSettings()), LineSink(2)
+    )
+
+    assert isinstance(made.daemon, AwgServerDaemon)
+    assert made.daemon.load is not None
+    assert made.daemon.load(print) == made.daemon.config
+    file.unlink()
+    with pytest.raises(ProfileError):
+        made.daemon.load(print)

@@ -53,6 +53,20 @@ def test_a_name_may_be_chosen(tmp_path: Path, environ: dict[str, str]) -> None:
     assert made.daemon.config.control == "home"
 
 
+def test_the_file_may_be_read_anew(tmp_path: Path, environ: dict[str, str]) -> None:
+    file = write_agent(tmp_path)
+    made = RelayAgentComposer(file=file, name="home", environ=environ)(
+        make_logger(list[str]().append, LogSettings()), LineSink(2)
+    )
+
+    assert isinstance(made.daemon, RelayAgentDaemon)
+    assert made.daemon.load is not None
+    assert made.daemon.load(list[str]().append) == made.daemon.config
+    file.unlink()
+    with pytest.raises(ProfileError):
+        made.daemon.load(list[str]().append)
+
+
 def test_a_bad_file_is_refused(tmp_path: Path, environ: dict[str, str]) -> None:
     with pytest.raises(ProfileError, match="services"):
         RelayAgentComposer(file=write_agent(tmp_path, services=""), name=None, environ=environ)(

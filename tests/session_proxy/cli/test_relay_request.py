@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
+from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,13 +15,18 @@ from typer.testing import CliRunner
 from session_proxy.cli.main import app
 from session_proxy.cli.relay_request import exit_code, report
 from session_proxy.errors import ExitCode, UnreadableFileError
+from session_proxy.supervision.relay_request import KEPT
 from tests.support.relay_command import Command
 from tests.support.relay_tokens import make_token
 from tests.support.relay_tunnel import open_world
 from tests.support.sproxy import clean_environ
+from tests.support.tunnels import eventually
+from tunnel_relay.background import open_background
 from tunnel_relay.protocol.requests import Request, Response, Status
 
 LIMIT = 60.0
+
+Wait = Callable[[], Awaitable[object]]
 
 
 async def test_the_payload_comes_from_anywhere_and_the_response_goes_to_stdout(tmp_path: Path) -> None:
@@ -75,6 +83,63 @@ async def test_one_id_is_done_once(tmp_path: Path) -> None:
             )
             assert (done.returncode, done.stdout) == (1, b"TOO")
             assert b"too-long: the target said more than 3 bytes" in done.stderr
+
+
+async def interrupt(command: Command, environ: dict[str, str], *arguments: str, once: Wait) -> str:
+    """Run a request until *once* returns, press Ctrl-C, and return what it says then."""
+    log = command.folder / "stderr"
+    with log.open("wb") as stderr:
+        argv = [str(command.program), "relay-request", "target", "--data", "x", *arguments, *command.options]
+        async with trio.open_nursery() as nursery:
+            run = partial(trio.run_process, argv, stderr=stderr, check=False, env=environ)
+            process: trio.Process = await nursery.start(run)
+            await once()
+            process.send_signal(signal.SIGINT)
+        assert process.returncode == ExitCode.INTERRUPTED
+    return log.read_text()
+
+
+async def test_who_does_not_wait_is_told_how_to_ask_again(tmp_path: Path) -> None:
+    environ = clean_environ(tmp_path)
+    with trio.fail_after(LIMIT):
+        async with open_world(tmp_path / "record") as world:
+            world.target.held = trio.Event()
+            command = Command(tmp_path, world.address)
+            arguments = ["--id", "order-7"]
+
+            async def heard() -> None:
+                await eventually(lambda: len(world.target.heard) == 1)
+
+            assert await interrupt(command, environ, *arguments, once=heard) == (
+                "sproxy: request order-7: interrupted; it may have been done; ask again with --id order-7\n"
+            )
+            world.target.held.set()
+            done = await command.run("relay-request", "target", "--data", "x", *arguments, environ=environ)
+            assert (done.stdout, done.stderr) == (b"X", b"")
+            assert world.target.heard == [b"x"]
+
+
+@pytest.mark.parametrize(
+    ("priority", "outlook"),
+    [("normal", "ask again with --id order-7"), ("high", KEPT)],
+)
+async def test_what_was_not_sent_is_said_not_to_be(tmp_path: Path, priority: str, outlook: str) -> None:
+    environ = clean_environ(tmp_path)
+    dialed = trio.Event()
+
+    async def mute(stream: trio.SocketStream) -> None:
+        dialed.set()
+        await stream.receive_some()
+        await trio.sleep_forever()
+
+    with trio.fail_after(LIMIT):
+        async with open_background() as nursery:
+            [listener] = await nursery.start(partial(trio.serve_tcp, mute, 0, host="127.0.0.1"))
+            command = Command(tmp_path, f"127.0.0.1:{listener.socket.getsockname()[1]}")
+            arguments = ["--id", "order-7", "--priority", priority]
+            assert await interrupt(command, environ, *arguments, once=dialed.wait) == (
+                f"sproxy: request order-7: interrupted before it was sent; {outlook}\n"
+            )
 
 
 async def test_what_is_left_is_flushed(tmp_path: Path) -> None:

@@ -10,6 +10,8 @@ from tests.support.relay_events import (
     ANSWERED,
     EVENTS,
     LIMIT,
+    LOGGED_IN,
+    NOT_LOGGED_IN,
     OPENED,
     ORIGIN,
     REFRESHED,
@@ -54,6 +56,26 @@ def test_what_is_entered(event: RelayEvent, expected: list[tuple[Action, Result]
     for entry in entries:
         assert (entry.time, entry.address, entry.correlation_id) == (NOW, "203.0.113.9", "r1")
         assert (entry.user, entry.user_agent) == (event.user, "test/1")
+
+
+def test_logins_of_the_relay_itself_are_entered() -> None:
+    [done] = entries_of(LOGGED_IN, NOW)
+    assert (done.action, done.result, done.user, done.resource) == (Action.LOGIN, GOOD, "alice", "nas")
+    assert done.details == {"login": "me", "host_key": "SHA256:abc", "recorded": True}
+    [failed] = entries_of(NOT_LOGGED_IN, NOW)
+    assert (failed.action, failed.result, failed.user, failed.resource) == (Action.LOGIN, BAD, "alice", "nas")
+    assert failed.details == {"login": "me", "detail": "another host key"}
+
+
+def test_failed_logins_are_counted_for_each_agent() -> None:
+    log = Log()
+    audit = log.audit()
+    for _ in range(3):
+        audit(NOT_LOGGED_IN)
+        audit(attrs.evolve(NOT_LOGGED_IN, agent="pi"))
+        audit(LOGGED_IN)
+    assert [entry.resource for entry in log.entries if entry.result is BAD] == ["nas", "pi"]
+    assert len(log.entries) == 5
 
 
 def test_all_can_be_written() -> None:

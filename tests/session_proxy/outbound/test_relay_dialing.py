@@ -35,6 +35,14 @@ async def test_a_token_that_is_written_out_stays() -> None:
     assert "written" not in repr(tokens)
 
 
+async def test_another_source_is_the_one_from_then_on() -> None:
+    sources = SecretSources(Path(), {})
+    tokens = SecretTokens(sources.read("one"))
+    tokens.change(sources.read("two"))
+    for anew in (False, True):
+        assert await tokens(anew=anew) == "two"
+
+
 @pytest.mark.parametrize("text", ["eyJ.eyJ.x\neyJ.eyJ.y", "eyJ.eyJ.x y", "eyJ.eyJ.\x1b", "eyJ.eyJ.ü"])
 async def test_what_can_be_no_token_is_not_shown(tmp_path: Path, text: str) -> None:
     (tmp_path / "token").write_text(f"{text}\n")

@@ -28,6 +28,7 @@ from session_proxy.policy.route_table import RouteTable
 from session_proxy.profile.model import Ssh, SshUpstream
 from session_proxy.profile.secret import Secret
 from session_proxy.target import Target
+from tests.support.exchanges import exchange
 from tests.support.sshd import Sshd, generate_key, start_sshd
 
 
@@ -50,6 +51,8 @@ class Bastion:
         key: str | None = "key",
         passphrase: Secret | None = None,
         host_keys: Literal["accept-new", "strict"] = "accept-new",
+        compression: bool = False,
+        port: int | None = None,
     ) -> SshUpstream:
         """Return the upstream with these SSH settings; *key* is a file in the home folder."""
         ssh = Ssh(
@@ -58,8 +61,9 @@ class Bastion:
             passphrase=passphrase,
             host_keys=host_keys,
             known_hosts=self.home / "known_hosts",
+            compression=compression,
         )
-        return SshUpstream(address=Target.of("127.0.0.1", self.server.port), ssh=ssh)
+        return SshUpstream(address=Target.of("127.0.0.1", port or self.server.port), ssh=ssh)
 
 
 @pytest.fixture
@@ -92,6 +96,36 @@ async def test_streams_through_a_real_server(bastion: Bastion) -> None:
         nursery.cancel_scope.cancel()
     notices = [event.message for event in bastion.events if isinstance(event, Notice)]
     assert any(notice.startswith("recorded the host key of [127.0.0.1]:") for notice in notices)
+
+
+@pytest.mark.parametrize("compression", [False, True])
+async def test_what_goes_through_may_be_compressed(bastion: Bastion, *, compression: bool) -> None:
+    """Both ways: a megabyte of nothing is counted where it passes."""
+    nothing = bytes(1_000_000)
+    passed = 0
+
+    async def count(near: trio.SocketStream) -> None:
+        async def copy(source: trio.SocketStream, sink: trio.SocketStream) -> None:
+            nonlocal passed
+            async for chunk in source:
+                passed += len(chunk)
+                await sink.send_all(chunk)
+            await sink.send_eof()
+
+        far = await trio.open_tcp_stream("127.0.0.1", bastion.server.port)
+        async with far, trio.open_nursery() as nursery:
+            nursery.start_soon(copy, near, far)
+            nursery.start_soon(copy, far, near)
+
+    async with trio.open_nursery() as nursery:
+        (listener,) = await nursery.start(partial(trio.serve_tcp, echo, 0, host="127.0.0.1"))
+        (counted,) = await nursery.start(partial(trio.serve_tcp, count, 0, host="127.0.0.1"))
+        upstream = bastion.upstream(compression=compression, port=counted.socket.getsockname()[1])
+        async with open_ssh_transport("bastion", upstream, bastion.services) as transport:
+            stream = await transport.connect_tcp(Target.of("127.0.0.1", listener.socket.getsockname()[1]))
+            assert await exchange(stream, nothing) == nothing
+        nursery.cancel_scope.cancel()
+    assert (passed < len(nothing) / 5) == compression
 
 
 async def test_what_the_server_says_about_destinations(bastion: Bastion) -> None:

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import os
 import pickle
+from pathlib import Path
 
 import pytest
 
 from session_proxy.profile.secret import Secret
+from session_proxy.profile.secret_sources import SecretSources, reread
 
 
 def test_a_secret_shows_where_it_came_from_and_nothing_else() -> None:
@@ -22,10 +25,14 @@ def test_an_error_about_a_secret_does_not_show_it() -> None:
     assert "hunter2" not in str(info.value)
 
 
-def test_another_process_gets_it_but_cannot_read_it_anew() -> None:
-    secret = Secret("file", "token", "hunter2", again=lambda: "another")
+def test_another_process_gets_it_and_reads_it_anew(tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_text("hunter2")
+    secret = SecretSources(tmp_path, os.environ).read("file:token")
 
     copy: object = pickle.loads(pickle.dumps(secret))
+    file.write_text("another")
 
     assert isinstance(copy, Secret)
-    assert (copy, copy.reveal(), copy.again) == (secret, "hunter2", None)
+    assert (copy, copy.reveal()) == (secret, "hunter2")
+    assert reread(copy) == "another"

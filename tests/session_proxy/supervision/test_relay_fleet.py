@@ -207,7 +207,7 @@ async def test_one_that_cannot_start_ends_all(tmp_path: Path) -> None:
     with pytest.raises(WorkerStartError) as caught, trio.fail_after(SECONDS):
         await fleet.serve(trio.Event(), task_status=trio.TASK_STATUS_IGNORED)
     assert (str(caught.value), caught.value.exit_code) == (
-        f"{tmp_path}/audit.worker-2.jsonl: is a directory",
+        f"{tmp_path}/audit.worker-2.jsonl: is a directory; name a file in a folder that is yours as audit.file",
         78,
     )
     assert not fleet.folder.exists()

@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 import attrs
 import pytest
@@ -120,6 +121,36 @@ async def test_a_target_is_reached_through_the_relay_s_own_ssh(home: Home) -> No
             assert (home.folder / "known_hosts").read_text() == f"alice/nas {home.sshd.host_key}\n"
             assert served.metrics()["tunnel_circuit_breaker_state"] == 0
         assert served.lines("ssh ended")
+
+
+async def test_logins_are_audited(home: Home) -> None:
+    """One that comes about, and one that meets another host key than is known."""
+    with trio.fail_after(SECONDS):
+        async with (
+            open_echo() as echo,
+            open_relay_daemon(load_relay(home.folder, more=home.users())) as served,
+            open_client(served, home) as client,
+        ):
+            target = Target.parse(echo)
+            assert await exchange(await client.connect_tcp(target), b"hello") == b"hello"
+            ssh = served.daemon._relay_ssh
+            assert ssh is not None
+            [side] = ssh._sides.values()
+            other = generate_key(home.folder / "other")
+            (home.folder / "known_hosts").write_text(f"alice/nas {other}\n")
+            await eventually(side.pool.close_unused)
+            with pytest.raises(UnreachableError):
+                await client.connect_tcp(target)
+        logins = [entry for entry in served.audited() if entry["action"] == "login"]
+        assert [(entry["userId"], entry["resource"], entry["result"]) for entry in logins] == [
+            ("alice", "nas", "success"),
+            ("alice", "nas", "failure"),
+        ]
+        done, failed = (cast("dict[str, object]", entry["details"]) for entry in logins)
+        assert (done["login"], done["recorded"]) == (home.sshd.user, True)
+        assert str(done["host_key"]).startswith("SHA256:")
+        assert failed["login"] == home.sshd.user
+        assert "host key" in str(failed["detail"])
 
 
 async def test_a_key_that_is_replaced_is_used(home: Home) -> None:

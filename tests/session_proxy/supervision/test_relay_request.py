@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from tests.support.relay_tokens import make_token
 from tests.support.relay_tunnel import open_world
 from tunnel_relay.client.forwarding import ELSEWHERE, UnknownOutcome
 from tunnel_relay.client.outbox_store import OutboxStore, Sent, open_outbox_store
+from tunnel_relay.client.service import TunnelService
 from tunnel_relay.policy.outbox import Priority
 from tunnel_relay.protocol.requests import Request, Status
 
@@ -124,6 +127,24 @@ async def test_what_was_sent_and_not_answered_may_have_been_done(
                 await make_request(here, environ, request("mute", 30.0), priority, Leftovers())
             assert caught.value.exit_code is ExitCode.FAILURE
             assert world.target.heard == [b"hello"]
+
+
+async def test_a_response_that_is_there_outlives_an_interrupt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def press(_service: TunnelService) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        await trio.sleep_forever()
+
+    monkeypatch.setattr(TunnelService, "flush", press)
+    monkeypatch.setattr(relay_request, "LINGER", SECONDS)
+    with trio.fail_after(SECONDS):
+        async with open_world(tmp_path / "record") as world:
+            here = choice(f"ws://{world.address}")
+            response = await make_request(
+                here, {"HOME": str(tmp_path)}, request(), Priority.NORMAL, Leftovers()
+            )
+            assert (response.status, response.payload) == (Status.DONE, b"HELLO")
 
 
 async def test_what_was_not_accepted_is_not_said_to_be_kept(

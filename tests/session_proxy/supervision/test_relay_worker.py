@@ -41,7 +41,7 @@ async def serve(post: Post, pages: Mapping[tuple[str, str], Handler]) -> AsyncGe
 
 
 async def test_orders_come_as_they_were_given(post: Post, tmp_path: Path) -> None:
-    secret = Secret("env", "REDIS_URL", "redis://:hunter2@a", again=lambda: "never")
+    secret = Secret("env", "REDIS_URL", "redis://:hunter2@a")
     server = attrs.evolve(
         load_relay(tmp_path, top='trusted_proxies = "10.0.0.0/8"'), workers=3, store=RelayStore(redis=secret)
     )

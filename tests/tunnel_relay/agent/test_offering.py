@@ -6,8 +6,11 @@ import pytest
 import trio
 
 from tests.support.exchanges import exchange
+from tests.support.relay_ports import Carrier
 from tunnel_relay.agent.offering import Offering
 from tunnel_relay.background import open_background
+from tunnel_relay.protocol.frames import LINK, FrameType
+from tunnel_relay.protocol.greetings import GoAway, read_go_away
 from tunnel_relay.protocol.multiplexer import Reason
 from tunnel_relay.protocol.session import SessionSettings
 from tunnel_relay.relay_stream import StreamRefusedError
@@ -30,6 +33,20 @@ async def test_services_are_reached_by_name_and_may_be_replaced() -> None:
             await offering.connect("echo")
         assert caught.value.reason is Reason.NO_SUCH_SERVICE
         assert await exchange(await offering.connect("mirror"), b"again") == b"again"
+
+
+async def test_who_drains_says_so_over_each_link() -> None:
+    async with open_background() as nursery:
+        offering = Offering(nursery, {}, "one", SessionSettings())
+        first, second = Carrier(), Carrier()
+        offering.attach(first)
+        assert first.own == []
+        offering.drain("that was it")
+        offering.attach(second)
+        for carrier in (first, second):
+            [frame] = carrier.own
+            assert (frame.type, frame.session) == (FrameType.GOAWAY, LINK)
+            assert read_go_away(frame.payload) == GoAway(lost=False, detail="that was it")
 
 
 async def test_a_service_that_is_not_there_refuses() -> None:

@@ -14,6 +14,7 @@ import trio
 
 from tests.support.exchanges import exchange
 from tests.support.relay_tokens import AUDIENCE, KEYS, make_token
+from tests.support.tunnels import eventually
 from tunnel_relay.agent.running import Agent, AgentSettings, open_agent
 from tunnel_relay.background import open_background
 from tunnel_relay.client.reaching import Reaching
@@ -28,6 +29,7 @@ from tunnel_relay.protocol.tokens import Verifier
 from tunnel_relay.relay_stream import StreamResetError
 from tunnel_relay.server.port import PublicPort
 from tunnel_relay.server.service import RelayService
+from tunnel_relay.server.switch import Switch
 
 
 async def give(*, anew: bool) -> str:
@@ -53,6 +55,7 @@ class Joined:
     agent: Agent
     client: Reaching
     told: list[DialEvent]
+    switch: Switch
 
 
 @asynccontextmanager
@@ -83,7 +86,7 @@ async def joined(
             async with open_agent(
                 settings, give, rng=lambda: 0.5, unix_time=time.time, notify=told.append
             ) as agent:
-                yield Joined(agent, client, told)
+                yield Joined(agent, client, told, port.service.switch)
 
 
 async def test_an_agent_offers_its_services() -> None:
@@ -106,6 +109,17 @@ async def test_who_parts_says_so() -> None:
         await it.agent.part("that was it")
         with pytest.raises(StreamResetError, match="that was it"):
             await stream.receive_some()
+
+
+async def test_who_drains_goes_on_with_what_there_is_and_is_offered_to_nobody() -> None:
+    async with joined() as it:
+        stream = it.client.open_stream("echo")
+        await stream.wait_accepted()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(it.agent.drain, "that was it")
+            await eventually(lambda: it.switch.find("alice", "nas", None) is None)
+            assert await exchange(stream, b"hello") == b"hello"
+        assert it.switch.find("alice", "nas", it.agent.offering.instance) is not None
 
 
 async def test_requests_are_done_where_there_is_a_record(tmp_path: Path) -> None:

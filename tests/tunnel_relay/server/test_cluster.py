@@ -10,10 +10,12 @@ import pytest
 import trio
 import trio.testing
 
+from tests.support.exchanges import exchange
 from tests.support.redis_server import needs_redis, open_redis
 from tests.support.relay_cluster import open_cluster_world
 from tests.support.relay_ports import Carrier
 from tests.support.tunnels import eventually
+from tunnel_relay.agent.offering import Offering
 from tunnel_relay.background import open_background
 from tunnel_relay.client import reaching
 from tunnel_relay.policy.lease import AgentKey, Lease, Leases
@@ -143,6 +145,41 @@ async def test_without_pools_the_latest_agent_is_the_one(pools: bool) -> None:
                 else:
                     assert await world.exchange(b"x") == b"x"
                     assert not earlier.sessions
+
+
+@pytest.mark.parametrize("pools", [True, False])
+async def test_an_agent_that_is_leaving_begins_nothing_at_other_servers(
+    open_stores: Open, pools: bool
+) -> None:
+    """It is the latest; what it has goes on, though its client comes anew."""
+    with trio.fail_after(SECONDS):
+        async with open_stores(2) as stores, open_cluster_world(stores) as world:
+            there, here = world.servers
+            here.switch.pools = lambda _tier: pools
+            stream = world.reaching.open_stream("echo")
+            await stream.wait_accepted()
+            assert isinstance(world.agent.end, Offering)
+            world.agent.end.drain("that was it")
+            while not (await stores[1].agents("alice"))[0].leaving:  # noqa: ASYNC110
+                await trio.sleep(0.01)
+            world.client.move(here)
+            assert await exchange(stream, b"on") == b"on"
+            client = Port(here.switch, "alice")
+            client.link = near = Carrier()
+            hello = Hello(agent="nas", token=f"{1:032}", fence=1)
+            client.heed(Frame(FrameType.HELLO, 1, payload=write(hello)))
+            await eventually(lambda: near.own)
+            [frame] = near.own
+            assert read_go_away(frame.payload).detail == "the agent 'nas' is being shut down"
+            earlier = Port(there.switch, "alice", agent="nas", instance="two")
+            earlier.link = Carrier()
+            there.switch.register(earlier)
+            async with open_background() as nursery:
+                nursery.start_soon(there.cluster.stay, earlier)
+                while len(await stores[1].agents("alice")) < 2:  # noqa: ASYNC110
+                    await trio.sleep(0.01)
+                client.heed(Frame(FrameType.HELLO, 1, payload=write(hello)))
+                await eventually(lambda: earlier.sessions)
 
 
 async def test_a_link_that_was_followed_by_another_one_is_closed() -> None:

@@ -13,6 +13,7 @@ import pytest
 import trio
 import trio.testing
 
+from tests.support.exchanges import exchange
 from tests.support.relay_cluster import End, Server, run_server
 from tests.support.relay_ssh_world import ME, SETTINGS, open_echo, open_relay_ssh_world
 from tests.support.sshd import HOST, SSHD, Sshd, start_sshd
@@ -305,6 +306,21 @@ async def test_what_is_told_otherwise_holds_for_what_there_is(sshd: Sshd, tmp_pa
             await refused(world.client, echo, Reason.UNREACHABLE, "knows no way to log in")
 
 
+async def test_an_agent_is_left_alone_when_its_last_stream_has_ended(sshd: Sshd, tmp_path: Path) -> None:
+    with trio.fail_after(20):
+        async with open_echo() as echo, open_relay_ssh_world(sshd, tmp_path) as world:
+            stream = world.client.open_stream(echo)
+            await stream.wait_accepted()
+            await world.relay.drain("the relay is being shut down")
+            assert world.client.stays
+            assert await exchange(stream, b"hello") == b"hello"
+            await eventually(lambda: not world.agent.streams)
+            assert world.relay.connections == 0
+            await world.client.wait_free()
+            assert not world.client.stays
+            await refused(world.client, echo, Reason.LIMIT, "the relay is being shut down")
+
+
 @attrs.define(eq=False)
 class TwoServers:
     """Two servers that speak SSH; the agent is at the far one, and the client comes to the near one first."""
@@ -483,18 +499,21 @@ async def test_without_a_record_no_request_is_done(sshd: Sshd, tmp_path: Path) -
             assert response.status is Status.NOT_ALLOWED
 
 
+@pytest.mark.parametrize("for_all", [True, False])
 @pytest.mark.parametrize(
     ("tier", "compressing"), [(PREMIUM, True), (attrs.evolve(PREMIUM, features=frozenset()), False)]
 )
 async def test_connections_are_compressed_where_the_tier_allows_it(
-    sshd: Sshd, tmp_path: Path, tier: Tier, *, compressing: bool
+    sshd: Sshd, tmp_path: Path, tier: Tier, *, compressing: bool, for_all: bool
 ) -> None:
-    settings = RelaySshSettings(session=SETTINGS, login=LoginSettings(ssh=SshSettings(compression=True)))
+    settings = RelaySshSettings(session=SETTINGS, login=LoginSettings(ssh=SshSettings(compression=for_all)))
     with trio.fail_after(20):
         async with (
             open_echo() as echo,
             open_relay_ssh_world(sshd, tmp_path, settings=settings, access=Access((FREE, tier))) as world,
         ):
+            assert isinstance(world.account, SshAccount)
+            world.account = attrs.evolve(world.account, compression=not for_all)
             assert await world.exchange(echo, b"hello" * 100_000) == b"hello" * 100_000
             [held] = world.relay._sides["alice", "nas"].pool._held  # pyright: ignore[reportPrivateUsage]
             assert held.session.compressing == compressing

@@ -252,6 +252,31 @@ async def test_all_are_asked_to_go_before_the_end(autojump_clock: MockClock) -> 
         assert relay.service.figures().clients == 0
 
 
+async def test_nobody_is_led_to_an_agent_that_is_asked_to_go(autojump_clock: MockClock) -> None:
+    unregistered = trio.Event()
+
+    async def stay_registered(_port: Port) -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            unregistered.set()
+
+    async with open_relay() as relay:
+        relay.service.stay = stay_registered
+        async with relay.link(Asking(token("alice"), "nas", "one")) as agent:
+            await trio.testing.wait_all_tasks_blocked()
+            relay.nursery.start_soon(relay.service.drain, 10)
+            await unregistered.wait()
+            assert relay.service.switch.find("alice", "nas", "one") is None
+            [frame] = decode(await _binary(agent))
+            assert (frame.type, frame.session) == (FrameType.GOAWAY, 0)
+            # It may stay for a while.
+            await trio.testing.wait_all_tasks_blocked()
+            assert relay.service.figures().agents == 1
+        await trio.testing.wait_all_tasks_blocked()
+        assert relay.service.figures().agents == 0
+
+
 async def test_pools_of_agents_are_a_matter_of_the_tier(autojump_clock: MockClock) -> None:
     async with open_relay() as relay:
         assert not relay.service.switch.pools("free")

@@ -273,6 +273,39 @@ async def test_one_that_is_lost_while_it_is_asked_is_gone(autojump_clock: MockCl
         assert world.pool.idle
 
 
+async def test_a_pool_that_is_closed_has_no_connections(autojump_clock: MockClock) -> None:
+    async with open_world() as world:
+        world.wanted = True
+        await world.open()
+        world.pool.close("that was it")
+        await trio.testing.wait_all_tasks_blocked()
+        assert world.pool.idle
+        assert world.sessions == []
+        for _ in range(2):
+            with pytest.raises(StreamRefusedError, match="that was it") as caught:
+                await world.open()
+            assert caught.value.reason is Reason.LIMIT
+        world.pool.warm()
+        assert world.attempts == 1
+
+
+async def test_a_connection_that_comes_after_the_pool_was_closed_is_not_kept(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_world() as world, trio.open_nursery() as nursery:
+
+        async def open_one() -> None:
+            with pytest.raises(StreamRefusedError, match="that was it"):
+                await world.open()
+
+        nursery.start_soon(open_one)
+        await trio.testing.wait_all_tasks_blocked()
+        world.pool.close("that was it")
+        await trio.sleep(2)
+        assert world.pool.idle
+        assert world.sessions == []
+
+
 async def test_one_that_is_not_used_can_be_given_up(autojump_clock: MockClock) -> None:
     async with open_world() as world:
         assert not world.pool.close_unused()

@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from functools import partial
 
+import attrs
 import pytest
 import trio
 
@@ -115,6 +116,18 @@ async def test_who_was_followed_can_do_nothing(stores: list[Store]) -> None:
     assert renewed is not None
     assert renewed.fence == new.fence
     assert [lease.holder for lease in await one.agents("alice")] == ["wss://other:1"]
+
+
+async def test_others_learn_that_an_agent_is_leaving(stores: list[Store]) -> None:
+    one, other = stores
+    lease = await one.register(NAS, "wss://one:1")
+    assert lease is not None
+    for leaving in (True, False):
+        lease = await one.renew(attrs.evolve(lease, leaving=leaving))
+        assert lease is not None
+        [found] = await other.agents("alice")
+        assert (found.holder, found.fence, found.leaving) == ("wss://one:1", lease.fence, leaving)
+    assert await one.unregister(lease)
 
 
 async def test_what_is_not_renewed_ends(stores: list[Store]) -> None:

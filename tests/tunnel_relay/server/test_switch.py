@@ -11,6 +11,8 @@ from tunnel_relay.protocol.greetings import GoAway, Hello, read_go_away, write
 from tunnel_relay.server.switch import NO_ROOM, Port, Switch
 from tunnel_relay.server.waiting import MOST_WAITING, Room
 
+LEAVING = Frame(FrameType.GOAWAY, payload=write(GoAway(lost=False, detail="that was it")))
+
 
 def agent(switch: Switch, name: str, instance: str, user: str = "alice") -> Port:
     port = Port(switch, user, agent=name, instance=instance)
@@ -71,6 +73,51 @@ def test_a_tier_without_pools_has_the_latest_agent() -> None:
     for label in (1, 2):
         begin(client, label)
     assert (again.sessions, second.sessions) == (1, 1)
+
+
+def test_an_agent_that_is_leaving_begins_nothing() -> None:
+    switch = Switch()
+    idle, busy = agent(switch, "nas", "1"), agent(switch, "nas", "2")
+    client = Port(switch, "alice")
+    client.link = near = Carrier()
+    idle.link, busy.link = Carrier(), Carrier()
+    begin(client, 1)
+    begin(client, 2)
+    begin(client, 3)
+    if idle.sessions > busy.sessions:
+        idle, busy = busy, idle
+    idle.heed(LEAVING)
+    assert switch.find("alice", "nas", None) is busy
+    assert switch.find("alice", "nas", idle.instance) is idle, "its sessions go on"
+    busy.heed(LEAVING)
+    begin(client, 4)
+    [frame] = near.own
+    assert read_go_away(frame.payload) == GoAway(lost=False, detail="the agent 'nas' is being shut down")
+    assert switch.why_none("alice", "pi") == "no agent 'pi' is connected; there is 'nas'"
+    again = agent(switch, "nas", "3")
+    assert switch.find("alice", "nas", None) is again
+
+
+def test_an_agent_that_retires_keeps_the_relay_s_own_sessions() -> None:
+    switch = Switch()
+    client, nas, near, far = joined(switch)
+    begin(client, 1)
+    relay = Port(switch, "alice", own=True)
+    relay.link = inner = Carrier()
+    begin(relay, 1)
+    nas.retire("the relay is being shut down")
+    assert (client.sessions, relay.sessions, nas.sessions) == (0, 1, 1)
+    for carrier in (near, far):
+        [frame] = carrier.own
+        assert (frame.type, frame.session) == (FrameType.GOAWAY, 1)
+        assert read_go_away(frame.payload) == GoAway(lost=False, detail="the relay is being shut down")
+    assert inner.own == []
+
+
+@pytest.mark.parametrize("name", [None, ""])
+def test_nobody_but_an_agent_is_leaving(name: str | None) -> None:
+    with pytest.raises(RelayProtocolError, match="GOAWAY does not concern a link"):
+        Port(Switch(), "alice", agent=name).heed(LEAVING)
 
 
 def data(label: int, size: int) -> Frame:
