@@ -97,6 +97,8 @@ class Dialing:
     _held: _Held | None = attrs.field(default=None, init=False)
     _changed: trio.Event = attrs.field(factory=trio.Event, init=False)
     _refreshing: TokenRefreshing = attrs.field(init=False)
+    _left: int = attrs.field(default=0, init=False)
+    """How many links were left over which something goes on."""
     _failures: int = attrs.field(default=0, init=False)
     """Since the last link."""
     _refused: bool = attrs.field(default=False, init=False)
@@ -112,6 +114,11 @@ class Dialing:
     def linked(self) -> bool:
         """Whether there is a link."""
         return self._held is not None
+
+    @property
+    def lingers(self) -> bool:
+        """Whether something goes on over a link that was left."""
+        return self._left > 0
 
     @property
     def link(self) -> Link | None:
@@ -135,7 +142,7 @@ class Dialing:
 
     @property
     def changed(self) -> trio.Event:
-        """What is set when `linked`, `reason` or `state` may have changed; there is another one from then on."""
+        """What is set when `linked`, `lingers`, `reason` or `state` may have changed; then there is another one."""
         return self._changed
 
     def demand(self) -> None:
@@ -277,11 +284,14 @@ class Dialing:
         if self._held is held:
             held.remains = self.end.leave()
         if held.remains is not None:
+            self._left += 1
             self._release(held, LinkLostError(held.why))
             try:
                 await held.remains.wait_over()
             finally:
                 held.remains.detach()
+                self._left -= 1
+                self._change()
         held.scope.cancel()
 
     def _take(self, held: _Held, setup: float) -> None:

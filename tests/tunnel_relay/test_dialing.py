@@ -176,12 +176,13 @@ async def test_what_goes_on_over_a_link_that_was_left_keeps_it(cut: bool) -> Non
         await eventually(lambda: it.end.frames and remains.frames)
         assert [frame.payload for frame in remains.frames] == [b"old"]
         assert [frame.payload for frame in it.end.frames] == [b"new"]
-        assert (it.end.detached, remains.detached) == (0, 0)
+        assert (it.end.detached, remains.detached, it.dialing.lingers) == (0, 0, True)
         if cut:
             await server.websockets[0].aclose(1001, "upgraded")
         else:
             remains.over.set()
         await eventually(lambda: remains.detached)
+        assert not it.dialing.lingers
         with pytest.raises(WebSocketClosedError):
             await server.websockets[0].receive()
         assert it.dialing.linked

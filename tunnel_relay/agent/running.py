@@ -89,7 +89,7 @@ class Agent:
                 over.set()
 
             nursery.start_soon(wait)
-            while self.dialing.linked and not over.is_set():
+            while (self.dialing.linked or self.dialing.lingers) and not over.is_set():
                 await wait_first(over, self.dialing.changed)
 
     async def part(self, detail: str) -> None:
