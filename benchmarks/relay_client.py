@@ -23,9 +23,9 @@ from benchmarks import wire
 from benchmarks.load import PING, WORKERS
 from benchmarks.payload import PATTERN
 from benchmarks.relay_cable import Cable, open_cable
-from tunnel_relay.agent.running import AgentSettings, open_agent
+from tunnel_relay.agent.running import AgentEvent, AgentSettings, open_agent
 from tunnel_relay.client.service import TunnelEvent, TunnelService, TunnelSettings, open_tunnel_service
-from tunnel_relay.dial_events import DialEvent, LinkLost
+from tunnel_relay.dial_events import LinkLost
 from tunnel_relay.dial_settings import DialSettings
 from tunnel_relay.errors import RelayError
 from tunnel_relay.policy.backoff import PROVEN
@@ -108,7 +108,7 @@ class Site:
         name: str,
         *,
         cable: Cable | None = None,
-        notify: Callable[[DialEvent], None] = lambda _event: None,
+        notify: Callable[[AgentEvent], None] = lambda _event: None,
     ) -> AsyncGenerator[None]:
         """Be an agent of that *name* for the block."""
         settings = AgentSettings(name=name, services=self.services, dial=self.dial(cable))
@@ -296,7 +296,7 @@ async def detect(site: Site) -> Answer:
             if len(noticed) == 3:  # client, agent, server
                 all_noticed.set()
 
-    def heed(who: str, event: TunnelEvent) -> None:
+    def heed(who: str, event: TunnelEvent | AgentEvent) -> None:
         if isinstance(event, LinkLost):
             note(who)
 

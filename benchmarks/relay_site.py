@@ -32,7 +32,7 @@ LIFETIME = 24 * 3600.0
 PLENTY = 1_000_000
 RATES = {"requests_per_minute": 100_000_000, "opens_per_second": PLENTY}
 HELD = {"connections": PLENTY, "sessions": PLENTY, "streams": PLENTY}
-FEATURES = ["requests", "compression", "agent-pools", "agent-forwarding"]
+FEATURES = ["requests", "compression", "agent-pools"]
 
 # A server is up within a second; a busy machine takes longer to import it.
 PATIENCE = 40.0

@@ -66,7 +66,7 @@ async def connect_tcp(host: str, port: int) -> trio.abc.HalfCloseableStream:
     try:
         return await open_tcp(host, port)
     except OSError as exc:
-        raise _not_done(exc) from exc
+        raise not_reached(exc) from exc
     except UnicodeError as exc:
         raise RequestNotDoneError(Status.UNREACHABLE, "the target's name cannot be one") from exc
 
@@ -162,7 +162,7 @@ class _Work:
                 return False
 
 
-def _not_done(exc: OSError) -> RequestNotDoneError:
+def not_reached(exc: OSError) -> RequestNotDoneError:
     """Return why a connection did not come about; of several attempts, what says most of the target."""
     causes = list(_causes(exc))
     for cause in causes:

@@ -30,8 +30,8 @@ PEER_COLUMNS = ("PEER", "STATE", "FOR", "ADDRESS", "STREAMS", "SENT", "RECEIVED"
 def status(profile: ProfileArgument = None, name: NameOption = None, as_json: JsonOption = False) -> None:
     """Show how a running sproxy is.
 
-    Its addresses, connections and upstreams; of an awg-server, its peers; of a relay-server, who is connected; of a
-    relay-agent, to which relay. It is the one that runs the file PROFILE, or has the name; without both, the only
+    Its addresses, connections and upstreams; of an awg-server, its peers; of a relay-server, how many are connected; of
+    a relay-agent, to which relay. It is the one that runs the file PROFILE, or has the name; without both, the only
     one. Exits with 0 if it answers, 69 if none does, 2 if several run and none was named.
     """
     from session_proxy.cli.asking import ask_running

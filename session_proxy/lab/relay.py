@@ -18,9 +18,8 @@ from session_proxy.outbound.relay_dialing import SecretTokens
 from session_proxy.profile.model import RelayEndpoint, RelayUpstream
 from session_proxy.profile.secret import Secret
 from session_proxy.target import Target
-from tunnel_relay.agent.running import AgentSettings, open_agent
+from tunnel_relay.agent.running import AgentEvent, AgentSettings, open_agent
 from tunnel_relay.background import open_background
-from tunnel_relay.dial_events import DialEvent
 from tunnel_relay.dial_settings import DialSettings
 from tunnel_relay.policy.selector import Endpoint
 from tunnel_relay.protocol.tokens import Claims, Key, Scope, Verifier, issue
@@ -72,5 +71,5 @@ async def _well(_request: HttpRequest) -> HttpAnswer:
     return HttpAnswer.text("ok")
 
 
-def _ignore(_event: RelayEvent | DialEvent) -> None:
+def _ignore(_event: RelayEvent | AgentEvent) -> None:
     pass

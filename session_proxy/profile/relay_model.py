@@ -22,7 +22,7 @@ from session_proxy.profile.secret import Secret
 from session_proxy.target import Target
 
 Algorithm = Literal["EdDSA", "RS256", "HS256"]
-Feature = Literal["requests", "compression", "agent-pools", "agent-forwarding"]
+Feature = Literal["requests", "compression", "agent-pools"]
 PresetName = Literal["production", "development", "high-throughput"]
 
 MIB = 1 << 20
@@ -319,7 +319,8 @@ class RelayAgent:
     *file* is where it came from, *control* what its control socket is called.
 
     Attributes:
-      name: What the user's clients call this agent. Agents of one name are a pool: any of them has to do.
+      name: What the user's clients call this agent. Agents of one name share the work where the tier has `agent-pools`;
+          else the one that connected last has it.
       token: Says whose agent it is: a JWT, as `sproxy relay-token` issues them. It is read again before it expires.
       endpoints: The relay servers, one or a list; any of them has to do.
       ca: Certificates (PEM) of authorities that are believed, too, about the relay servers.

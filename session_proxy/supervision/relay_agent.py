@@ -23,8 +23,7 @@ from session_proxy.profile.model import ListenAddress
 from session_proxy.profile.relay_model import RelayAgent, RelayAgentLimits
 from session_proxy.supervision.agent_reload import AgentChange, compare_agents
 from session_proxy.supervision.status import RelayAgentStatus
-from tunnel_relay.agent.running import Agent, AgentSettings, open_agent
-from tunnel_relay.dial_events import DialEvent
+from tunnel_relay.agent.running import Agent, AgentEvent, AgentSettings, ServiceUnreached, open_agent
 from tunnel_relay.dial_settings import DialSettings
 from tunnel_relay.errors import StoreError
 from tunnel_relay.link import LinkSettings
@@ -135,8 +134,11 @@ class RelayAgentDaemon:
         except LinkFailedError as exc:
             raise ProfileError(config.file, [Problem("ca", str(exc))]) from exc
 
-    def happened(self, event: DialEvent) -> None:
+    def happened(self, event: AgentEvent) -> None:
         """Take an event of the library."""
+        if isinstance(event, ServiceUnreached):
+            self.log.warning("service not reached", service=event.service, reason=event.reason)
+            return
         log_dialing(self.log, event)
         self.metrics(event)
 

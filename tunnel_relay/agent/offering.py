@@ -9,7 +9,7 @@ import trio
 from tunnel_relay.asking import AskedRequest
 from tunnel_relay.far_end import FarEnd
 from tunnel_relay.link import FrameCarrier
-from tunnel_relay.performing import open_tcp
+from tunnel_relay.performing import not_reached, open_tcp
 from tunnel_relay.protocol.frames import Frame, FrameType
 from tunnel_relay.protocol.greetings import GoAway, write
 from tunnel_relay.protocol.multiplexer import Reason
@@ -33,6 +33,9 @@ class Offering(FarEnd):
     ) -> None:
         super().__init__(nursery, self._connect, instance, settings, asked)
         self.services = services
+        self.unreached: Callable[[str, str], None] = lambda _service, _reason: None
+        """Called with a service that cannot be reached, and why: once, until it is or the reason is another."""
+        self._told: dict[str, str] = {}
 
     def drain(self, detail: str) -> None:
         """Begin nothing new, for the reason *detail*, and have the relay look for other agents."""
@@ -55,6 +58,13 @@ class Offering(FarEnd):
             raise StreamRefusedError(Reason.NO_SUCH_SERVICE, f"no service {name!r} is offered")
         try:
             # It runs beside us.
-            return await open_tcp(*service)
+            stream = await open_tcp(*service)
         except OSError as exc:
-            raise StreamRefusedError(Reason.REFUSED, str(exc)) from exc
+            host, port = service
+            reason = f"{host}, port {port}: {not_reached(exc)}"
+            if self._told.get(name) != reason:
+                self._told[name] = reason
+                self.unreached(name, reason)
+            raise StreamRefusedError(Reason.REFUSED, reason) from exc
+        self._told.pop(name, None)
+        return stream

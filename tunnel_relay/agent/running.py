@@ -30,6 +30,17 @@ PARTING = 1.0
 _INSTANCE = 8
 
 
+@attrs.frozen
+class ServiceUnreached:
+    """A client wanted a service that cannot be reached; told once, until it is, or the reason is another."""
+
+    service: str
+    reason: str
+
+
+AgentEvent = DialEvent | ServiceUnreached
+
+
 @attrs.frozen(kw_only=True)
 class AgentSettings:
     """What an agent is.
@@ -111,9 +122,9 @@ async def open_agent(
     *,
     rng: Callable[[], float],
     unix_time: Callable[[], float],
-    notify: Callable[[DialEvent], None],
+    notify: Callable[[AgentEvent], None],
 ) -> AsyncGenerator[Agent]:
-    """Run an agent for the length of a block; the arguments are those of `Dialing`.
+    """Run an agent for the length of a block; the other arguments are those of `Dialing`.
 
     Raises:
       StoreError: the record cannot be used.
@@ -128,6 +139,7 @@ async def open_agent(
         nursery: trio.Nursery = await stack.enter_async_context(open_background())
         offering = Offering(nursery, settings.services, instance, settings.session)
         offering.limit = settings.connect
+        offering.unreached = lambda service, reason: notify(ServiceUnreached(service, reason))
         answering = None
         if record is not None:
             answering = Answering(nursery, record, OWNER, to_services(settings.services))

@@ -24,8 +24,6 @@ class Feature(enum.Enum):
     COMPRESSION = "compression"
     AGENT_POOLS = "agent-pools"
     """Several agents of one name."""
-    AGENT_FORWARDING = "agent-forwarding"
-    """The client's ssh-agent, for what runs behind the agent."""
 
 
 class Held(enum.Enum):

@@ -31,12 +31,12 @@ def test_a_tier_says_how_often_how_much_and_what() -> None:
             streams=3,
             ssh_connections=1,
             modes=("relay-ssh",),
-            features=("compression", "agent-forwarding"),
+            features=("compression", "agent-pools"),
         ),
     )
 
     assert (tier.name, tier.modes) == ("gold", {Mode.RELAY_SSH})
-    assert tier.features == {Feature.COMPRESSION, Feature.AGENT_FORWARDING}
+    assert tier.features == {Feature.COMPRESSION, Feature.AGENT_POOLS}
     assert (tier.rates.requests, tier.rates.opens) == (Rate(5.0, 60.0), Rate(2.0, 1.0))
     assert tier.most == {
         Held.CONNECTIONS: 1,

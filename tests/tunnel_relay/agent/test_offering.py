@@ -49,9 +49,21 @@ async def test_who_drains_says_so_over_each_link() -> None:
             assert read_go_away(frame.payload) == GoAway(lost=False, detail="that was it")
 
 
-async def test_a_service_that_is_not_there_refuses() -> None:
+async def test_a_service_that_is_not_there_refuses_and_that_is_told_once() -> None:
+    told: list[tuple[str, str]] = []
+    said = "127.0.0.1, port 1: the target refused the connection"
     async with open_background() as nursery:
         offering = Offering(nursery, {"ssh": ("127.0.0.1", 1)}, "one", SessionSettings())
-        with pytest.raises(StreamRefusedError) as caught:
+        offering.unreached = lambda service, reason: told.append((service, reason))
+        for _ in range(3):
+            with pytest.raises(StreamRefusedError, match=said) as caught:
+                await offering.connect("ssh")
+            assert caught.value.reason is Reason.REFUSED
+        assert told == [("ssh", said)]
+        listeners = await nursery.start(partial(trio.serve_tcp, echo, 0, host="127.0.0.1"))
+        offering.services = {"ssh": listeners[0].socket.getsockname()[:2]}
+        await trio.aclose_forcefully(await offering.connect("ssh"))
+        offering.services = {"ssh": ("127.0.0.1", 1)}
+        with pytest.raises(StreamRefusedError):
             await offering.connect("ssh")
-        assert caught.value.reason is Reason.REFUSED
+        assert told == [("ssh", said)] * 2

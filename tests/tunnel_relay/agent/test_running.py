@@ -15,10 +15,10 @@ import trio
 from tests.support.exchanges import exchange
 from tests.support.relay_tokens import AUDIENCE, KEYS, make_token
 from tests.support.tunnels import eventually
-from tunnel_relay.agent.running import Agent, AgentSettings, open_agent
+from tunnel_relay.agent.running import Agent, AgentEvent, AgentSettings, open_agent
 from tunnel_relay.background import open_background
 from tunnel_relay.client.reaching import Reaching
-from tunnel_relay.dial_events import DialEvent, Linked
+from tunnel_relay.dial_events import Linked
 from tunnel_relay.dial_settings import DialSettings
 from tunnel_relay.dialing import Dialing
 from tunnel_relay.errors import StoreError
@@ -54,7 +54,7 @@ class Joined:
 
     agent: Agent
     client: Reaching
-    told: list[DialEvent]
+    told: list[AgentEvent]
     switch: Switch
 
 
@@ -62,7 +62,7 @@ class Joined:
 async def joined(
     record: Path | None = None, service: Callable[[trio.SocketStream], Awaitable[None]] = echo
 ) -> AsyncGenerator[Joined]:
-    told: list[DialEvent] = []
+    told: list[AgentEvent] = []
     port = PublicPort(RelayService(Verifier(KEYS, AUDIENCE), time.time, lambda _event: None), no_page)
     with trio.fail_after(20):
         async with open_background() as nursery:
