@@ -37,7 +37,7 @@ def test_features_are_by_tier() -> None:
 def test_each_tier_has_all_that_the_one_below_has() -> None:
     for less, more in ((FREE, PREMIUM), (PREMIUM, ENTERPRISE)):
         assert less.modes <= more.modes
-        assert less.features < more.features
+        assert less.features <= more.features
         assert less.rates.requests.tokens < more.rates.requests.tokens
         assert less.rates.opens.tokens < more.rates.opens.tokens
         assert all(less.most[held] <= more.most[held] for held in Held)
