@@ -29,7 +29,7 @@ from tunnel_relay.sessions import LiveSession
 # Seconds that connecting may take.
 CONNECT_LIMIT = 10.0
 
-READ = 64 * 1024
+READ = 256 * 1024
 
 Connect = Callable[[str], Awaitable[trio.abc.HalfCloseableStream]]
 """Connects to what a stream asks for, or raises `StreamRefusedError`."""

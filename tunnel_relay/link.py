@@ -14,8 +14,13 @@ from tunnel_relay.errors import LinkLostError, RelayProtocolError, WebSocketErro
 from tunnel_relay.protocol.frames import LINK, Frame, FrameType, decode, encode
 from tunnel_relay.websocket import WebSocket
 
-# What one message holds, or a frame more. Longer ones gain nothing.
+# What one message holds, or a frame more; and what that grows to where so much leaves quickly: then nobody waits long
+# behind it. Longer ones cost both ends and the relay a quarter less.
 MESSAGE = 64 * 1024
+LONGEST = 256 * 1024
+
+# Seconds that sending may take for the next message to be longer.
+QUICK = 0.02
 
 # Bytes of what the link itself has to say that may wait while the other end reads nothing.
 MOST_OWN = 1024 * 1024
@@ -104,6 +109,7 @@ class Link:
     _own: deque[Frame] = attrs.field(factory=deque[Frame], init=False)
     _own_bytes: int = attrs.field(default=0, init=False)
     _sending: bool = attrs.field(default=False, init=False)
+    _most: int = attrs.field(default=MESSAGE, init=False)
     _overrun: trio.Event = attrs.field(factory=trio.Event, init=False)
     _poked: trio.Event = attrs.field(factory=trio.Event, init=False)
     _all_sent: trio.Event = attrs.field(factory=trio.Event, init=False)
@@ -230,14 +236,21 @@ class Link:
                 await self.websocket.aclose(GOING_AWAY, str(exc))
                 raise LinkLostError(f"nothing more can be sent: {exc}") from None
             if messages:
-                self._sending = True
-                await self.websocket.send_many(messages)
-                self._sending = False
+                await self._send(messages)
                 continue
             self._all_sent.set()
             timers = [timer for source in self._sources if (timer := source.next_timer()) is not None]
             with trio.move_on_at(min(timers, default=math.inf)):
                 await self._poked.wait()
+
+    async def _send(self, messages: list[bytes]) -> None:
+        """Send *messages*, and see how long those that follow may be."""
+        self._sending = True
+        began = trio.current_time()
+        await self.websocket.send_many(messages)
+        quick = trio.current_time() - began < QUICK
+        self._most = min(2 * self._most, LONGEST) if quick else MESSAGE
+        self._sending = False
 
     def _messages(self, now: float) -> list[bytes]:
         """Return a message of each that has something to say."""
@@ -245,7 +258,7 @@ class Link:
         while self._own:
             messages.append(encode(self._take_own()))
         for source in list(self._sources):
-            frames = source.frames_to_send(MESSAGE, now)
+            frames = source.frames_to_send(self._most, now)
             if frames:
                 messages.append(encode(frames))
         return messages

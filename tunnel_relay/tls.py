@@ -17,8 +17,11 @@ from tunnel_relay.errors import WebSocketError
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
-# What one read of the network takes: 16 records.
-READ = 256 * 1024
+# What one read takes: a long message of a relay, with what it is wrapped in.
+READ = 272 * 1024
+
+# What a record holds at most (RFC 8446, section 5.1).
+RECORD = 16 * 1024
 
 # OpenSSL's numbers for a certificate that nobody vouches for whom we know (X509_V_ERR_…).
 UNKNOWN_AUTHORITY = (2, 18, 19, 20, 21)
@@ -34,14 +37,16 @@ class RecordGatherer(ssl.SSLObject):
         """Return *len* bytes at most: as many as have arrived."""
         if buffer is not None:
             return super().read(len, buffer)  # type: ignore[arg-type]
-        gathered = bytearray(super().read(len))
+        gathered = [super().read(min(len, RECORD))]
+        left = len - gathered[0].__len__()
         try:
-            while (left := len - gathered.__len__()) > 0 and (piece := super().read(left)):
-                gathered += piece
+            while left > 0 and (piece := super().read(min(left, RECORD))):
+                gathered.append(piece)
+                left -= piece.__len__()
         except ssl.SSLError:
             # There is no more for now; what else it may be shows with the next read.
             pass
-        return bytes(gathered)
+        return b"".join(gathered)
 
 
 @attrs.define(eq=False)

@@ -30,7 +30,7 @@ from tunnel_relay.tls import client_tls, shake_hands
 from tunnel_relay.wsproto_connection import MAX_MESSAGE, BinaryMessages, FastConnection
 
 # Reads of the stream below: trio-websocket's own 4 KiB cost two thirds of the throughput.
-READ_SIZE = 256 * 1024
+READ_SIZE = 272 * 1024
 
 # Bytes of messages that may wait for their reader, before no more are read from the stream.
 MAX_INBOX = 512 * 1024

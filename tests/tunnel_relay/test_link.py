@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from typing import cast
 
@@ -18,10 +18,12 @@ from tunnel_relay.errors import LinkLostError, WebSocketClosedError
 from tunnel_relay.link import (
     FRAMES,
     GOING_AWAY,
+    LONGEST,
     MESSAGE,
     MOST_OWN,
     MOST_PING,
     PROTOCOL_ERROR,
+    QUICK,
     Link,
     LinkSettings,
 )
@@ -221,6 +223,60 @@ async def test_what_is_said_at_once_goes_in_messages_of_some_length(autojump_clo
             came += [frame.session for frame in found]
         assert came == list(range(1, len(sizes) + 1))
         assert ended.why is None
+
+
+class Plenty:
+    """Always has more to send, and notes how much it was asked for at a time."""
+
+    def __init__(self) -> None:
+        self.asked: list[int] = []
+
+    def frames_to_send(self, most: int, now: float) -> list[Frame]:
+        self.asked.append(most)
+        count = -(-most // MAX_PAYLOAD)
+        return [Frame(FrameType.DATA, 1, 1, 1, bytes(MAX_PAYLOAD))] * count
+
+    def next_timer(self) -> float | None:
+        return None
+
+
+@pytest.mark.parametrize(
+    ("seconds", "sizes"),
+    [
+        (QUICK / 2, [MESSAGE, 2 * MESSAGE, LONGEST, LONGEST, LONGEST]),
+        (QUICK * 2, [MESSAGE] * 5),
+    ],
+)
+async def test_messages_are_long_where_they_leave_quickly(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, seconds: float, sizes: list[int]
+) -> None:
+    async def send_many(_: WebSocket, _messages: Sequence[bytes]) -> None:
+        await trio.sleep(seconds)
+
+    async with open_link([]) as (link, _, _):
+        monkeypatch.setattr(WebSocket, "send_many", send_many)
+        plenty = Plenty()
+        link.add(plenty)
+        while len(plenty.asked) < len(sizes):  # noqa: ASYNC110  # virtual time
+            await trio.sleep(1)
+        assert plenty.asked[: len(sizes)] == sizes
+
+
+async def test_after_a_slow_one_messages_are_short_again(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses = iter((0.0, 0.0, 1.0))
+
+    async def send_many(_: WebSocket, _messages: Sequence[bytes]) -> None:
+        await trio.sleep(next(pauses, 0.01))
+
+    async with open_link([]) as (link, _, _):
+        monkeypatch.setattr(WebSocket, "send_many", send_many)
+        plenty = Plenty()
+        link.add(plenty)
+        while len(plenty.asked) < 5:  # noqa: ASYNC110  # virtual time
+            await trio.sleep(1)
+        assert plenty.asked[:5] == [MESSAGE, 2 * MESSAGE, LONGEST, MESSAGE, 2 * MESSAGE]
 
 
 async def test_a_link_whose_labels_have_run_out_is_closed(autojump_clock: MockClock) -> None:

@@ -40,7 +40,7 @@ class SessionSettings:
 
     """
 
-    window: int = 1 * MIB
+    window: int = 2 * MIB
     streams: int = 1024
     sessions: int = 1024
     kept: int = 8 * MIB
@@ -49,7 +49,7 @@ class SessionSettings:
     request_kept: int = 1 * MIB
     frames: int = 65536
     grace: float = 120.0
-    acknowledge_bytes: int = 256 * KIB
+    acknowledge_bytes: int = 512 * KIB
     acknowledge_frames: int = 256
     acknowledge_delay: float = 0.05
 
