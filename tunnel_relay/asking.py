@@ -61,12 +61,13 @@ class Asking:
           RequestLostError: the session ended first.
 
         """
-        async with self._turn:
-            while self.session.lost is None and not self.session.exchanges.may_ask(request):
-                self._changed = trio.Event()
-                await self._changed.wait()
-            if self.session.lost is not None:
-                raise RequestLostError(self.session.lost)
+        if self._turn.locked() or not self._may_ask(request):
+            async with self._turn:
+                while not self._may_ask(request):
+                    self._changed = trio.Event()
+                    await self._changed.wait()
+                number = self.session.exchanges.ask(request)
+        else:
             number = self.session.exchanges.ask(request)
         waiting = self._waiting[number] = _Waiting()
         self.poke()
@@ -79,6 +80,11 @@ class Asking:
         if waiting.response is None:
             raise RequestLostError(waiting.lost)
         return waiting.response
+
+    def _may_ask(self, request: Request) -> bool:
+        if self.session.lost is not None:
+            raise RequestLostError(self.session.lost)
+        return self.session.exchanges.may_ask(request)
 
     def answer(self, number: int, response: Response) -> None:
         """Answer a request of the peer."""

@@ -41,7 +41,7 @@ async def test_requests_outlive_their_links(autojump_clock: MockClock) -> None:
 
         async def weather() -> None:
             while True:
-                for _ in range(100):
+                for _ in range(40):
                     await trio.lowlevel.checkpoint()
                 couple.cut()
                 await trio.sleep(1)

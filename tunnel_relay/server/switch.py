@@ -101,7 +101,8 @@ class _Way(Waiting):
         if self.port.watch is not None:
             self.port.watch.going(self.label, frame)
         # The message that the payload is a view of need not be kept for it.
-        self.add(attrs.evolve(frame, session=self.label, payload=bytes(frame.payload)))
+        payload = bytes(frame.payload)
+        self.add(Frame(frame.type, self.label, frame.stream, frame.number, payload))
         self.port.link.poke()
         return True
 
