@@ -99,6 +99,8 @@ class Dialing:
     _refreshing: TokenRefreshing = attrs.field(init=False)
     _left: int = attrs.field(default=0, init=False)
     """How many links were left over which something goes on."""
+    _begun_anew: int = attrs.field(default=0, init=False)
+    """How often what is known for dialing has become another: an attempt from before that says nothing."""
     _failures: int = attrs.field(default=0, init=False)
     """Since the last link."""
     _refused: bool = attrs.field(default=False, init=False)
@@ -158,7 +160,11 @@ class Dialing:
             held.why = why
             held.scope.cancel()
         else:
-            self.demand()
+            self._begun_anew += 1
+            if self._attempt is not None:
+                self._attempt.cancel()
+            self._selector.begin_anew()
+            self._change()
 
     async def wait_sent(self) -> None:
         """Wait until all that there is to send now has been given to the network, where there is a link."""
@@ -203,7 +209,7 @@ class Dialing:
 
     async def _carry(self, endpoint: Endpoint, *, task_status: trio.TaskStatus[None]) -> None:
         """Link to *endpoint* until that link is lost; has started when it is up, or could not be had."""
-        began = trio.current_time()
+        began, begun_anew = trio.current_time(), self._begun_anew
         held: _Held | None = None
 
         def linked(new: _Held) -> None:
@@ -240,6 +246,8 @@ class Dialing:
         elif self._held is None:
             # We have given it up: what was used until now may answer sooner.
             self._selector.failed(endpoint, "it had not answered when the other link was lost", now)
+        if self._begun_anew != begun_anew:
+            self._selector.begin_anew()
         task_status.started()
 
     async def _link(

@@ -189,6 +189,11 @@ class Selector:
         for record in self._records.values():
             record.backoff.demand(now)
 
+    def begin_anew(self) -> None:
+        """Rest no longer: what failed says nothing of what is tried now."""
+        for record in self._records.values():
+            record.backoff.proven()
+
     def to_probe(self, now: float) -> list[Endpoint]:
         """Return the endpoints whose health is to be looked at now; answer with `probed`. Each is returned once."""
         if not self.settings.failback:

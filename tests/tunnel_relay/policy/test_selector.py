@@ -305,6 +305,14 @@ def test_demand_shortens_rests() -> None:
     assert made.next_step(1.0) == Rest(5.0)
 
 
+def test_who_begins_anew_rests_no_longer() -> None:
+    made = selector(FIRST)
+    for _ in range(8):
+        made.failed(FIRST, "no", 0.0, slow=True)
+    made.begin_anew()
+    assert made.next_step(1.0) == Attempt(FIRST)
+
+
 @pytest.mark.parametrize("endpoints", [(), (FIRST, Endpoint(url=FIRST.url, priority=7))])
 def test_endpoints_that_cannot_be_told_apart_are_refused(endpoints: tuple[Endpoint, ...]) -> None:
     with pytest.raises(ValueError, match="URL of its own"):
