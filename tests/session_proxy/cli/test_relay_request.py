@@ -168,7 +168,7 @@ async def test_what_is_left_is_flushed(tmp_path: Path) -> None:
         ([], "say where the payload goes"),
         (["a", "--data", "x", "--file", "y"], "the payload is given twice"),
         (["a", "--flush"], "makes what is left"),
-        (["127.0.0.1:80", "--data", "x"], "cannot be used"),
+        (["127.0.0.1:80", "--data", "x"], "is no service of the agent; HOST:PORT is for mode"),
         (["a", "--data", "x", "--id", "a b"], "the id of a request is"),
         (["a", "--data", "x", "--agent", "a b"], "the name 'a b' cannot be used"),
         (["a", "--data", "x", "--timeout", "0"], "--timeout"),
