@@ -240,10 +240,17 @@ class _Side:
         self._far_end.draining = detail
         self.pool.close(detail)
 
+    async def _let_agent_go(self) -> None:
+        """Close what keeps the agent from ending as soon as no stream needs it."""
+        await self._far_end.wait_streams_over()
+        while self.pool.close_unused():
+            pass
+
     async def run(self) -> None:
         """Join it to the switch, until there is nothing to do."""
         towards_agent = Port(self.relay.switch, self.user, own=True)
         towards_agent.link = InnerLink(self._reaching.heed)
+        towards_agent.agent_leaves = lambda: self.relay.nursery.start_soon(self._let_agent_go)
         async with open_background() as nursery:
             nursery.start_soon(self._link, self._far_end, self.port)
             nursery.start_soon(self._link, self._reaching, towards_agent)

@@ -121,6 +121,7 @@ class Port:
       link: What carries its frames.
       watch: Sees them, if anybody does.
       own: Whether it is the relay that is the client.
+      agent_leaves: Called, of a client, when the agent of one of its sessions is about to end.
 
     """
 
@@ -131,6 +132,7 @@ class Port:
     tier: str = ""
     own: bool = False
     leaving: trio.Event = attrs.field(factory=trio.Event, init=False)
+    agent_leaves: Callable[[], None] = attrs.field(default=lambda: None, init=False)
     link: FrameCarrier = attrs.field(init=False)
     watch: Watch | None = attrs.field(default=None, init=False)
     # Where what comes with a label goes.
@@ -162,6 +164,8 @@ class Port:
             if away is None or not self.agent:
                 raise RelayProtocolError(f"{frame.type.name} does not concern a link")
             self.leaving.set()
+            for way in list(self._ways.values()):
+                way.port.agent_leaves()
             return
         if frame.type is FrameType.WELCOME:
             read_welcome(frame.payload)

@@ -306,6 +306,20 @@ async def test_what_is_told_otherwise_holds_for_what_there_is(sshd: Sshd, tmp_pa
             await refused(world.client, echo, Reason.UNREACHABLE, "knows no way to log in")
 
 
+async def test_an_agent_that_is_about_to_end_is_let_go(sshd: Sshd, tmp_path: Path) -> None:
+    with trio.fail_after(20):
+        async with open_echo() as echo, open_relay_ssh_world(sshd, tmp_path) as world:
+            stream = world.client.open_stream(echo)
+            await stream.wait_accepted()
+            world.agent.drain("the agent is being shut down")
+            await trio.testing.wait_all_tasks_blocked()
+            assert world.relay.connections == 1
+            assert await exchange(stream, b"hello") == b"hello"
+            # The connection that would be kept warm is not.
+            await eventually(lambda: not world.agent.streams)
+            assert world.relay.connections == 0
+
+
 async def test_an_agent_is_left_alone_when_its_last_stream_has_ended(sshd: Sshd, tmp_path: Path) -> None:
     with trio.fail_after(20):
         async with open_echo() as echo, open_relay_ssh_world(sshd, tmp_path) as world:
