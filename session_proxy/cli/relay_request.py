@@ -134,7 +134,7 @@ def relay_request(
 def _check_target(target: str, choice: RelayChoice) -> None:
     if choice.upstream.mode == "end-to-end":
         if ":" in target:
-            text = f"{target!r} is no service of the agent; HOST:PORT is for mode = \"relay-ssh\""
+            text = f'{target!r} is no service of the agent; HOST:PORT is for mode = "relay-ssh"'
             raise typer.BadParameter(text, param_hint="TARGET")
         check_name(target, "TARGET")
         return
