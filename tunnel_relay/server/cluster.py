@@ -14,9 +14,10 @@ import trio
 
 from tunnel_relay.policy.lease import LENGTH, AgentKey, Lease
 from tunnel_relay.protocol.greetings import Mode
+from tunnel_relay.server.absence import why_leaving
 from tunnel_relay.server.peering import PeerAwayError, Peers, Route
 from tunnel_relay.server.store import Store, StoreAwayError
-from tunnel_relay.server.switch import Port, Switch, Wanted, why_leaving
+from tunnel_relay.server.switch import Port, Switch, Wanted
 
 # Seconds until a store that has not answered is asked again.
 AGAIN = 1.0

@@ -27,17 +27,10 @@ from tunnel_relay.protocol.greetings import (
     write,
 )
 from tunnel_relay.protocol.multiplexer import Reason
+from tunnel_relay.server.absence import why_leaving, why_none
 from tunnel_relay.server.waiting import Room, Waiting
 
 NO_ROOM = "the relay has no memory left for what waits"
-
-# Names of agents in one message.
-MOST_NAMED = 5
-
-
-def why_leaving(name: str) -> str:
-    """Return why no session begins with an agent of that name, though there is one."""
-    return f"the agent {name!r} is being shut down"
 
 
 class Watch(Protocol):
@@ -386,14 +379,9 @@ class Switch:
 
     def why_none(self, user: str, name: str) -> str:
         """Return why there is no agent of that name for *user*, or none that is meant without one."""
-        others = sorted(each for each in self.agents_of(user) if each != name)
-        names = ", ".join(map(repr, others[:MOST_NAMED]))
         if name and self._agents.get(user, {}).get(name):
             return why_leaving(name)
-        if name:
-            rest = f"; there is {names}" if names else f", nor any other of {user!r}"
-            return f"no agent {name!r} is connected{rest}"
-        return f"say which agent: there is {names}" if names else f"no agent of {user!r} is connected"
+        return why_none(user, name, [each for each in self.agents_of(user) if each != name])
 
     def keep(self, client: Port, name: str, instance: str | None) -> Port | Denial | None:
         """Return the relay's own far end for *client*'s sessions behind the agent of that name (see `keeper`)."""
