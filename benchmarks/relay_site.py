@@ -113,6 +113,17 @@ async def wait_listening(port: int, process: trio.Process, log: Path) -> None:
     raise FailedError(f"nobody listens on port {port}: {text.strip().rpartition(chr(10))[2]}")
 
 
+async def wait_linked(agent: trio.Process, log: Path) -> None:
+    """Return when the *agent* says in its *log* that it is linked; raises `FailedError` with the log's end."""
+    text = ""
+    with trio.move_on_after(PATIENCE):
+        while agent.poll() is None and " linked " not in text:
+            await trio.sleep(POLL)
+            text = await trio.Path(log).read_text(errors="replace")
+    if " linked " not in text:
+        raise FailedError(f"the agent is not linked: {text.strip().rpartition(chr(10))[2]}")
+
+
 @asynccontextmanager
 async def open_site(folder: Path, targets: Targets) -> AsyncGenerator[RelaySite]:
     """Run a relay server and an agent for the block; the agent offers an sshd, and *targets* by their names.
@@ -135,8 +146,9 @@ async def open_site(folder: Path, targets: Targets) -> AsyncGenerator[RelaySite]
         _write(folder / "client.json", json.dumps(_client(site, targets)))
         stack.push_async_callback(site.stop_server)
         await site.start_server()
-        argv = [*SPROXY, "relay-agent", str(folder / "agent.toml"), "--log-level", "warning"]
-        agent = await stack.enter_async_context(program(argv, log=folder / "agent.log", env=environ))
+        argv, log = [*SPROXY, "relay-agent", str(folder / "agent.toml")], folder / "agent.log"
+        agent = await stack.enter_async_context(program(argv, log=log, env=environ))
+        await wait_linked(agent, log)
         site.agent = agent.pid
         yield site
 
