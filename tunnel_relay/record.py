@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import sqlite3
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -247,7 +247,7 @@ class Record:
 
     async def _write(self, row: _Row) -> None:
         """Write *row* down; others that are to be written at the same time share the wait for the disk."""
-        await self._database.write(lambda connection: self._add(connection, row))
+        await self._database.add(self._add, row)
         self._unwritten.pop((row.owner, row.request.id), None)
 
     async def _find(self, owner: str, request: Request) -> Response | None:
@@ -270,32 +270,37 @@ class Record:
 
         return await self._database.read(work)
 
-    def _add(self, connection: sqlite3.Connection, row: _Row) -> None:
-        """Write *row*, in a transaction, and make room; runs in a thread."""
-        response, settings = row.response, self.settings
-        connection.execute("DELETE FROM done WHERE at <= ?", (row.at - settings.kept,))
-        connection.execute(
+    def _add(self, connection: sqlite3.Connection, rows: Sequence[_Row]) -> Sequence[None]:
+        """Write *rows*, in a transaction, and make room; runs in a thread, where each statement may wait for us."""
+        settings = self.settings
+        connection.execute("DELETE FROM done WHERE at <= ?", (rows[-1].at - settings.kept,))
+        connection.executemany(
             "INSERT INTO done (owner, id, digest, at, status, detail, answer, size)"
             " VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (owner, id) DO NOTHING",
-            (
-                row.owner,
-                row.request.id,
-                _digest(row.request),
-                row.at,
-                int(response.status),
-                response.detail,
-                response.payload,
-                len(response.payload),
-            ),
+            [
+                (
+                    row.owner,
+                    row.request.id,
+                    _digest(row.request),
+                    row.at,
+                    int(row.response.status),
+                    row.response.detail,
+                    row.response.payload,
+                    len(row.response.payload),
+                )
+                for row in rows
+            ],
         )
-        _shrink(
-            connection,
-            TOTAL_OF,
-            (row.owner,),
-            (settings.owner_entries, OLDEST_OF),
-            (settings.owner_bytes, OLDEST_ANSWER_OF),
-        )
+        for owner in {row.owner for row in rows}:
+            _shrink(
+                connection,
+                TOTAL_OF,
+                (owner,),
+                (settings.owner_entries, OLDEST_OF),
+                (settings.owner_bytes, OLDEST_ANSWER_OF),
+            )
         _shrink(connection, TOTAL, (), (settings.entries, OLDEST), (settings.bytes, OLDEST_ANSWER))
+        return [None] * len(rows)
 
 
 @asynccontextmanager
