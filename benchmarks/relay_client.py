@@ -161,7 +161,7 @@ async def requests(site: Site, *, count: int, high: bool = False, size: int = AN
     async with site.tunnel(file=site.folder / "outbox.db" if high else None) as tunnel:
         began = time.perf_counter()
         async with trio.open_nursery() as nursery:
-            for _ in range(min(count, 64)):
+            for _ in range(min(count, 200)):
                 nursery.start_soon(make, tunnel)
         return {"seconds": time.perf_counter() - began, "count": len(took), **percentiles(took)}
 

@@ -26,8 +26,8 @@ from tunnel_relay.policy.outbox import Outbox, OutboxSettings, Priority
 from tunnel_relay.protocol.requests import Request, Response, Status
 
 # How many are asked at a time: a more urgent one waits for one of them to be answered, not for all that wait. The far
-# end writes them down together, so that more of them make each cheaper; a session allows 64.
-AT_A_TIME = 48
+# end writes them down together, so that more of them make each cheaper; a session allows 256.
+AT_A_TIME = 192
 
 # Seconds before what could not be asked is asked again.
 PAUSE = 1.0

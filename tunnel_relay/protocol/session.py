@@ -44,7 +44,7 @@ class SessionSettings:
     streams: int = 1024
     sessions: int = 1024
     kept: int = 8 * MIB
-    requests: int = 64
+    requests: int = 256
     request_bytes: int = 64 * MIB
     request_kept: int = 1 * MIB
     frames: int = 65536
