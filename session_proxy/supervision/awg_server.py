@@ -49,6 +49,7 @@ from session_proxy.profile.model import ListenAddress
 from session_proxy.supervision.awg_reload import AwgServerChange, compare_awg_servers
 from session_proxy.supervision.handshake_times import HandshakeTimes, StateError
 from session_proxy.supervision.peer_moves import PeerMoves
+from session_proxy.supervision.reload import read_anew
 from session_proxy.supervision.status import AwgServerStatus, PeerStatus, TrafficStatus
 from session_proxy.target import InvalidTargetError, Target
 from tunnel_relay.background import open_background
@@ -156,10 +157,7 @@ class AwgServerDaemon:
         load = self.load
         if load is None:
             raise ReloadError("it runs without a file to read anew")
-        warnings: list[str] = []
-        server = await trio.to_thread.run_sync(load, warnings.append, abandon_on_cancel=True)
-        for warning in warnings:
-            self._log.warning("profile", message=warning)
+        server = await read_anew(load, self._log)
         yield AwgServerChange(self, server, compare_awg_servers(self.config, server))
 
     def adopt(self, server: AwgServer) -> Sequence[ListenAddress]:

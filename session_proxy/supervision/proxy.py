@@ -25,6 +25,7 @@ from session_proxy.policy.changes import Changes, compare, replaced
 from session_proxy.profile.awg_summary import session_summary
 from session_proxy.profile.model import AwgUpstream, ListenAddress, Profile
 from session_proxy.supervision.health import HealthBoard
+from session_proxy.supervision.reload import read_anew
 from session_proxy.supervision.status import ProxyStatus, TrafficStatus, UpstreamStatus
 
 PAC_TYPE = "application/x-ns-proxy-autoconfig"
@@ -187,10 +188,7 @@ class ProxyDaemon:
             raise ReloadError("it runs without a profile; there is nothing to read anew")
         if self._ways is None or self._entrances is None:
             raise ReloadError("it is still starting")
-        warnings: list[str] = []
-        profile = await trio.to_thread.run_sync(self._load, warnings.append, abandon_on_cancel=True)
-        for warning in warnings:
-            self._log.warning("profile", message=warning)
+        profile = await read_anew(self._load, self._log)
         changes = compare(self.profile, profile)
         added, removed = replaced(self.profile.listen, profile.listen)
         _check_apart(added, removed)

@@ -22,6 +22,7 @@ from session_proxy.profile.loading import Warn
 from session_proxy.profile.model import ListenAddress
 from session_proxy.profile.relay_model import RelayAgent, RelayAgentLimits
 from session_proxy.supervision.agent_reload import AgentChange, compare_agents
+from session_proxy.supervision.reload import read_anew
 from session_proxy.supervision.status import RelayAgentStatus
 from tunnel_relay.agent.running import Agent, AgentEvent, AgentSettings, ServiceUnreached, open_agent
 from tunnel_relay.dial_settings import DialSettings
@@ -107,10 +108,7 @@ class RelayAgentDaemon:
         load = self.load
         if load is None:
             raise ReloadError("it runs without a file to read anew")
-        warnings: list[str] = []
-        agent = await trio.to_thread.run_sync(load, warnings.append, abandon_on_cancel=True)
-        for warning in warnings:
-            self.log.warning("profile", message=warning)
+        agent = await read_anew(load, self.log)
         yield AgentChange(self, agent, compare_agents(self.config, agent))
 
     def adopt(self, agent: RelayAgent, changes: Changes) -> None:

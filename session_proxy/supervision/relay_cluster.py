@@ -14,6 +14,7 @@ from session_proxy.inbound.sockets import open_listeners, socket_name
 from session_proxy.observability.logging import Log
 from session_proxy.observability.relay_log import Context
 from session_proxy.profile.relay_model import RelayCluster, RelayServer
+from session_proxy.profile.secret import Secret
 from session_proxy.supervision.control_socket import open_control_socket
 from session_proxy.supervision.relay_files import follow, read_tls
 from session_proxy.supervision.relay_worker import Post
@@ -84,23 +85,10 @@ async def open_relay_peers(
       OSError: so it is with the socket of a post.
 
     """
-    cluster, redis = server.cluster, server.store.redis
-    if redis is None or (cluster is None and post is None):
+    cluster = server.cluster
+    if server.store.redis is None or (cluster is None and post is None):
         yield None
         return
-    try:
-        from tunnel_relay.server.redis_store import open_redis_store
-    except ImportError as exc:
-        problem = Problem(
-            "store.redis", f"{exc.name or 'coredis'} is not installed", "pip install session-proxy[redis]"
-        )
-        raise ProfileError(server.file, [problem]) from exc
-
-    def tell(trouble: str) -> None:
-        if trouble:
-            log.warning("store", message=f"{trouble}; this server goes on with what it knows")
-        else:
-            log.info("store", message="Redis answers again")
 
     def notify(event: PeerEvent) -> None:
         log_peer(log, event)
@@ -110,7 +98,7 @@ async def open_relay_peers(
 
     async with (
         _open_entrance(cluster, post) as entrance,
-        open_redis_store(redis.reveal(), entrance.address, prefix=server.store.prefix, tell=tell) as store,
+        _open_store(server, server.store.redis, entrance.address, log) as store,
         open_background() as nursery,
     ):
         peers = Peers(nursery, service.switch, None, notify)
@@ -150,6 +138,26 @@ async def open_relay_peers(
             nursery.cancel_scope.cancel()
             with trio.move_on_after(PARTING, shield=True), suppress(StoreAwayError):
                 await sharing.leave()
+
+
+@asynccontextmanager
+async def _open_store(server: RelayServer, redis: Secret, address: str, log: Log) -> AsyncGenerator[Store]:
+    try:
+        from tunnel_relay.server.redis_store import open_redis_store
+    except ImportError as exc:
+        problem = Problem(
+            "store.redis", f"{exc.name or 'coredis'} is not installed", "pip install session-proxy[redis]"
+        )
+        raise ProfileError(server.file, [problem]) from exc
+
+    def tell(trouble: str) -> None:
+        if trouble:
+            log.warning("store", message=f"{trouble}; this server goes on with what it knows")
+        else:
+            log.info("store", message="Redis answers again")
+
+    async with open_redis_store(redis.reveal(), address, prefix=server.store.prefix, tell=tell) as store:
+        yield store
 
 
 @attrs.frozen(eq=False)

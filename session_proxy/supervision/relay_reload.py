@@ -15,7 +15,7 @@ from session_proxy.profile.loading import Warn
 from session_proxy.profile.model import ListenAddress
 from session_proxy.profile.relay_keys import verifier_of
 from session_proxy.profile.relay_model import RelayServer
-from session_proxy.supervision.reload import settings_that_change
+from session_proxy.supervision.reload import read_anew, settings_that_change
 from tunnel_relay.protocol.tokens import TokenKeyError, Verifier
 
 # All else is held open, or is being used by what goes on: a restart behind a balancer loses no stream, either.
@@ -93,10 +93,7 @@ async def read_relay(old: RelayServer, load: Callable[[Warn], RelayServer], log:
       ProfileError: the file is wrong.
 
     """
-    warnings: list[str] = []
-    server = await trio.to_thread.run_sync(load, warnings.append, abandon_on_cancel=True)
-    for warning in warnings:
-        log.warning("profile", message=warning)
+    server = await read_anew(load, log)
     changes = compare_relays(old, server)
     try:
         verifier = await trio.to_thread.run_sync(verifier_of, server.jwt)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeVar, runtime_checkable
 
 import attrs
 import trio
@@ -22,6 +22,19 @@ from session_proxy.supervision.lifecycle import Lifecycle, Phase
 # Seconds for everything that is new to be ready. A session through AWS takes two; a secret that a command prints, and
 # an upstream whose first instance does not answer, take longer.
 LIMIT = 60.0
+
+
+File = TypeVar("File")
+
+
+async def read_anew(load: Callable[[Callable[[str], None]], File], log: Log) -> File:
+    """Return what *load* says now; what it warns of goes to the log. Raises what *load* does."""
+    warnings: list[str] = []
+    # Secrets may come from commands, and certificates from slow disks.
+    file = await trio.to_thread.run_sync(load, warnings.append, abandon_on_cancel=True)
+    for warning in warnings:
+        log.warning("profile", message=warning)
+    return file
 
 
 class Change(Protocol):

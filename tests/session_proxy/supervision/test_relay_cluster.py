@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from collections import Counter
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
@@ -26,6 +27,7 @@ from tunnel_relay.agent.offering import Offering
 from tunnel_relay.background import open_background
 from tunnel_relay.errors import LinkLostError, WebSocketClosedError, WebSocketRejectedError
 from tunnel_relay.link import Link
+from tunnel_relay.policy.rate import Rate
 from tunnel_relay.server import redis_store, sharing
 
 SECONDS = 90
@@ -156,18 +158,33 @@ async def test_what_is_revoked_at_one_server_is_so_at_all(
 
 
 @needs_redis
-async def test_what_is_asked_for_at_one_server_counts_at_all(tmp_path: Path) -> None:
+async def test_what_is_asked_for_at_one_server_counts_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     more = "[tiers.free]\nrequests_per_minute = 3\n"
+    told = Counter[str]()
+    take = redis_store.RedisStore.take
+
+    async def note(
+        store: redis_store.RedisStore, bucket: str, key: str, rate: Rate, tokens: int = 1
+    ) -> float:
+        full = await take(store, bucket, key, rate, tokens)
+        if key == "alice":
+            told[store.server] += tokens
+        return full
+
+    monkeypatch.setattr(redis_store.RedisStore, "take", note)
     with trio.fail_after(SECONDS):
         async with open_redis() as redis, open_servers(tmp_path, redis, more=more) as (one, two):
             for _ in range(3):
                 async with one.link(make_token("alice")):
                     pass
-            # It takes a moment.
-            await trio.sleep(4 * sharing.ROUND)
+            # What was taken before it began to share is not told.
+            await eventually(lambda: told.total() >= 2)
+            # That server learns of it when it tells of its own.
             async with two.link(make_token("alice")):
                 pass
-            await trio.sleep(4 * sharing.ROUND)
+            await eventually(lambda: len(told) == 2)
             with pytest.raises(WebSocketRejectedError) as caught:
                 async with two.link(make_token("alice")):
                     pass
