@@ -6,9 +6,6 @@ import os
 import socketserver
 import subprocess
 import sys
-import threading
-from collections.abc import Generator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,6 +14,7 @@ from tests.support.programs import END, SPROXY
 from tests.support.relay_command import ROOT
 from tests.support.relay_site import RelaySite, open_site
 from tests.support.sshd import SSHD
+from tests.support.threaded_target import serving
 
 pytestmark = pytest.mark.skipif(not SSHD, reason="sshd is not installed")
 
@@ -26,19 +24,6 @@ class Shouting(socketserver.StreamRequestHandler):
 
     def handle(self) -> None:
         self.wfile.write(self.rfile.read().upper())
-
-
-@contextmanager
-def shouting() -> Generator[str]:
-    """Serve for the block; yields the address."""
-    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Shouting) as server:
-        thread = threading.Thread(target=server.serve_forever)  # noqa: TID251
-        thread.start()
-        try:
-            yield f"127.0.0.1:{server.server_address[1]}"
-        finally:
-            server.shutdown()
-            thread.join()
 
 
 def run(site: RelaySite, *arguments: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
@@ -87,7 +72,7 @@ def test_end_to_end(tmp_path: Path) -> None:
 
 
 def test_where_the_relay_speaks_ssh(tmp_path: Path) -> None:
-    with open_site(tmp_path, mode="relay-ssh") as site, shouting() as target:
+    with open_site(tmp_path, mode="relay-ssh") as site, serving(Shouting) as target:
         profile = ("--profile", str(site.folder / "profile.toml"))
         for _ in range(2):
             done = run(

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import signal
 import socketserver
-import threading
-from collections.abc import Generator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -15,6 +12,7 @@ from tests.support.programs import END
 from tests.support.relay_site import open_site
 from tests.support.socks import connect, receive_exactly
 from tests.support.sshd import SSHD
+from tests.support.threaded_target import serving
 from tunnel_relay.server.service import LEAVING
 
 pytestmark = pytest.mark.skipif(not SSHD, reason="sshd is not installed")
@@ -28,23 +26,13 @@ class Echo(socketserver.StreamRequestHandler):
             self.request.sendall(data)
 
 
-@contextmanager
-def echoing() -> Generator[str]:
-    """Serve for the block; yields the address."""
-    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Echo) as server:
-        thread = threading.Thread(target=server.serve_forever)  # noqa: TID251
-        thread.start()
-        try:
-            yield f"127.0.0.1:{server.server_address[1]}"
-        finally:
-            server.shutdown()
-            thread.join()
-
-
 def test_streams_that_the_relay_carries_itself_end_before_it_does(tmp_path: Path) -> None:
     """The limit is much longer than what is waited for: it ends because they have."""
     assert END < 300
-    with echoing() as target, open_site(tmp_path, mode="relay-ssh", more="[limits]\ndrain = 300\n") as site:
+    with (
+        serving(Echo) as target,
+        open_site(tmp_path, mode="relay-ssh", more="[limits]\ndrain = 300\n") as site,
+    ):
         with connect(site.proxy.address, target) as stream:
             stream.sendall(b"before")
             assert receive_exactly(stream, 6) == b"before"
